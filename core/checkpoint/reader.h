@@ -1,0 +1,45 @@
+// Reads tensors from a checkpoint in any supported container: safetensors and torch-zip .bin/.pt (single
+// or sharded with an index) and .npy folders in FlexGen's naming. Formats and traps: CHECKPOINTS.md.
+//
+// open_checkpoint parses headers only. Not thread-safe; reads are positional, so one reader per thread works.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace sluice {
+
+/// A tensor as the container holds it: row-major and contiguous once read.
+struct CheckpointTensor {
+  std::string name;  ///< as in the container
+  DType dtype = DType::kF32;
+  std::vector<std::int64_t> shape;
+  std::int64_t num_bytes = 0;
+  std::filesystem::path file;
+  std::int64_t file_offset = 0;  ///< for messages; -1 where the tensor is not one run in the file
+
+  std::int64_t num_elements() const;
+};
+
+class CheckpointReader {
+ public:
+  virtual ~CheckpointReader() = default;
+  virtual const std::vector<CheckpointTensor>& tensors() const = 0;
+  /// Copies elements [first, first + count) of tensor `index` (row-major order) to `out`, whose size is
+  /// count * dtype_bytes. Throws Error{kIo, kCorrupt} that names file and offset.
+  virtual void read(std::size_t index, std::int64_t first, std::int64_t count, std::span<std::byte> out) = 0;
+};
+
+/// Detects the container at `path` (a folder or a single file). Throws Error: kNotFound if nothing is
+/// readable there (says what was looked for), kCorrupt with file and offset, kUnsupported for containers
+/// that are known but not read.
+std::unique_ptr<CheckpointReader> open_checkpoint(const std::filesystem::path& path);
+
+}  // namespace sluice

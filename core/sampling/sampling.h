@@ -1,0 +1,43 @@
+// Sampling maths shared by every device: parameters, the counter-based generator, and the choice of a
+// token from one row of logits. Pure functions, thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace sluice {
+
+struct SamplingParams {
+  bool do_sample = false;    ///< false is greedy: the lowest id among the largest logits
+  float temperature = 1.0F;  ///< below 1e-5 is greedy
+  std::int32_t top_k = 0;    ///< keep the k largest; 0 keeps all
+  float top_p = 1.0F;        ///< keep the smallest set with at least this mass
+  std::uint64_t seed = 0;
+
+  friend bool operator==(const SamplingParams&, const SamplingParams&) = default;
+};
+
+/// Throws Error{kInvalidArgument} naming the parameter that is out of range.
+void validate(const SamplingParams& params);
+
+/// A uniform draw in [0, 1) with 24 bits, a pure function of its arguments (Philox4x32-10, Salmon et al.
+/// 2011): the same on every device, whatever the batch. `request` is the request's own number or hash.
+float uniform_draw(std::uint64_t seed, std::uint64_t request, std::uint64_t position);
+
+/// log(sum(exp(logits[0..valid)))) in double, summed in index order.
+double log_sum_exp(std::span<const float> logits);
+
+/// Chooses a token from logits (the caller has cut rows beyond the tokenizer's vocabulary). `draw` is
+/// used only when sampling. `scratch` needs logits.size() entries and is overwritten.
+struct ScoredToken {
+  std::int32_t token_id = 0;
+  float logit = 0;
+};
+std::int32_t choose_token(std::span<const float> logits, const SamplingParams& params, float draw,
+                          std::span<ScoredToken> scratch);
+
+/// The `out.size()` largest logits in falling order, ties by lower id; same scratch.
+void top_tokens(std::span<const float> logits, std::span<ScoredToken> out, std::span<ScoredToken> scratch);
+
+}  // namespace sluice

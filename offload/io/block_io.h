@@ -1,0 +1,74 @@
+// Asynchronous reads and writes of whole blocks. One object, one thread: the lane that owns it submits and
+// reaps. Implementations: UringIo (disks), ThreadIo (where io_uring is forbidden), FakeIo (tests: scripted
+// delays, short transfers and faults).
+//
+// Offsets, lengths and addresses are multiples of kPageAlign, so that O_DIRECT works. A request of any
+// length is cut into pieces that keep the queue full; short transfers are resumed and EINTR/EAGAIN retried
+// inside, so a completion is final.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "core/error.h"
+
+namespace sluice::offload {
+
+enum class IoOp : std::uint8_t { kRead, kWrite };
+enum class FileMode : std::uint8_t { kRead, kReadWriteCreate };
+
+/// Index of an opened file.
+using FileId = std::int32_t;
+
+struct IoRequest {
+  IoOp op = IoOp::kRead;
+  FileId file = 0;
+  std::int64_t offset = 0;
+  std::byte* data = nullptr;
+  std::int64_t bytes = 0;
+  std::uint64_t tag = 0;  ///< comes back in the completion
+};
+
+struct IoCompletion {
+  std::uint64_t tag = 0;
+  Status status;             ///< failures name the file, the offset and the system's reason
+  std::int64_t bytes = 0;    ///< transferred
+};
+
+class BlockIo {
+ public:
+  virtual ~BlockIo() = default;
+
+  /// Opens with O_DIRECT where the file system allows it, else buffered with one warning (pages are then
+  /// dropped behind the transfer). Throws Error{kIo, kNotFound}. Not while requests are in flight.
+  virtual FileId open(const std::filesystem::path& path, FileMode mode) = 0;
+  /// Registers memory that later requests point into, in pieces of at most 1 GiB; where RLIMIT_MEMLOCK or the
+  /// kernel forbids it, says so once and goes on without. Not while requests are in flight.
+  virtual void register_memory(std::span<std::byte> memory) = 0;
+  /// Takes the request, or returns false when max_requests are in flight already.
+  virtual bool try_submit(const IoRequest& request) = 0;
+  /// The next completion, in any order; waits until `deadline` at most. Empty at the deadline, or if nothing
+  /// is in flight.
+  virtual std::optional<IoCompletion> wait(std::chrono::steady_clock::time_point deadline) = 0;
+  virtual std::int64_t in_flight() const = 0;
+  /// "io_uring, O_DIRECT, queue depth 32 of 1 MiB": for reports.
+  virtual std::string description() const = 0;
+};
+
+struct BlockIoOptions {
+  int queue_depth = 32;              ///< pieces in flight
+  std::int64_t piece_bytes = 1 << 20;
+  int max_requests = 64;
+  bool allow_direct = true;
+  bool allow_uring = true;
+};
+
+/// UringIo, or ThreadIo with a warning where io_uring cannot be had.
+std::unique_ptr<BlockIo> make_block_io(const BlockIoOptions& options);
+
+}  // namespace sluice::offload

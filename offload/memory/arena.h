@@ -1,0 +1,38 @@
+// One tier's memory: a single mapping, made once, handed out front to back and freed as a whole. Not
+// thread-safe: it is carved up at start. Blocks are kPageAlign-aligned, so that O_DIRECT transfers land in them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "core/tier.h"
+#include "offload/memory/budget.h"
+
+namespace sluice::offload {
+
+class Arena {
+ public:
+  /// Maps `reservation.bytes()` of anonymous, hugepage-advised memory; `pool_threads` > 1 touches it in parallel.
+  /// Throws Error{kOutOfMemory} with the numbers when the system refuses.
+  Arena(Reservation reservation, int touch_threads);
+  Arena(Arena&&) noexcept;
+  Arena& operator=(Arena&&) noexcept;
+  ~Arena();
+
+  /// The next `bytes`, rounded up to kPageAlign. Throws Error{kInternal} past the end: the plan was wrong.
+  std::span<std::byte> take(std::int64_t bytes, const std::string& what);
+
+  Tier tier() const { return reservation_.tier(); }
+  std::span<std::byte> memory() const { return memory_; }
+  std::int64_t taken_bytes() const { return taken_; }
+
+ private:
+  Reservation reservation_;
+  std::span<std::byte> memory_;
+  std::int64_t taken_ = 0;
+};
+
+}  // namespace sluice::offload

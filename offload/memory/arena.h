@@ -1,10 +1,10 @@
 // One tier's memory: a single mapping, made once, handed out front to back and freed as a whole. Not
-// thread-safe: it is carved up at start. Blocks are kPageAlign-aligned, so that O_DIRECT transfers land in them.
+// thread-safe: it is carved up at start. Blocks are kPageAlign-aligned, so that O_DIRECT transfers land in
+// them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -15,8 +15,10 @@ namespace sluice::offload {
 
 class Arena {
  public:
-  /// Maps `reservation.bytes()` of anonymous, hugepage-advised memory; `pool_threads` > 1 touches it in parallel.
-  /// Throws Error{kOutOfMemory} with the numbers when the system refuses.
+  /// Maps `reservation.bytes()`, rounded up to kPageAlign, of zeroed anonymous memory, aligned and advised
+  /// for huge pages. `touch_threads` threads touch it, so that the machine's refusal comes now and not in the
+  /// run; 0 leaves that to the first use. Throws Error{kOutOfMemory} with the numbers when the system
+  /// refuses.
   Arena(Reservation reservation, int touch_threads);
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) noexcept;
@@ -30,6 +32,9 @@ class Arena {
   std::int64_t taken_bytes() const { return taken_; }
 
  private:
+  explicit Arena(Reservation reservation);  // maps, touches nothing
+  void unmap() noexcept;
+
   Reservation reservation_;
   std::span<std::byte> memory_;
   std::int64_t taken_ = 0;

@@ -1,0 +1,245 @@
+// Budgets, arenas, and what the machine can still give.
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <sys/resource.h>
+#include <thread>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/units.h"
+#include "offload/memory/arena.h"
+#include "offload/memory/budget.h"
+#include "offload/memory/usable_memory.h"
+
+namespace sluice::offload {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+/// The Error that `body` throws; fails the test if it throws none.
+template <class Body>
+Error error_of(const Body& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "no Error was thrown";
+  return {Code::kOk, ""};
+}
+
+PerTier<std::int64_t> tiers(std::int64_t gpu, std::int64_t cpu, std::int64_t disk) {
+  return {{gpu, cpu, disk}};
+}
+
+TEST(MemoryBudget, GivesBytesBackWhenTheReservationEnds) {
+  MemoryBudget budget(tiers(8_GiB, 4_GiB, 0));
+  {
+    Reservation first = budget.reserve(Tier::kGpu, 5_GiB, "weights");
+    EXPECT_EQ(budget.reserved(Tier::kGpu), 5_GiB);
+    Reservation second = std::move(first);
+    EXPECT_EQ(second.bytes(), 5_GiB);
+    EXPECT_EQ(first.bytes(), 0);  // NOLINT(bugprone-use-after-move): the moved-from state is what is tested
+    EXPECT_EQ(budget.reserved(Tier::kGpu), 5_GiB);
+    second = budget.reserve(Tier::kCpu, 1_GiB, "staging");
+    EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+    EXPECT_EQ(budget.reserved(Tier::kCpu), 1_GiB);
+  }
+  EXPECT_EQ(budget.reserved(Tier::kCpu), 0);
+}
+
+TEST(MemoryBudget, RefusalSaysNeedFreeMissingAndKnob) {
+  MemoryBudget budget(tiers(8_GiB, 4_GiB, 1_GiB));
+  const Reservation held = budget.reserve(Tier::kGpu, 6_GiB, "weights");
+  const Error gpu = error_of([&] { (void)budget.reserve(Tier::kGpu, 5_GiB, "KV cache"); });
+  EXPECT_EQ(gpu.code(), Code::kOutOfMemory);
+  EXPECT_THAT(gpu.what(),
+              AllOf(HasSubstr("KV cache"), HasSubstr("need 5.00 GiB"), HasSubstr("2.00 GiB of 8.00 GiB"),
+                    HasSubstr("3.00 GiB missing"), HasSubstr("--gpu-memory")));
+  EXPECT_EQ(budget.reserved(Tier::kGpu), 6_GiB) << "a refusal reserves nothing";
+  EXPECT_THAT(error_of([&] { (void)budget.reserve(Tier::kCpu, 5_GiB, "x"); }).fix(),
+              HasSubstr("--cpu-memory"));
+  EXPECT_THAT(error_of([&] { (void)budget.reserve(Tier::kDisk, 5_GiB, "x"); }).fix(),
+              HasSubstr("--disk-memory"));
+  EXPECT_EQ(error_of([&] { (void)budget.reserve(Tier::kCpu, INT64_MAX, "x"); }).code(), Code::kOutOfMemory);
+}
+
+TEST(MemoryBudget, ZeroBytesFitAnEmptyBudgetAndNegativeOnesAreABug) {
+  MemoryBudget budget(tiers(0, 0, 0));
+  EXPECT_EQ(budget.reserve(Tier::kDisk, 0, "nothing").bytes(), 0);
+  EXPECT_EQ(error_of([&] { (void)budget.reserve(Tier::kDisk, -1, "x"); }).code(), Code::kInternal);
+}
+
+TEST(MemoryBudget, NeverPromisesMoreThanItHasToManyThreads) {
+  MemoryBudget budget(tiers(0, 1000, 0));
+  std::atomic<int> granted{0};
+  std::vector<Reservation> kept(8);
+  {
+    std::vector<std::jthread> threads;
+    for (Reservation& mine : kept) {
+      threads.emplace_back([&] {
+        for (int i = 0; i < 200; ++i) {
+          try {
+            mine = budget.reserve(Tier::kCpu, 200, "x");
+            ++granted;
+          } catch (const Error&) {
+          }
+          ASSERT_LE(budget.reserved(Tier::kCpu), 1000);
+        }
+      });
+    }
+  }
+  EXPECT_GE(granted, 5);
+  kept.clear();
+  EXPECT_EQ(budget.reserved(Tier::kCpu), 0);
+}
+
+TEST(Arena, HandsOutAlignedDisjointZeroedBlocks) {
+  MemoryBudget budget(tiers(0, 1_GiB, 0));
+  Arena arena(budget.reserve(Tier::kCpu, 4_MiB + 1, "test"), 2);
+  EXPECT_EQ(arena.memory().size(), 4_MiB + kPageAlign);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.memory().data()) % (2_MiB), 0U);
+  const auto a = arena.take(1, "a");
+  const auto b = arena.take(0, "b");
+  const auto c = arena.take(kPageAlign, "c");
+  EXPECT_EQ(a.size(), 1U);
+  EXPECT_EQ(b.size(), 0U);
+  EXPECT_EQ(b.data(), a.data() + kPageAlign);
+  EXPECT_EQ(c.data(), a.data() + kPageAlign);
+  EXPECT_EQ(arena.taken_bytes(), 2 * kPageAlign);
+  for (const std::byte x : arena.memory()) ASSERT_EQ(x, std::byte{0});
+}
+
+TEST(Arena, TakingMoreThanThePlanIsABug) {
+  MemoryBudget budget(tiers(0, 1_GiB, 0));
+  Arena arena(budget.reserve(Tier::kCpu, 2 * kPageAlign, "test"), 0);
+  arena.take(kPageAlign + 1, "first");
+  const Error e = error_of([&] { (void)arena.take(1, "one page too many"); });
+  EXPECT_EQ(e.code(), Code::kInternal);
+  EXPECT_THAT(e.what(), HasSubstr("one page too many"));
+}
+
+TEST(Arena, OfSizeZeroIsEmpty) {
+  MemoryBudget budget(tiers(0, 0, 0));
+  Arena arena(budget.reserve(Tier::kGpu, 0, "test"), 4);
+  EXPECT_TRUE(arena.memory().empty());
+  EXPECT_TRUE(arena.take(0, "nothing").empty());
+  EXPECT_EQ(error_of([&] { (void)arena.take(1, "x"); }).code(), Code::kInternal);
+}
+
+TEST(Arena, MovesAndGivesItsReservationBack) {
+  MemoryBudget budget(tiers(0, 1_GiB, 0));
+  {
+    Arena first(budget.reserve(Tier::kCpu, 1_MiB, "a"), 1);
+    Arena second = std::move(first);
+    EXPECT_EQ(second.memory().size(), 1_MiB);
+    second = Arena(budget.reserve(Tier::kCpu, 2_MiB, "b"), 1);
+    EXPECT_EQ(second.memory().size(), 2_MiB);
+    EXPECT_EQ(budget.reserved(Tier::kCpu), 2_MiB);
+  }
+  EXPECT_EQ(budget.reserved(Tier::kCpu), 0);
+}
+
+TEST(Arena, SystemRefusalNamesTheNumbersAndTheOption) {
+  // 2^60 bytes are beyond the address space of a process: mmap itself refuses.
+  MemoryBudget budget(tiers(INT64_MAX, 0, 0));
+  const Error e = error_of([&] { Arena(budget.reserve(Tier::kGpu, std::int64_t{1} << 60, "test"), 1); });
+  EXPECT_EQ(e.code(), Code::kOutOfMemory);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr("refused"), HasSubstr("usable"), HasSubstr("--gpu-memory")));
+  EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+}
+
+TEST(Arena, TouchMakesMemoryResident) {
+  MemoryBudget budget(tiers(0, 1_GiB, 0));
+  const std::int64_t before = resident_bytes();
+  const Arena arena(budget.reserve(Tier::kCpu, 160_MiB, "test"), 3);
+  EXPECT_GE(resident_bytes() - before, 150_MiB);
+  EXPECT_GE(peak_resident_bytes(), 150_MiB);
+}
+
+/// Fake /proc and /sys trees.
+class FakeRoots {
+ public:
+  FakeRoots() {
+    std::string name = (fs::temp_directory_path() / "sluice_roots_XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+    write("proc/meminfo", "MemTotal:       65536 kB\nMemFree:  1 kB\nMemAvailable:   32768 kB\n");
+  }
+  ~FakeRoots() { fs::remove_all(folder_); }
+  FakeRoots(const FakeRoots&) = delete;
+  FakeRoots& operator=(const FakeRoots&) = delete;
+  void write(const fs::path& path, const std::string& text) const {
+    fs::create_directories((folder_ / path).parent_path());
+    std::ofstream(folder_ / path) << text;
+  }
+  SystemRoots roots() const { return {folder_ / "proc", folder_ / "sys"}; }
+
+ private:
+  fs::path folder_;
+};
+
+TEST(UsableMemory, WithoutCgroupsIsMemAvailable) {
+  const FakeRoots fake;
+  EXPECT_EQ(usable_host_bytes(fake.roots()), 32_MiB);
+  EXPECT_EQ(cgroup_headroom_bytes(fake.roots()), std::nullopt);
+}
+
+TEST(UsableMemory, TakesTheTightestLevelOfVersion2) {
+  const FakeRoots fake;
+  fake.write("proc/self/cgroup", "0::/user/job\n");
+  fake.write("sys/fs/cgroup/user/job/memory.max", "max\n");
+  fake.write("sys/fs/cgroup/user/job/memory.current", "1048576\n");
+  fake.write("sys/fs/cgroup/user/memory.max", "16777216\n");
+  fake.write("sys/fs/cgroup/user/memory.current", "8388608\n");
+  fake.write("sys/fs/cgroup/user/memory.stat", "anon 1\ninactive_file 2097152\nactive_file 7\n");
+  EXPECT_EQ(cgroup_headroom_bytes(fake.roots()), 10_MiB);
+  EXPECT_EQ(usable_host_bytes(fake.roots()), 10_MiB);
+  fake.write("sys/fs/cgroup/user/job/memory.max", "1000000\n");  // below its use: nothing is left
+  EXPECT_EQ(usable_host_bytes(fake.roots()), 0);
+}
+
+TEST(UsableMemory, ReadsVersion1AndItsNoLimit) {
+  const FakeRoots fake;
+  fake.write("proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/box/inner\n0::/\n");
+  fake.write("sys/fs/cgroup/memory/box/inner/memory.limit_in_bytes", "9223372036854771712\n");
+  fake.write("sys/fs/cgroup/memory/box/inner/memory.usage_in_bytes", "4096\n");
+  EXPECT_EQ(cgroup_headroom_bytes(fake.roots()), std::nullopt);
+  fake.write("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "9437184\n");
+  fake.write("sys/fs/cgroup/memory/box/memory.usage_in_bytes", "1048576\n");
+  EXPECT_EQ(cgroup_headroom_bytes(fake.roots()), 8_MiB);
+}
+
+TEST(UsableMemory, InAContainerThePathMayBeTheHosts) {
+  const FakeRoots fake;
+  fake.write("proc/self/cgroup", "4:memory:/docker/0123\n");
+  fake.write("sys/fs/cgroup/memory/memory.limit_in_bytes", "4194304\n");
+  fake.write("sys/fs/cgroup/memory/memory.usage_in_bytes", "1048576\n");
+  EXPECT_EQ(usable_host_bytes(fake.roots()), 3_MiB);
+  fake.write("proc/self/cgroup", "4:memory:/../../elsewhere\n");
+  EXPECT_EQ(usable_host_bytes(fake.roots()), 3_MiB);
+}
+
+TEST(UsableMemory, MissingOrGarbledMeminfoIsAnError) {
+  const FakeRoots fake;
+  fake.write("proc/meminfo", "MemAvailable: lots\n");
+  EXPECT_EQ(error_of([&] { usable_host_bytes(fake.roots()); }).code(), Code::kIo);
+  EXPECT_EQ(error_of([&] { resident_bytes(fake.roots()); }).code(), Code::kIo);
+}
+
+TEST(UsableMemory, OfThisMachineIsPlausible) {
+  EXPECT_GT(usable_host_bytes(), 1_MiB);
+  EXPECT_LE(usable_host_bytes(), available_bytes() + 1_GiB);
+  EXPECT_GE(peak_resident_bytes(), 1_MiB);
+  // A folder that does not exist yet is judged by its nearest parent that does.
+  EXPECT_GT(usable_disk_bytes(fs::temp_directory_path() / "not" / "yet" / "there"), 0);
+}
+
+}  // namespace
+}  // namespace sluice::offload

@@ -25,19 +25,26 @@ void validate(const SamplingParams& params);
 /// 2011): the same on every device, whatever the batch. `request` is the request's own number or hash.
 float uniform_draw(std::uint64_t seed, std::uint64_t request, std::uint64_t position);
 
-/// log(sum(exp(logits[0..valid)))) in double, summed in index order.
+/// log(sum(exp(logits[i]))) in double, summed in index order. NaN if a logit is NaN, -infinity if all are.
 double log_sum_exp(std::span<const float> logits);
 
-/// Chooses a token from logits (the caller has cut rows beyond the tokenizer's vocabulary). `draw` is
-/// used only when sampling. `scratch` needs logits.size() entries and is overwritten.
 struct ScoredToken {
   std::int32_t token_id = 0;
   float logit = 0;
 };
+
+/// Chooses a token from logits (the caller has cut rows beyond the tokenizer's vocabulary). Greedy takes the
+/// lowest id among the largest logits. Sampling divides by the temperature, keeps the top_k first tokens
+/// (falling logit, ties by lower id), then the smallest set of first tokens whose share of what is left
+/// is at least top_p, always at least one, and takes the token, by rising id, in whose part of the
+/// mass `draw` in [0, 1) falls. Sums are in double and in a fixed order. A NaN logit is never chosen; several
+/// +infinity share the mass. `scratch` needs logits.size() entries when sampling and is overwritten.
+/// O(logits.size()), no allocation. Throws Error{kInternal} if every logit is NaN or -infinity.
 std::int32_t choose_token(std::span<const float> logits, const SamplingParams& params, float draw,
                           std::span<ScoredToken> scratch);
 
-/// The `out.size()` largest logits in falling order, ties by lower id; same scratch.
+/// The `out.size()` largest logits in falling order, ties by lower id; same scratch. NaN is left out; places
+/// that no token fills get id -1 and logit -infinity.
 void top_tokens(std::span<const float> logits, std::span<ScoredToken> out, std::span<ScoredToken> scratch);
 
 }  // namespace sluice

@@ -1,0 +1,20 @@
+// `sluice bench`: the measurements behind the README's figures. Each part is a file of its own.
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "apps/commands.h"
+
+namespace sluice::apps {
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine and how close Sluice comes to it");
+  bench->require_subcommand(1);
+  bench->footer("Each figure is a median with its spread; ratios are measured in one run, alternating.");
+
+  // The parts, in the order of --help.
+  const std::vector<void (*)(CLI::App&)> parts = {};
+  for (auto add : parts) add(*bench);
+}
+
+}  // namespace sluice::apps

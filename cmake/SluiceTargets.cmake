@@ -26,6 +26,29 @@ function(sluice_library name)
   target_link_libraries(${name} PUBLIC sluice_build ${arg_USES})
 endfunction()
 
+# The sanitizer presets build and run the tests of these folders of tests/: all for asan; for tsan those in
+# which threads share data.
+set(SLUICE_ASAN_FOLDERS core kernels policy offload apps e2e fuzz)
+set(SLUICE_TSAN_FOLDERS kernels offload e2e)
+add_custom_target(asan_tests)
+add_custom_target(tsan_tests)
+
+# Labels a ctest for `ctest -L` and for the sanitizer presets: `labels`, its folder, asan, tsan.
+function(sluice_label_test name labels)
+  cmake_path(RELATIVE_PATH CMAKE_CURRENT_SOURCE_DIR BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/tests" OUTPUT_VARIABLE folder)
+  string(REGEX REPLACE "/.*" "" folder "${folder}")
+  list(APPEND labels ${folder})
+  foreach(sanitizer asan tsan)
+    string(TOUPPER ${sanitizer} upper)
+    if(folder IN_LIST SLUICE_${upper}_FOLDERS)
+      list(APPEND labels ${sanitizer})
+      add_dependencies(${sanitizer}_tests ${name})
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES labels)
+  set_property(TEST ${name} PROPERTY LABELS ${labels})
+endfunction()
+
 # sluice_test(<name> [USES targets...] [RUNS targets...] SOURCES ... LABELS ... [TIMEOUT seconds])
 # RUNS names executables that the test starts (support/paths.h finds `sluice`). A test program in which any
 # test was skipped is reported as skipped, not as passed (support/test_main.cc). Its objects also go into the
@@ -43,6 +66,7 @@ function(sluice_test name)
     add_dependencies(${name} ${arg_RUNS})
   endif()
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77)
+  sluice_label_test(${name} "${arg_LABELS}")
   set_property(GLOBAL APPEND PROPERTY sluice_test_objects ${name}_objects)
 endfunction()

@@ -18,10 +18,10 @@ inline constexpr int kStoreFormatVersion = 1;
 struct StoredTensor {
   TensorSpec spec;
   WeightFormat format = WeightFormat::kDenseF16;
-  std::int32_t file = 0;         ///< index into Manifest::files
-  std::int64_t offset = 0;       ///< multiple of kPageAlign
-  std::int64_t bytes = 0;        ///< payload; the file is zero-padded to the next multiple of kPageAlign
-  std::uint64_t checksum = 0;    ///< XXH3 64 of the payload
+  std::int32_t file = 0;       ///< index into Manifest::files
+  std::int64_t offset = 0;     ///< multiple of kPageAlign
+  std::int64_t bytes = 0;      ///< payload; the file is zero-padded to the next multiple of kPageAlign
+  std::uint64_t checksum = 0;  ///< XXH3 64 of the payload
 
   friend bool operator==(const StoredTensor&, const StoredTensor&) = default;
 };

@@ -1,2 +1,34 @@
-# `cmake --install` gives a relocatable folder: bin/ and lib/, found through $ORIGIN.
-install(TARGETS sluice RUNTIME DESTINATION bin)
+# `cmake --install BUILD --prefix DIR --strip` gives a folder that runs wherever it is moved to:
+#   bin/                 sluice, sluice_tests
+#   lib/                 every shared library they need but glibc's, found through $ORIGIN
+#   share/sluice/        configs/, and under tests/ the files that sluice_tests reads
+#   share/doc/sluice/    this project's licence and those of the bundled libraries
+# Libraries of a GPU driver or toolkit are never bundled. glibc must be at least the build machine's.
+set(SLUICE_NEVER_BUNDLED
+  "^(ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|resolv|util|anl|mvec)\\.so.*)$"
+  "^lib(cuda|cudart|cublas|cublasLt|cusparse|nvidia|nvrtc|nccl).*")
+
+set(installed sluice)
+if(SLUICE_TESTS)
+  list(APPEND installed sluice_tests)
+endif()
+foreach(program ${installed})
+  set_target_properties(${program} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+  # DT_RPATH and not DT_RUNPATH: only the former also serves the libraries that our libraries need.
+  target_link_options(${program} PRIVATE -Wl,--disable-new-dtags)
+endforeach()
+
+install(TARGETS ${installed} RUNTIME_DEPENDENCY_SET sluice_libraries RUNTIME DESTINATION bin)
+install(RUNTIME_DEPENDENCY_SET sluice_libraries PRE_EXCLUDE_REGEXES ${SLUICE_NEVER_BUNDLED}
+  LIBRARY DESTINATION lib)
+install(DIRECTORY configs DESTINATION share/sluice)
+if(SLUICE_TESTS)
+  install(DIRECTORY tests DESTINATION share/sluice
+    PATTERN fuzz EXCLUDE PATTERN lint EXCLUDE PATTERN install EXCLUDE
+    PATTERN "*.cc" EXCLUDE PATTERN "*.h" EXCLUDE PATTERN "*.md" EXCLUDE PATTERN CMakeLists.txt EXCLUDE)
+endif()
+
+install(FILES LICENSE README.md DESTINATION share/doc/sluice)
+foreach(package libfmt9 libhwy1 libpcre2-8-0 libspdlog1.10 libstdc++6 liburing2 libxxhash0 libyaml-cpp0.7)
+  install(FILES "/usr/share/doc/${package}/copyright" DESTINATION share/doc/sluice/licences RENAME ${package} OPTIONAL)
+endforeach()

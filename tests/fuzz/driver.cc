@@ -105,7 +105,7 @@ void run_one(Shared& shared, const Bytes& input, const Options& options) {
     _exit(1);
   };
   // A heap copy of the exact size, so that a sanitizer sees the first byte read past the end.
-  const Bytes exact(input);
+  const Bytes exact(input.begin(), input.end());
   try {
     LLVMFuzzerTestOneInput(exact.data(), exact.size());
   } catch (const std::exception& e) {

@@ -14,39 +14,41 @@ namespace sluice::kernels {
 
 /// The rows of one sequence in one call.
 struct PagedSegment {
-  const std::byte* const* pages = nullptr;  ///< pages[p] holds KV indices [64 p, 64 p + 64); see core/kv_page.h
-  std::int64_t first_kv = 0;     ///< KV index of the segment's first row
-  std::int32_t first_row = 0;    ///< row in q, k, v and out
+  const std::byte* const* pages =
+      nullptr;                 ///< pages[p] holds KV indices [64 p, 64 p + 64); see core/kv_page.h
+  std::int64_t first_kv = 0;   ///< KV index of the segment's first row
+  std::int32_t first_row = 0;  ///< row in q, k, v and out
   std::int32_t num_rows = 0;
   std::int32_t full_prefix = 0;  ///< every row sees the columns below this; 0 is causal
 };
 
-/// out[r, h] = softmax(scale * q[r, h] . K[0..r'])  V[0..r'],  r' = the row's own KV index (causal), columns below
-/// full_prefix always visible. Query head h reads KV head h / (num_heads / num_kv_heads).
-/// Shapes    q, out [num_tokens, num_heads * head_dim] any stride.
-/// Types     q, out the device's activation type (fp32 on CPU); K and V in layout.format, read after rounding.
-/// Exactness Each page gets its own (max, sum, out) from a fresh start and the pages are merged one by one in
+/// out[r, h] = softmax(scale * q[r, h] . K[0..r'])  V[0..r'],  r' = the row's own KV index (causal), columns
+/// below full_prefix always visible. Query head h reads KV head h / (num_heads / num_kv_heads). Shapes    q,
+/// out [num_tokens, num_heads * head_dim] any stride. Types     q, out the device's activation type (fp32 on
+/// CPU); K and V in layout.format, read after rounding. Exactness Each page gets its own (max, sum, out) from
+/// a fresh start and the pages are merged one by one in
 ///           page order (log-sum-exp), so on CPU the result does not depend on how rows are grouped.
 /// The K and V of the segment's own rows must be in the pages already (kv_write).
 struct AttentionArgs {
-  ConstMatrixView q;
-  std::span<const PagedSegment> segments;
-  KvLayout layout;
+  ConstMatrixView q = {};
+  std::span<const PagedSegment> segments = {};
+  KvLayout layout = {};
   std::int64_t num_heads = 0;
   float scale = 1.0F;
-  MatrixView out;
+  MatrixView out = {};
 };
 
 std::string why_unsupported(const AttentionArgs& args, DeviceKind kind);
 void attention(const AttentionArgs& args, Stream& stream);
 
 /// Writes row r of k and v to KV index first_kv + r of each segment's pages, rounded to layout.format.
-/// Shapes    k, v [num_tokens, num_kv_heads * head_dim] any stride. Pages are written, despite their const type.
+/// Shapes    k, v [num_tokens, num_kv_heads * head_dim] any stride. Pages are written, despite their const
+/// type.
 struct KvWriteArgs {
-  ConstMatrixView k;
-  ConstMatrixView v;
-  std::span<const PagedSegment> segments;
-  KvLayout layout;
+  ConstMatrixView k = {};
+  ConstMatrixView v = {};
+  std::span<const PagedSegment> segments = {};
+  KvLayout layout = {};
 };
 
 std::string why_unsupported(const KvWriteArgs& args, DeviceKind kind);

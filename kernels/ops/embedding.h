@@ -17,10 +17,10 @@ namespace sluice::kernels {
 /// Types     y is the device's activation type (fp32 on CPU).
 /// Ids are validated at admission; an id outside the table here throws Error{kInternal}.
 struct EmbeddingArgs {
-  std::span<const std::int32_t> ids;
-  WeightView table;
+  std::span<const std::int32_t> ids = {};
+  WeightView table = {};
   bool accumulate = false;
-  MatrixView y;
+  MatrixView y = {};
 };
 
 std::string why_unsupported(const EmbeddingArgs& args, DeviceKind kind);

@@ -13,11 +13,11 @@ namespace sluice::kernels {
 /// Shapes    x, y [num_tokens, hidden_dim] row-major, any stride; gamma, beta [hidden_dim] fp16 or bf16.
 /// Types     x, y the device's activation type (fp32 on CPU); fp32 accumulation.     Aliasing  y may be x.
 struct LayerNormArgs {
-  ConstMatrixView x;
-  ConstVectorView gamma;
-  ConstVectorView beta;
+  ConstMatrixView x = {};
+  ConstVectorView gamma = {};
+  ConstVectorView beta = {};
   float eps = 1e-5F;
-  MatrixView y;
+  MatrixView y = {};
 };
 
 std::string why_unsupported(const LayerNormArgs& args, DeviceKind kind);

@@ -15,16 +15,16 @@ Epilogue to_epilogue(Activation activation);
 
 /// y = epilogue(x W^T + bias) + residual
 /// Shapes    x [num_tokens, in]; weight [out, in]; bias [out] or absent; residual, y [num_tokens, out].
-/// Types     x, residual, y the device's activation type (fp32 on CPU); weight any WeightFormat; bias fp16 or bf16.
-/// Aliasing  y may be residual; y and x are disjoint.
-/// On CPU every dot product uses the same lanes, FMA order and final tree whatever num_tokens is.
+/// Types     x, residual, y the device's activation type (fp32 on CPU); weight any WeightFormat; bias fp16 or
+/// bf16. Aliasing  y may be residual; y and x are disjoint. On CPU every dot product uses the same lanes, FMA
+/// order and final tree whatever num_tokens is.
 struct LinearArgs {
-  ConstMatrixView x;
-  WeightView weight;
-  ConstVectorView bias;
+  ConstMatrixView x = {};
+  WeightView weight = {};
+  ConstVectorView bias = {};
   Epilogue epilogue = Epilogue::kNone;
-  ConstMatrixView residual;  ///< data null: none
-  MatrixView y;
+  ConstMatrixView residual = {};  ///< data null: none
+  MatrixView y = {};
 };
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);

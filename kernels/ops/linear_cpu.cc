@@ -1,0 +1,270 @@
+// Linear layer on the CPU.
+//
+// Every dot product of a row of x and a row of the weight has one vector accumulator: lane l sums the
+// products at l, l + kLanes, ... in this order by multiply-add, the last partial vector is padded with zeros,
+// and reduce_lanes() adds the lanes. That holds in every tile shape, so a row's result does not depend on the
+// rows beside it. Instruction-level parallelism comes from several dot products at once: a register tile of
+// rows x features.
+//
+// Up to kTileRows rows (decode) the weight is streamed once from memory and widened on the fly; this is bound
+// by the memory's read rate. More rows go block by block: kRowBlock rows x kFeatureBlock features, k in
+// chunks of kChunk; a chunk of the weight is widened to fp32 once per row block and stays in L1 while the row
+// tiles pass over it, and the accumulators wait in L2 between chunks. This is bound by multiply-adds.
+// This file is compiled once per SIMD target; the order of these includes makes it so.
+// clang-format off
+#include "kernels/device/cpu/simd_targets.h"
+#define HWY_TARGET_INCLUDE "kernels/ops/linear_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "kernels/ops/epilogue_inl.h"
+// clang-format on
+
+#include <algorithm>
+
+#include "core/units.h"
+#include "kernels/ops/cpu_kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::kernels::HWY_NAMESPACE {
+
+constexpr int kTileRows = kHas32Registers ? 4 : 3;
+constexpr std::int64_t kRowBlock = 64;
+constexpr std::int64_t kFeatureBlock = 48;  // a multiple of kLanes and of the tiles' features
+constexpr std::int64_t kChunk = 1024;
+/// Row blocks that pass over a feature block before the next one, so that the weight comes from memory once
+/// per this many rows while their x stays in the last-level cache.
+constexpr std::int64_t kRowBlocksTogether = 8;
+
+/// Features of a register tile: rows * features accumulators + rows of x + 1 or 2 of the weight fit the
+/// registers.
+constexpr int tile_features(int rows) {
+  if (kHas32Registers) return rows == 4 ? 6 : 8;
+  return rows == 1 ? 8 : 4;
+}
+static_assert(kFeatureBlock % kLanes == 0 && kFeatureBlock % 8 == 0 && kFeatureBlock % 6 == 0);
+
+/// The accumulators of one block: [row][feature][lane].
+constexpr std::int64_t kAccumulatorRow = kFeatureBlock * kLanes;
+
+/// accumulators[r][f] (+)= x[r][0..k) * w[f][0..k) for a tile; starts from zero unless `resume`.
+template <int kRows, int kFeatures, class W>
+HWY_INLINE void dot_tile(const float* HWY_RESTRICT x, std::int64_t x_stride, const W* HWY_RESTRICT w,
+                         std::int64_t w_stride, std::int64_t k, float* HWY_RESTRICT accumulators,
+                         bool resume) {
+  const F32 d;
+  V32 sum[kRows][kFeatures];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int f = 0; f < kFeatures; ++f) {
+      sum[r][f] = resume ? hn::Load(d, accumulators + r * kAccumulatorRow + f * kLanes) : hn::Zero(d);
+    }
+  }
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) {
+    V32 xs[kRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) xs[r] = load_f32(x + r * x_stride + i);
+#pragma GCC unroll 8
+    for (int f = 0; f < kFeatures; ++f) {
+      const V32 ws = load_f32(w + f * w_stride + i);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) sum[r][f] = hn::MulAdd(xs[r], ws, sum[r][f]);
+    }
+  }
+  if (const std::int64_t rest = k - i; rest > 0) {
+    V32 xs[kRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) xs[r] = load_f32_first(x + r * x_stride + i, rest);
+#pragma GCC unroll 8
+    for (int f = 0; f < kFeatures; ++f) {
+      const V32 ws = load_f32_first(w + f * w_stride + i, rest);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) sum[r][f] = hn::MulAdd(xs[r], ws, sum[r][f]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int f = 0; f < kFeatures; ++f) {
+      hn::Store(sum[r][f], d, accumulators + r * kAccumulatorRow + f * kLanes);
+    }
+  }
+}
+
+/// One strip of kRows rows over `features` <= kFeatureBlock features: full tiles, then pairs, then one.
+template <int kRows, class W>
+void dot_strip(const float* x, std::int64_t x_stride, const W* w, std::int64_t w_stride, std::int64_t k,
+               std::int64_t features, float* accumulators, bool resume) {
+  constexpr int kFeatures = tile_features(kRows);
+  std::int64_t f = 0;
+  for (; f + kFeatures <= features; f += kFeatures) {
+    dot_tile<kRows, kFeatures>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
+  }
+  for (; f + 2 <= features; f += 2) {
+    dot_tile<kRows, 2>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
+  }
+  if (f < features) {
+    dot_tile<kRows, 1>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
+  }
+}
+
+template <class W>
+void dot_rows(std::int64_t rows, const float* x, std::int64_t x_stride, const W* w, std::int64_t w_stride,
+              std::int64_t k, std::int64_t features, float* accumulators, bool resume) {
+  std::int64_t r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows) {
+    dot_strip<kTileRows>(x + r * x_stride, x_stride, w, w_stride, k, features,
+                         accumulators + r * kAccumulatorRow, resume);
+  }
+  x += r * x_stride;
+  accumulators += r * kAccumulatorRow;
+  switch (rows - r) {
+    case 3:
+      return dot_strip<3>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+    case 2:
+      return dot_strip<2>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+    case 1:
+      return dot_strip<1>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+    default:
+      return;
+  }
+}
+
+/// LinearArgs lowered to typed pointers.
+template <class W>
+struct Params {
+  const float* x;
+  const W* w;
+  const std::byte* bias;
+  bool bias_is_bf16;
+  const float* residual;
+  float* y;
+  std::int64_t x_stride, residual_stride, y_stride;
+  std::int64_t rows, features, k;
+  Epilogue epilogue;
+};
+
+template <class W>
+HWY_INLINE V32 load_bias(const Params<W>& p, std::int64_t feature, std::int64_t n) {
+  if (p.bias == nullptr) return hn::Zero(F32{});
+  if (p.bias_is_bf16) {
+    const auto* b = reinterpret_cast<const BFloat16*>(p.bias) + feature;
+    return n >= kLanes ? load_f32(b) : load_f32_first(b, n);
+  }
+  const auto* b = reinterpret_cast<const Half*>(p.bias) + feature;
+  return n >= kLanes ? load_f32(b) : load_f32_first(b, n);
+}
+
+/// Reduces the block's accumulators and writes y for rows [row, row + rows) x features [feature, feature +
+/// n).
+template <class W>
+void finish_block(const Params<W>& p, std::int64_t row, std::int64_t rows, std::int64_t feature,
+                  std::int64_t n, const float* accumulators) {
+  for (std::int64_t f = 0; f < n; f += kLanes) {
+    const std::int64_t count = std::min(n - f, kLanes);
+    const V32 bias = load_bias(p, feature + f, count);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      // Lanes beyond `count` hold leftovers and are not stored.
+      V32 value = hn::Add(reduce_lanes(accumulators + r * kAccumulatorRow + f * kLanes), bias);
+      value = apply_epilogue(p.epilogue, value);
+      float* y = p.y + (row + r) * p.y_stride + feature + f;
+      const float* residual =
+          p.residual == nullptr ? nullptr : p.residual + (row + r) * p.residual_stride + feature + f;
+      if (count == kLanes) {
+        if (residual != nullptr) value = hn::Add(value, load_f32(residual));
+        store_f32(value, y);
+      } else {
+        if (residual != nullptr) value = hn::Add(value, load_f32_first(residual, count));
+        store_f32_first(value, y, count);
+      }
+    }
+  }
+}
+
+/// All of up to kTileRows rows for one block of features, the weight read once.
+template <class W>
+void few_rows(const Params<W>& p, std::int64_t feature, std::int64_t n) {
+  HWY_ALIGN float accumulators[kTileRows * kAccumulatorRow];
+  dot_rows(p.rows, p.x, p.x_stride, p.w + feature * p.k, p.k, p.k, n, accumulators, /*resume=*/false);
+  finish_block(p, 0, p.rows, feature, n, accumulators);
+}
+
+/// A block of rows and features, in chunks of k.
+template <class W>
+void many_rows(const Params<W>& p, std::int64_t row, std::int64_t rows, std::int64_t feature,
+               std::int64_t n) {
+  HWY_ALIGN float accumulators[kRowBlock * kAccumulatorRow];
+  constexpr int kFeatures = tile_features(kTileRows);
+  HWY_ALIGN float widened[kFeatures * kChunk];
+  for (std::int64_t k = 0; k < p.k; k += kChunk) {
+    const std::int64_t chunk = std::min(p.k - k, kChunk);
+    for (std::int64_t f = 0; f < n; f += kFeatures) {
+      const std::int64_t features = std::min<std::int64_t>(n - f, kFeatures);
+      for (std::int64_t i = 0; i < features; ++i) {
+        const W* w = p.w + (feature + f + i) * p.k + k;
+        float* to = widened + i * kChunk;
+        std::int64_t j = 0;
+        for (; j + kLanes <= chunk; j += kLanes) store_f32(load_f32(w + j), to + j);
+        if (j < chunk) store_f32(load_f32_first(w + j, chunk - j), to + j);
+      }
+      dot_rows<float>(rows, p.x + row * p.x_stride + k, p.x_stride, widened, kChunk, chunk, features,
+                      accumulators + f * kLanes, /*resume=*/k > 0);
+    }
+  }
+  finish_block(p, row, rows, feature, n, accumulators);
+}
+
+template <class W>
+void linear_typed(const LinearArgs& args, ThreadPool& pool) {
+  const Params<W> p{reinterpret_cast<const float*>(args.x.data),
+                    reinterpret_cast<const W*>(args.weight.data.data()),
+                    args.bias.data,
+                    args.bias.dtype == DType::kBF16,
+                    reinterpret_cast<const float*>(args.residual.data),
+                    reinterpret_cast<float*>(args.y.data),
+                    args.x.stride,
+                    args.residual.stride,
+                    args.y.stride,
+                    args.x.rows,
+                    args.weight.rows,
+                    args.weight.cols,
+                    args.epilogue};
+  const std::int64_t feature_blocks = div_up(p.features, kFeatureBlock);
+  if (p.rows <= kTileRows) {
+    pool.parallel_for(feature_blocks, 1, [&](std::int64_t begin, std::int64_t) HWY_ATTR {
+      const std::int64_t feature = begin * kFeatureBlock;
+      few_rows(p, feature, std::min(p.features - feature, kFeatureBlock));
+    });
+    return;
+  }
+  const std::int64_t row_blocks = div_up(p.rows, kRowBlock);
+  for (std::int64_t first = 0; first < row_blocks; first += kRowBlocksTogether) {
+    const std::int64_t together = std::min(row_blocks - first, kRowBlocksTogether);
+    pool.parallel_for(feature_blocks * together, 1, [&](std::int64_t begin, std::int64_t) HWY_ATTR {
+      const std::int64_t feature = begin / together * kFeatureBlock;
+      const std::int64_t row = (first + begin % together) * kRowBlock;
+      many_rows(p, row, std::min(p.rows - row, kRowBlock), feature,
+                std::min(p.features - feature, kFeatureBlock));
+    });
+  }
+}
+
+void linear_any(const LinearArgs& args, ThreadPool& pool) {
+  if (args.weight.format == WeightFormat::kDenseF16) {
+    linear_typed<Half>(args, pool);
+  } else {
+    linear_typed<BFloat16>(args, pool);
+  }
+}
+
+}  // namespace sluice::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::kernels::detail {
+namespace {
+HWY_EXPORT(linear_any);
+}
+void linear_cpu(const LinearArgs& args, ThreadPool& pool) { HWY_DYNAMIC_DISPATCH(linear_any)(args, pool); }
+}  // namespace sluice::kernels::detail
+#endif

@@ -1,0 +1,51 @@
+#include "kernels/ops/operands.h"
+
+#include "core/error.h"
+
+namespace sluice::kernels {
+
+void check_operand(const Stream& stream, const ConstMatrixView& matrix) {
+  if (matrix.rows <= 0 || matrix.cols <= 0 || matrix.data == nullptr) return;
+  check_operand(stream, matrix.data,
+                ((matrix.rows - 1) * matrix.stride + matrix.cols) * dtype_bytes(matrix.dtype));
+}
+
+void check_operand(const Stream& stream, const MatrixView& matrix) {
+  check_operand(stream, as_const(matrix));
+}
+
+void check_operand(const Stream& stream, const ConstVectorView& vector) {
+  if (vector) check_operand(stream, vector.data, vector.size * dtype_bytes(vector.dtype));
+}
+
+void check_operand(const Stream& stream, const WeightView& weight) {
+  check_operand(stream, weight.data.data(), static_cast<std::int64_t>(weight.data.size()));
+}
+
+std::string why_not_activation(const char* name, DType dtype, DeviceKind kind) {
+  if (kind != DeviceKind::kCpu) return "no kernel for this device is built";
+  if (dtype == DType::kF32) return {};
+  return fmt::format("{} is {}, must be {}", name, dtype_name(dtype), dtype_name(DType::kF32));
+}
+
+std::string why_not_vector(const char* name, const ConstVectorView& vector) {
+  if (!vector || vector.dtype == DType::kF16 || vector.dtype == DType::kBF16) return {};
+  return fmt::format("{} is {}, must be f16 or bf16", name, dtype_name(vector.dtype));
+}
+
+std::string why_not_weight(const char* name, const WeightView& weight) {
+  if (weight.format != WeightFormat::kDenseF16 && weight.format != WeightFormat::kDenseBF16) {
+    return fmt::format("{} is {}, must be dense", name, weight_format_name(weight.format));
+  }
+  const std::int64_t expected = weight_bytes(weight.format, weight.rows, weight.cols);
+  if (static_cast<std::int64_t>(weight.data.size()) == expected) return {};
+  return fmt::format("{} [{}, {}] has {} bytes, must have {}", name, weight.rows, weight.cols,
+                     weight.data.size(), expected);
+}
+
+void refuse_unless_empty(const char* op, const std::string& reason) {
+  SLUICE_CHECK(reason.empty(), Code::kUnsupported, fmt::format("{}: {}", op, reason),
+               "choose another device, weight format or activation type");
+}
+
+}  // namespace sluice::kernels

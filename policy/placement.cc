@@ -23,8 +23,9 @@ Percents parse_percents(const std::vector<int>& six) {
 }
 
 std::string to_string(const Percents& p) {
-  return fmt::format("{} {} {} {} {} {}", p.weights[Tier::kGpu], p.weights[Tier::kCpu], p.kv_cache[Tier::kGpu],
-                     p.kv_cache[Tier::kCpu], p.activations[Tier::kGpu], p.activations[Tier::kCpu]);
+  return fmt::format("{} {} {} {} {} {}", p.weights[Tier::kGpu], p.weights[Tier::kCpu],
+                     p.kv_cache[Tier::kGpu], p.kv_cache[Tier::kCpu], p.activations[Tier::kGpu],
+                     p.activations[Tier::kCpu]);
 }
 
 void validate(const Placement& placement) {
@@ -44,9 +45,10 @@ void validate(const Placement& placement) {
   require(placement.gpu_batch_size >= 1, fmt::format("gpu_batch_size is {}", placement.gpu_batch_size));
   require(placement.num_gpu_batches >= 1, fmt::format("num_gpu_batches is {}", placement.num_gpu_batches));
   require(placement.max_tokens_per_gpu_batch >= placement.gpu_batch_size,
-          fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}", placement.max_tokens_per_gpu_batch,
-                      placement.gpu_batch_size));
-  require(placement.prefetch_depth >= 2, fmt::format("prefetch_depth is {}, the least is 2", placement.prefetch_depth));
+          fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}",
+                      placement.max_tokens_per_gpu_batch, placement.gpu_batch_size));
+  require(placement.prefetch_depth >= 2,
+          fmt::format("prefetch_depth is {}, the least is 2", placement.prefetch_depth));
   SLUICE_CHECK(problems.empty(), Code::kInvalidArgument, fmt::format("placement: {}", problems),
                "see 'sluice generate --help'");
 }

@@ -1,0 +1,36 @@
+// Decides which rows go into the next pass: decode rows of every running sequence, and whole prompts of
+// waiting requests up to the token budget of each GPU batch. Pure: the engine and the simulator call the same
+// function.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "policy/pass.h"
+#include "policy/run_shape.h"
+
+namespace sluice::policy {
+
+/// A seat as the composer sees it.
+struct SeatState {
+  bool active = false;
+  std::int64_t kv_len = 0;  ///< tokens whose K and V are stored
+  std::int64_t prompt_len = 0;
+  bool wants_prompt_logprobs = false;
+  bool samples = true;  ///< false: scoring only, the last prompt row needs no token
+};
+
+struct WaitingRequest {
+  std::int64_t prompt_len = 0;
+  bool wants_prompt_logprobs = false;
+  bool samples = true;
+};
+
+/// Fills `pass` (whose storage is reused). Sequences in the middle of their prompt come first, then waiting
+/// requests in order; a request waits if no GPU batch has a seat and room for its whole prompt, but a prompt
+/// longer than a batch can ever take is cut. With `placement.mixing` off, prefill rows and decode rows do not
+/// meet.
+void compose_pass(const RunShape& shape, std::span<const SeatState> seats,
+                  std::span<const WaitingRequest> waiting, std::int32_t number, Pass& pass);
+
+}  // namespace sluice::policy

@@ -1,0 +1,109 @@
+#include "policy/hazards.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace sluice::policy {
+
+std::array<std::int64_t, kNumResourceKinds> resource_counts(const RunShape& shape) {
+  const std::int64_t batches = shape.placement.num_gpu_batches;
+  std::int64_t pieces = 1;
+  for (const UnitStream& unit : shape.units) pieces = std::max(pieces, shape.num_pieces(unit));
+  std::array<std::int64_t, kNumResourceKinds> counts{};
+  const auto set = [&](ResourceKind kind, std::int64_t count) {
+    counts[static_cast<std::size_t>(kind)] = count;
+  };
+  set(ResourceKind::kWeightSlot, shape.num_weight_slots);
+  set(ResourceKind::kWeightStage, shape.num_weight_stages * pieces);
+  set(ResourceKind::kInputs, 2 * batches);
+  set(ResourceKind::kActSlot, shape.num_activation_slots);
+  set(ResourceKind::kActBuffer, shape.num_activation_buffers);
+  set(ResourceKind::kActFile, batches);
+  set(ResourceKind::kWindow, shape.num_windows);
+  set(ResourceKind::kKvStage, shape.num_kv_stages);
+  set(ResourceKind::kKvCpu, num_units(shape.spec) * batches);
+  set(ResourceKind::kKvDisk, num_units(shape.spec) * batches);
+  for (ResourceKind kind : {ResourceKind::kSetQkv, ResourceKind::kSetAttnGpu, ResourceKind::kSetAttnCpu,
+                            ResourceKind::kTwinQkv, ResourceKind::kTwinAttn}) {
+    set(kind, shape.num_sets);
+  }
+  set(ResourceKind::kResults, batches);
+  return counts;
+}
+
+HazardTracker::HazardTracker(const RunShape& shape) {
+  const auto counts = resource_counts(shape);
+  for (std::size_t kind = 0; kind < kNumResourceKinds; ++kind) {
+    states_[kind].resize(static_cast<std::size_t>(counts[kind]));
+  }
+  for (auto& lane : clocks_) lane.resize(kRemembered);
+}
+
+const HazardTracker::PerLane& HazardTracker::clock_of(std::size_t lane, std::int64_t seq) const {
+  static constexpr PerLane kNothing{};
+  if (seq == 0 || seq <= last_seq_[lane] - kRemembered) return kNothing;
+  return clocks_[lane][static_cast<std::size_t>(seq % kRemembered)];
+}
+
+void HazardTracker::order(Step& step, std::span<const Access> accesses) {
+  const std::size_t own = lane_index(step.lane);
+  PerLane needed{};
+  const auto depend_on = [&](const PerLane& earlier, ResourceKind resource, HazardKind hazard) {
+    const auto r = static_cast<std::size_t>(resource);
+    const auto h = static_cast<std::size_t>(hazard);
+    for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
+      if (lane == own || earlier[lane] == 0) continue;
+      ++counts_[r][h];
+      if (!dropped_[r][h]) needed[lane] = std::max(needed[lane], earlier[lane]);
+    }
+  };
+  for (const Access& access : accesses) {
+    const State& state =
+        states_[static_cast<std::size_t>(access.kind)].at(static_cast<std::size_t>(access.index));
+    depend_on(state.write, access.kind,
+              access.write ? HazardKind::kWriteAfterWrite : HazardKind::kReadAfterWrite);
+    if (access.write) depend_on(state.read, access.kind, HazardKind::kWriteAfterRead);
+  }
+  for (const Access& access : accesses) {
+    State& state = states_[static_cast<std::size_t>(access.kind)][static_cast<std::size_t>(access.index)];
+    if (access.write) {
+      state = {};  // whoever waits for this step waits for everything before it
+      state.write[own] = step.seq;
+    } else {
+      state.read[own] = step.seq;
+    }
+  }
+  // Vector clocks: what the lane's past implies, then the waits that no other wait implies.
+  PerLane clock = clock_of(own, step.seq - 1);
+  clock[own] = step.seq;
+  const auto implied_by_another = [&](std::size_t lane) {
+    for (std::size_t other = 0; other < kNumLanes; ++other) {
+      if (other != lane && needed[other] > 0 && clock_of(other, needed[other])[lane] >= needed[lane])
+        return true;
+    }
+    return false;
+  };
+  step.num_waits = 0;
+  PerLane joined = clock;
+  for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
+    if (needed[lane] <= clock[lane]) continue;
+    const PerLane& theirs = clock_of(lane, needed[lane]);
+    for (std::size_t l = 0; l < kNumLanes; ++l) joined[l] = std::max(joined[l], theirs[l]);
+    joined[lane] = std::max(joined[lane], needed[lane]);
+    if (implied_by_another(lane)) continue;
+    step.waits[static_cast<std::size_t>(step.num_waits++)] = {static_cast<LaneKind>(lane), needed[lane]};
+  }
+  clocks_[own][static_cast<std::size_t>(step.seq % kRemembered)] = joined;
+  last_seq_[own] = step.seq;
+}
+
+void HazardTracker::drop(ResourceKind resource, HazardKind hazard) {
+  dropped_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)] = true;
+}
+
+std::int64_t HazardTracker::count(ResourceKind resource, HazardKind hazard) const {
+  return counts_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)];
+}
+
+}  // namespace sluice::policy

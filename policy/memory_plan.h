@@ -1,0 +1,73 @@
+// Every reservation of a run, to the byte: offload allocates exactly this list, and nothing else. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/tier.h"
+#include "policy/run_shape.h"
+
+namespace sluice::policy {
+
+/// What a reservation is for. A purpose has at most one reservation per tier.
+enum class Purpose : std::uint8_t {
+  kWeights,      ///< resident weights (on disk: of synthetic models; a store is read in place)
+  kWeightSlots,  ///< GPU ring of streamed units
+  kWeightStage,  ///< CPU slots between disk and GPU
+  kKv,           ///< pages of the seats
+  kKvWindows,    ///< GPU windows for off-GPU pages attended there
+  kKvStage,      ///< CPU stage for disk pages
+  kActivations,  ///< residual streams
+  kSets,         ///< q, k, v and attention output of the items in flight, and their CPU twins
+  kScratch,      ///< workspace of one GPU lane step
+  kInputs,       ///< token ids, positions, sampling parameters
+  kResults,      ///< chosen tokens and log-probs
+};
+std::string_view purpose_name(Purpose purpose);
+
+struct PlannedBytes {
+  Purpose purpose = Purpose::kWeights;
+  Tier tier = Tier::kGpu;
+  std::int64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::vector<PlannedBytes> items;  ///< only those above zero
+  PerTier<std::int64_t> total{};
+  std::int64_t bytes(Purpose purpose, Tier tier) const;
+};
+
+/// Byte offsets inside one set (GPU) or its CPU twin, which holds `rows` rows.
+struct SetLayout {
+  std::int64_t q = 0, k = 0, v = 0, attn = 0, total = 0;
+};
+SetLayout set_layout(const RunShape& shape, std::int64_t rows);
+
+/// Offsets inside the GPU scratch.
+struct ScratchLayout {
+  std::int64_t normed = 0, embedded = 0;
+  std::int64_t hidden = 0;  ///< MLP chunk; shares its bytes with:
+  std::int64_t rows = 0, head_normed = 0, projected = 0, logits = 0, sample = 0;  ///< head chunk
+  std::int64_t total = 0;
+};
+ScratchLayout scratch_layout(const RunShape& shape);
+
+/// Offsets inside the inputs of one GPU batch (two passes' worth are kept), and inside its results.
+struct InputLayout {
+  std::int64_t ids = 0, positions = 0, wanted_rows = 0, sample_rows = 0, total = 0;
+};
+InputLayout input_layout(const RunShape& shape);
+struct ResultLayout {
+  std::int64_t rows = 0, top = 0, total = 0;
+};
+ResultLayout result_layout(const RunShape& shape);
+
+/// `weights_on_disk` is true for synthetic models, whose disk weights are written to the disk directory.
+MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk);
+
+/// The plan as a table for people.
+std::string to_string(const MemoryPlan& plan);
+
+}  // namespace sluice::policy

@@ -14,6 +14,13 @@ if(SLUICE_SANITIZE)
   target_link_options(sluice_build INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()
 
+if(SLUICE_LIBFUZZER)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "SLUICE_LIBFUZZER needs Clang; the default driver works with any compiler")
+  endif()
+  target_compile_options(sluice_build INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 # sluice_library(<name> [USES targets...] HEADERS ... SOURCES ... [CUDA_SOURCES ...])
 function(sluice_library name)
   cmake_parse_arguments(arg "" "" "USES;HEADERS;SOURCES;CUDA_SOURCES" ${ARGN})

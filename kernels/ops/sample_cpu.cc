@@ -24,7 +24,7 @@ float largest_logit(const float* logits, std::int64_t n) {
   V32 nans = hn::Zero(d);
   const auto visit = [&](V32 v) HWY_ATTR {
     maxima = hn::Max(maxima, v);
-    nans = hn::Add(nans, hn::IfThenElseZero(hn::Ne(v, v), hn::Set(d, 1.0F)));
+    nans = hn::Add(nans, hn::IfThenElseZero(hn::IsNaN(v), hn::Set(d, 1.0F)));
   };
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) visit(load_f32(logits + i));

@@ -65,7 +65,9 @@ class FileSink final : public Sink {
     throw Error(
         Code::kIo,
         fmt::format("{} {} failed at byte {}: {}", what, path_.string(), bytes_, std::strerror(error)),
-        "make room or mend the cause, then run the same command with --resume; what was written stays");
+        is_regular_
+            ? "make room or mend the cause and run the same command with --resume: what was written stays"
+            : "check the device");
   }
 
   detail::UniqueFd fd_;

@@ -1,0 +1,151 @@
+#include "apps/generate/run.h"
+
+#include <exception>
+
+#include "apps/jsonl/result.h"
+#include "core/log.h"
+
+namespace sluice::apps {
+namespace {
+
+/// The prompt with its continuation, under a line that tells several results apart.
+std::string text_result(const PendingRequest& pending, const offload::Result& result, bool is_only_one) {
+  std::string text;
+  if (!is_only_one) {
+    text = fmt::format("=== {} ({} + {} tokens)\n", pending.id, pending.request.prompt_ids.size(),
+                       result.token_ids.size());
+  }
+  return text + pending.prompt.value_or("") + result.text + "\n";
+}
+
+std::string format_result(const PendingRequest& pending, const offload::Result& result, ResultFormat format,
+                          bool is_only_one) {
+  switch (format) {
+    case ResultFormat::kNone:
+      return {};
+    case ResultFormat::kText:
+      return text_result(pending, result, is_only_one);
+    case ResultFormat::kJsonl:
+      break;
+  }
+  const RequestEcho echo{.id = pending.id,
+                         .prompt_ids = pending.request.prompt_ids,
+                         .want_logprobs = pending.request.want_logprobs,
+                         .want_prompt_logprobs = pending.request.want_prompt_logprobs};
+  return result_line(echo, result);
+}
+
+class Run {
+ public:
+  Run(std::vector<PendingRequest>& requests, ResultOutput& output, ResultFormat format, RunCounts& counts,
+      const std::function<void()>& on_result)
+      : requests_(requests), output_(output), format_(format), counts_(counts), on_result_(on_result) {}
+
+  void submit_all(Generator& generator, OnBadRequest on_bad) {
+    counts_ = {.total = static_cast<std::int64_t>(requests_.size()),
+               .done = output_.num_done_before(),
+               .done_before = output_.num_done_before(),
+               .refused = 0};
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      const auto index = static_cast<std::int64_t>(i);
+      if (output_.is_done(index)) continue;
+      PendingRequest& pending = requests_[i];
+      if (pending.problem.ok()) submit(generator, pending, index, on_bad);
+      if (!pending.problem.ok()) refuse(pending, index);
+    }
+  }
+
+  /// Runs to the end, to a request to stop, or to the first failure of the engine or the output.
+  void run(Generator& generator, std::stop_token stop) {
+    // A result that cannot be written ends the run as Ctrl-C does, and is rethrown once the engine is quiet.
+    std::stop_source inner;
+    const std::stop_callback forward(stop, [&] { inner.request_stop(); });
+    std::exception_ptr output_failure;
+    generator.run(inner.get_token(), [&](offload::Result result) {
+      if (output_failure || result.finish_reason == offload::FinishReason::kCancelled) return;
+      try {
+        take(std::move(result));
+      } catch (...) {
+        output_failure = std::current_exception();
+        inner.request_stop();
+      }
+    });
+    if (output_failure) std::rethrow_exception(output_failure);
+  }
+
+ private:
+  void submit(Generator& generator, PendingRequest& pending, std::int64_t index, OnBadRequest on_bad) {
+    try {
+      const std::int64_t engine_index = generator.submit(pending.request);
+      SLUICE_ASSERT(engine_index == static_cast<std::int64_t>(index_of_.size()));
+      index_of_.push_back(index);
+    } catch (const Error& e) {
+      pending.problem = {e.code(), fmt::format("{}: {}", pending.place, e.what())};
+      if (on_bad == OnBadRequest::kStop) pending.problem.throw_if_failed();
+    }
+  }
+
+  void refuse(const PendingRequest& pending, std::int64_t index) {
+    output_.put(index,
+                format_ == ResultFormat::kJsonl ? error_line(pending.id, pending.problem) : std::string());
+    if (format_ != ResultFormat::kJsonl) log_error("{}", pending.problem.message());
+    ++counts_.refused;
+    ++counts_.done;
+  }
+
+  void take(offload::Result result) {
+    const std::int64_t index = index_of_.at(static_cast<std::size_t>(result.index));
+    const PendingRequest& pending = requests_[static_cast<std::size_t>(index)];
+    output_.put(index, format_result(pending, result, format_, requests_.size() == 1));
+    ++counts_.done;
+    on_result_();
+  }
+
+  std::vector<PendingRequest>& requests_;
+  ResultOutput& output_;
+  const ResultFormat format_;
+  RunCounts& counts_;
+  const std::function<void()>& on_result_;
+  std::vector<std::int64_t> index_of_;  ///< engine's number -> ours
+};
+
+/// Keeps what is finished on the way out of the failure being handled.
+void save_finished(ResultOutput& output) noexcept {
+  try {
+    const std::string first = Status::from_current_exception().message();
+    try {
+      output.finish_early();
+    } catch (...) {
+      const std::string second = Status::from_current_exception().message();
+      if (second != first) log_error("{}", second);  // a full disk need not be reported twice
+    }
+  } catch (...) {  // out of memory or stderr closed: the caller still reports the first failure
+  }
+}
+
+}  // namespace
+
+void run_requests(Generator& generator, std::vector<PendingRequest>& requests, ResultOutput& output,
+                  ResultFormat format, OnBadRequest on_bad, std::stop_token stop, RunCounts& counts,
+                  const std::function<void()>& on_result) {
+  Run run(requests, output, format, counts, on_result);
+  try {
+    run.submit_all(generator, on_bad);
+    run.run(generator, stop);
+  } catch (...) {
+    save_finished(output);
+    throw;
+  }
+  if (counts.done == counts.total) {
+    output.finish();
+    return;
+  }
+  output.finish_early();
+  SLUICE_CHECK(stop.stop_requested(), Code::kInternal,
+               fmt::format("the engine returned after {} of {} results", counts.done, counts.total),
+               "please report this with the command line");
+  throw Error(Code::kCancelled, fmt::format("stopped after {} of {} results", counts.done, counts.total),
+              "run the same command with --resume to go on, if --output is a file");
+}
+
+}  // namespace sluice::apps

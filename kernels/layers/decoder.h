@@ -35,13 +35,14 @@ struct OutputWeights {
 };
 
 /// x[t] = project_in(embed_tokens[ids[t]]) + embed_positions[positions[t] + position_offset].
-/// `embedded` is scratch [num_tokens, embed_dim], used only if project_in exists. `position_rows` are table rows.
+/// `embedded` is scratch [num_tokens, embed_dim], used only if project_in exists. `position_rows` are table
+/// rows.
 struct InputArgs {
   const ModelSpec* spec = nullptr;
   const InputWeights* weights = nullptr;
-  std::span<const std::int32_t> ids, position_rows;
-  MatrixView embedded;
-  MatrixView x;
+  std::span<const std::int32_t> ids = {}, position_rows = {};
+  MatrixView embedded = {};
+  MatrixView x = {};
 };
 void run_input(const InputArgs& args, Stream& stream);
 
@@ -49,22 +50,22 @@ void run_input(const InputArgs& args, Stream& stream);
 struct PreArgs {
   const ModelSpec* spec = nullptr;
   const DecoderWeights* weights = nullptr;
-  ConstMatrixView x;
-  MatrixView normed;
-  MatrixView q, k, v;
+  ConstMatrixView x = {};
+  MatrixView normed = {};
+  MatrixView q = {}, k = {}, v = {};
 };
 void run_pre(const PreArgs& args, Stream& stream);
 
 /// x <- x + out_proj(attn), then the MLP, with the norms where the spec puts them. In place on x.
-/// `normed` is scratch [num_tokens, hidden_dim]; `hidden` is scratch [chunk_rows, ffn_dim], and the MLP runs in
-/// chunks of that many rows.
+/// `normed` is scratch [num_tokens, hidden_dim]; `hidden` is scratch [chunk_rows, ffn_dim], and the MLP runs
+/// in chunks of that many rows.
 struct PostArgs {
   const ModelSpec* spec = nullptr;
   const DecoderWeights* weights = nullptr;
-  ConstMatrixView attn;
-  MatrixView x;
-  MatrixView normed;
-  MatrixView hidden;
+  ConstMatrixView attn = {};
+  MatrixView x = {};
+  MatrixView normed = {};
+  MatrixView hidden = {};
 };
 void run_post(const PostArgs& args, Stream& stream);
 
@@ -73,10 +74,10 @@ void run_post(const PostArgs& args, Stream& stream);
 struct OutputArgs {
   const ModelSpec* spec = nullptr;
   const OutputWeights* weights = nullptr;
-  ConstMatrixView x;
-  MatrixView normed;
-  MatrixView projected;
-  MatrixView logits;
+  ConstMatrixView x = {};
+  MatrixView normed = {};
+  MatrixView projected = {};
+  MatrixView logits = {};
 };
 void run_output(const OutputArgs& args, Stream& stream);
 

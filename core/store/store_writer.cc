@@ -75,6 +75,7 @@ StoreWriter::StoreWriter(StoreLock lock, StorePlan plan, ExistingStore existing)
   lay_out();
   make_folder(existing);
   resume();
+  check_space();
 }
 
 StoreWriter::~StoreWriter() = default;  // what is finished stays in the temporary folder
@@ -159,6 +160,22 @@ void StoreWriter::resume() {
     detail::sync_file(detail::open_file(file, O_WRONLY), file);
     journal_->unit_synced();
   }
+}
+
+// Before the work, not after an hour of it. Files of finished units and of the open one have their space
+// already.
+void StoreWriter::check_space() const {
+  std::int64_t needed = 0;
+  for (std::size_t unit = 0; unit < unit_bytes_.size(); ++unit) {
+    if (!fs::exists(folder_ / manifest_.files[unit])) needed += unit_bytes_[unit];
+  }
+  std::error_code problem;
+  const fs::space_info space = fs::space(folder_, problem);
+  if (problem) return;  // a file system that cannot tell will say when it is full
+  SLUICE_CHECK(static_cast<std::uintmax_t>(needed) <= space.available, Code::kIo,
+               fmt::format("{}: the store needs {}, the disk has {} free", store_.string(),
+                           format_bytes(needed), format_bytes(static_cast<std::int64_t>(space.available))),
+               "free space there or choose a folder on another disk");
 }
 
 void StoreWriter::open_unit(std::int32_t unit) {

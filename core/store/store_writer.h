@@ -65,6 +65,7 @@ class StoreWriter {
   void lay_out();
   void make_folder(ExistingStore existing);
   void resume();
+  void check_space() const;
   bool is_finished(const StoredTensor& tensor, std::uint64_t checksum, bool is_synced) const;
   void open_unit(std::int32_t unit);
   void close_unit();

@@ -217,11 +217,24 @@ TEST(StoreWriter, WorksBufferedAndStopsWhenATinyDiskIsFull) {
     GTEST_SKIP() << "needs the right to mount a tmpfs";
   }
   const std::filesystem::path store = scratch / "disk/store";
-  const Error error = error_of([&] { write_store(store, plan_of(tiny_spec())); });
+  const Error early = error_of([&] { write_store(store, plan_of(tiny_spec())); });
+  EXPECT_EQ(early.code(), Code::kIo);
+  EXPECT_THAT(early.what(), HasSubstr("KiB free"));
+  const auto fill = [&](const char* size) {  // somebody else takes the space while we write
+    EXPECT_EQ(::mount("none", (scratch / "disk").c_str(), "tmpfs", MS_REMOUNT, size), 0);
+  };
+  fill("size=1m");
+  const Error error = error_of([&] {
+    StoreWriter writer(StoreLock::acquire(store), plan_of(tiny_spec()), ExistingStore::kRefuse);
+    write_tensors(writer, 2);
+    fill("size=128k");
+    write_tensors(writer, static_cast<std::int64_t>(writer.tensors().size()));
+  });
   EXPECT_EQ(error.code(), Code::kIo);
   EXPECT_THAT(error.what(), HasSubstr("No space left on device"));
+  EXPECT_THAT(error.what(), HasSubstr("store.tmp/"));
   EXPECT_THAT(error.fix(), HasSubstr("free space"));
-  EXPECT_EQ(::mount("none", (scratch / "disk").c_str(), "tmpfs", MS_REMOUNT, "size=1m"), 0);
+  fill("size=1m");
   write_store(store, plan_of(tiny_spec()));
   expect_complete(store);
   EXPECT_EQ(::umount((scratch / "disk").c_str()), 0);

@@ -1,0 +1,77 @@
+#include "kernels/format/checkpoint_source.h"
+
+#include <algorithm>
+#include <array>
+
+#include "core/checkpoint/model_map.h"
+#include "core/error.h"
+#include "core/model/hf_config.h"
+#include "kernels/format/fingerprint.h"
+#include "kernels/format/format.h"
+
+namespace sluice::kernels {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path config_of(const fs::path& folder, const fs::path& given) {
+  const fs::path config = given.empty() ? folder / "config.json" : given;
+  std::error_code ignored;
+  SLUICE_CHECK(fs::is_regular_file(config, ignored), Code::kNotFound,
+               fmt::format("{}: the model's config.json does not exist", config.string()),
+               "give it with --config FILE; it comes with the checkpoint on the Hugging Face hub");
+  return config;
+}
+
+std::vector<fs::path> tokenizer_of(const fs::path& folder, const fs::path& given) {
+  std::vector<fs::path> files = tokenizer_files_in(given.empty() ? folder : given);
+  SLUICE_CHECK(given.empty() || !files.empty(), Code::kNotFound,
+               fmt::format("{}: has no tokenizer files", given.string()),
+               "give the folder with vocab.json and merges.txt, or leave --tokenizer out");
+  return files;
+}
+
+}  // namespace
+
+std::vector<fs::path> tokenizer_files_in(const fs::path& folder) {
+  std::vector<fs::path> found;
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+                           "added_tokens.json", "tokenizer.json", "tokenizer.model"}) {
+    std::error_code ignored;
+    if (fs::is_regular_file(folder / name, ignored)) found.push_back(folder / name);
+  }
+  return found;
+}
+
+CheckpointSource open_source(const fs::path& path, const SourceOptions& options) {
+  std::error_code problem;
+  SLUICE_CHECK(fs::exists(path, problem), Code::kNotFound,
+               fmt::format("{}: {}", path.string(), problem ? problem.message() : "does not exist"),
+               "give a checkpoint's folder or file");
+  const fs::path folder = fs::is_directory(path) ? path : fs::absolute(path).parent_path();
+  const std::unique_ptr<CheckpointReader> reader = open_checkpoint(path);
+  const fs::path config = config_of(folder, options.config);
+
+  CheckpointSource source;
+  source.path = path;
+  source.plan.spec = read_hf_config(config);
+  const std::vector<TensorSpec> wanted = model_tensors(source.plan.spec);
+  const ModelMap map = map_model_tensors(source.plan.spec, reader->tensors());
+  source.indexes = map.source;
+  bool matrices_are_bf16 = true;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    source.tensors.push_back(reader->tensors()[source.indexes[i]]);
+    source.plan.formats.push_back(dense_format_of(source.tensors.back().dtype, wanted[i]));
+    const bool is_bf16 = source.plan.formats.back() == WeightFormat::kDenseBF16;
+    matrices_are_bf16 = matrices_are_bf16 && (wanted[i].is_vector || is_bf16);
+  }
+  source.plan.spec.weight_dtype = matrices_are_bf16 ? DType::kBF16 : DType::kF16;
+
+  source.tokenizer_files = tokenizer_of(folder, options.tokenizer);
+  std::vector<fs::path> small_files = source.tokenizer_files;
+  small_files.insert(small_files.begin(), config);
+  source.plan.source = fingerprint_of(reader->tensors(), small_files);
+  return source;
+}
+
+}  // namespace sluice::kernels

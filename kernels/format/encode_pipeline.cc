@@ -1,0 +1,247 @@
+#include "kernels/format/encode_pipeline.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+#include "core/mutex.h"
+#include "core/store/checksum.h"
+#include "core/units.h"
+#include "kernels/format/format.h"
+
+namespace sluice::kernels {
+namespace {
+
+struct FreeDeleter {
+  void operator()(std::byte* memory) const noexcept { std::free(memory); }
+};
+
+/// Page-aligned memory that grows to what a piece needs and stays.
+class PieceBuffer {
+ public:
+  std::span<std::byte> get(std::int64_t bytes) {
+    if (bytes > capacity_) {
+      const std::int64_t wanted = align_up(bytes, kPageAlign);
+      memory_.reset();
+      memory_.reset(
+          static_cast<std::byte*>(std::aligned_alloc(kPageAlign, static_cast<std::size_t>(wanted))));
+      if (!memory_) throw std::bad_alloc();
+      capacity_ = wanted;
+    }
+    return {memory_.get(), static_cast<std::size_t>(bytes)};
+  }
+
+ private:
+  std::unique_ptr<std::byte, FreeDeleter> memory_;
+  std::int64_t capacity_ = 0;
+};
+
+/// A run of one tensor's elements.
+struct Piece {
+  std::size_t tensor = 0;
+  std::int64_t first = 0, count = 0;
+  bool ends_tensor = false;
+};
+
+/// Cuts the tensors from `first_tensor` on into pieces, in order.
+class PieceList {
+ public:
+  PieceList(const CheckpointSource& source, const std::vector<StoredTensor>& tensors,
+            std::int64_t first_tensor, std::int64_t piece_bytes)
+      : source_(source),
+        tensors_(tensors),
+        tensor_(static_cast<std::size_t>(first_tensor)),
+        piece_bytes_(piece_bytes) {}
+
+  std::optional<Piece> next() {
+    if (tensor_ == tensors_.size()) return std::nullopt;
+    const TensorSpec& spec = tensors_[tensor_].spec;
+    const FormatCodec& codec = codec_of(tensors_[tensor_].format);
+    const std::int64_t granule = codec.run_granule(spec);
+    const std::int64_t element_bytes = std::max(dtype_bytes(source_.tensors[tensor_].dtype),
+                                                div_up(codec.max_run_bytes(spec, granule), granule));
+    const std::int64_t most = std::max(piece_bytes_ / element_bytes / granule * granule, granule);
+    const std::int64_t count = std::min(most, spec.rows * spec.cols - first_);
+    const Piece piece{tensor_, first_, count, first_ + count == spec.rows * spec.cols};
+    first_ = piece.ends_tensor ? 0 : first_ + count;
+    tensor_ += piece.ends_tensor ? 1 : 0;
+    return piece;
+  }
+
+ private:
+  const CheckpointSource& source_;
+  const std::vector<StoredTensor>& tensors_;
+  std::size_t tensor_;
+  std::int64_t first_ = 0;
+  std::int64_t piece_bytes_;
+};
+
+enum class SlotState : std::uint8_t { kFree, kReading, kRead, kEncoded };
+
+struct Slot {
+  SlotState state =
+      SlotState::kFree;  // guarded by the pipeline's mutex; the rest belongs to whose turn it is
+  Piece piece;
+  PieceBuffer source, stored;
+  std::span<std::byte> source_bytes, stored_bytes;
+  std::uint64_t checksum = 0;  // of the whole tensor, if the piece ends it
+};
+
+/// Piece number n passes through slot n % num_pieces: free, reading, read, encoded, free again.
+class Pipeline {
+ public:
+  Pipeline(const CheckpointSource& source, StoreWriter& writer, const PipelineOptions& options)
+      : source_(source),
+        writer_(writer),
+        options_(options),
+        slots_(static_cast<std::size_t>(options.num_pieces)),
+        pieces_(source, writer.tensors(), writer.next_tensor(), options.piece_bytes) {}
+
+  void run() {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < options_.num_readers; ++i) {
+      threads.emplace_back([this] { guarded([this] { read_pieces(); }); });
+    }
+    threads.emplace_back([this] { guarded([this] { encode_pieces(); }); });
+    guarded([this] { write_pieces(); });
+    threads.clear();  // joins
+    const MutexLock lock(mutex_);
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }
+
+  /// Runs one thread's work; the first exception stops all of them.
+  template <class Work>
+  void guarded(const Work& work) {
+    try {
+      work();
+    } catch (...) {
+      const MutexLock lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+      stopped_ = true;
+    }
+    changed_.notify_all();
+  }
+
+  /// Waits until piece `number` has reached `state`. False if it never will: the list ended before, or the
+  /// run stops.
+  bool wait_for(std::int64_t number, SlotState state) {
+    const MutexLock lock(mutex_);
+    while (true) {
+      if (stopped_ || (ended_ && number >= num_claimed_)) return false;
+      if (number < num_claimed_ && slot_of(number).state == state) return true;
+      changed_.wait(mutex_);
+    }
+  }
+  void set_state(Slot& slot, SlotState state) {
+    {
+      const MutexLock lock(mutex_);
+      slot.state = state;
+    }
+    changed_.notify_all();
+  }
+
+  /// The next piece for a reader, once its slot is free.
+  Slot* claim() {
+    const MutexLock lock(mutex_);
+    while (!stopped_ && !ended_ && slot_of(num_claimed_).state != SlotState::kFree) changed_.wait(mutex_);
+    if (stopped_ || ended_) return nullptr;
+    const std::optional<Piece> piece = pieces_.next();
+    if (!piece) {
+      ended_ = true;
+      changed_.notify_all();
+      return nullptr;
+    }
+    Slot& slot = slot_of(num_claimed_++);
+    slot.state = SlotState::kReading;
+    slot.piece = *piece;
+    return &slot;
+  }
+
+  void read_pieces() {
+    const std::unique_ptr<CheckpointReader> reader = options_.open_reader();
+    while (Slot* slot = claim()) {
+      const Piece& piece = slot->piece;
+      const StoredTensor& tensor = writer_.tensors()[piece.tensor];
+      const std::int64_t source_bytes = piece.count * dtype_bytes(source_.tensors[piece.tensor].dtype);
+      const std::int64_t stored_bytes = codec_of(tensor.format).max_run_bytes(tensor.spec, piece.count);
+      // fp16 that stays fp16 is read to where it is written from, and only looked through in between.
+      const bool in_place = source_bytes == stored_bytes;
+      slot->stored_bytes = slot->stored.get(stored_bytes);
+      slot->source_bytes = in_place ? slot->stored_bytes : slot->source.get(source_bytes);
+      reader->read(source_.indexes[piece.tensor], piece.first, piece.count, slot->source_bytes);
+      set_state(*slot, SlotState::kRead);
+    }
+  }
+
+  void encode_pieces() {
+    StoreChecksum checksum;
+    for (std::int64_t number = 0; wait_for(number, SlotState::kRead); ++number) {
+      Slot& slot = slot_of(number);
+      const StoredTensor& tensor = writer_.tensors()[slot.piece.tensor];
+      const SourceRun run{&tensor.spec, source_.tensors[slot.piece.tensor].dtype, slot.source_bytes,
+                          slot.piece.first};
+      const std::int64_t bytes = codec_of(tensor.format).encode(run, slot.stored_bytes);
+      slot.stored_bytes = slot.stored_bytes.first(static_cast<std::size_t>(bytes));
+      checksum.update(slot.stored_bytes);
+      if (slot.piece.ends_tensor) {
+        slot.checksum = checksum.value();
+        checksum.reset();
+      }
+      set_state(slot, SlotState::kEncoded);
+    }
+  }
+
+  void write_pieces() {
+    // Wakes the waits below when the user stops the run.
+    const std::stop_callback on_stop(options_.stop, [this] {
+      const MutexLock lock(mutex_);
+      stopped_ = cancelled_ = true;
+      changed_.notify_all();
+    });
+    for (std::int64_t number = 0; wait_for(number, SlotState::kEncoded); ++number) {
+      Slot& slot = slot_of(number);
+      writer_.append(slot.stored_bytes);
+      if (slot.piece.ends_tensor) writer_.finish_tensor(slot.checksum);
+      const auto bytes = static_cast<std::int64_t>(slot.stored_bytes.size());
+      set_state(slot, SlotState::kFree);
+      if (options_.on_written) options_.on_written(bytes);
+    }
+    const MutexLock lock(mutex_);
+    SLUICE_CHECK(!cancelled_, Code::kCancelled,
+                 fmt::format("the conversion was stopped with {} of {} tensors written",
+                             writer_.next_tensor(), writer_.tensors().size()),
+                 "give the same command again to continue");
+  }
+
+  // fixed after construction
+  const CheckpointSource& source_;
+  StoreWriter& writer_;
+  const PipelineOptions& options_;
+  std::vector<Slot> slots_;
+
+  Mutex mutex_;
+  Condition changed_;
+  PieceList pieces_ SLUICE_GUARDED_BY(mutex_);
+  std::int64_t num_claimed_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool ended_ SLUICE_GUARDED_BY(mutex_) = false;      // pieces_ gives no more
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;    // every thread leaves at its next wait
+  bool cancelled_ SLUICE_GUARDED_BY(mutex_) = false;  // stopped by the user
+  std::exception_ptr failure_ SLUICE_GUARDED_BY(mutex_);
+};
+
+}  // namespace
+
+void run_encode_pipeline(const CheckpointSource& source, StoreWriter& writer,
+                         const PipelineOptions& options) {
+  Pipeline(source, writer, options).run();
+}
+
+}  // namespace sluice::kernels

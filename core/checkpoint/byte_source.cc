@@ -25,16 +25,20 @@ void throw_corrupt(const ByteSource& source, std::int64_t offset, const std::str
   throw Error(Code::kCorrupt, fmt::format("{}: offset {}: {}", source.name(), offset, what), fix);
 }
 
-void ByteSource::read_at(std::int64_t offset, std::span<std::byte> out) {
-  const auto bytes = static_cast<std::int64_t>(out.size());
+void ByteSource::check_range(std::int64_t offset, std::int64_t bytes) const {
   if (offset < 0 || offset > size_ || bytes > size_ - offset) {
     throw_corrupt(*this, offset,
                   fmt::format("{} bytes are needed here, the file has {} in all", bytes, size_));
   }
-  if (bytes > 0) read_inside(offset, out);
+}
+
+void ByteSource::read_at(std::int64_t offset, std::span<std::byte> out) {
+  check_range(offset, static_cast<std::int64_t>(out.size()));
+  if (!out.empty()) read_inside(offset, out);
 }
 
 std::string ByteSource::read_text(std::int64_t offset, std::int64_t bytes) {
+  check_range(offset, bytes);
   std::string text(static_cast<std::size_t>(bytes), '\0');
   read_at(offset, std::as_writable_bytes(std::span(text)));
   return text;

@@ -26,7 +26,7 @@ class ByteSource {
   /// Fills `out` from `offset`. Throws Error{kCorrupt} if the range leaves the source, Error{kIo} if the
   /// operating system fails the read; both name the source and the offset.
   void read_at(std::int64_t offset, std::span<std::byte> out);
-  /// read_at into a string of `bytes` bytes. The caller has bounded `bytes`.
+  /// read_at into a string of `bytes` bytes, which is allocated once the range is known to be inside.
   std::string read_text(std::int64_t offset, std::int64_t bytes);
 
  protected:
@@ -34,6 +34,9 @@ class ByteSource {
   virtual void read_inside(std::int64_t offset, std::span<std::byte> out) = 0;
   std::string name_;
   std::int64_t size_ = 0;
+
+ private:
+  void check_range(std::int64_t offset, std::int64_t bytes) const;
 };
 
 /// Bytes that somebody else keeps alive.

@@ -3,6 +3,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/checkpoint/printable.h"
+
 namespace sluice {
 namespace {
 
@@ -15,7 +17,7 @@ class FileSetReader final : public CheckpointReader {
       for (TensorRecord& record : file.records) {
         const auto [seen, is_new] = file_of_name.emplace(record.tensor.name, file_index);
         SLUICE_CHECK(is_new, Code::kCorrupt,
-                     fmt::format("{}: tensor '{}' is also in {}", file.path, record.tensor.name,
+                     fmt::format("{}: tensor '{}' is also in {}", file.path, printable(record.tensor.name),
                                  seen->second == file_index ? file.path : files_[seen->second].path),
                      "keep one of the two");
         record.tensor.file = file.path;

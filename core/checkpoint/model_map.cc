@@ -6,6 +6,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "core/checkpoint/printable.h"
 #include "core/checkpoint/tensor_record.h"
 #include "core/error.h"
 #include "core/model/hf_config.h"
@@ -40,7 +41,7 @@ std::vector<std::int64_t> shape_of(const TensorSpec& tensor) {
 }
 
 std::string place_of(const CheckpointTensor& tensor) {
-  return fmt::format("{} ({})", tensor.name, tensor.file.filename().string());
+  return fmt::format("{} ({})", printable(tensor.name), tensor.file.filename().string());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/checkpoint/little_endian.h"
+#include "core/checkpoint/printable.h"
 
 namespace sluice {
 namespace {
@@ -50,7 +51,7 @@ class HeaderParser {
       } else if (key == "shape" && !shape) {
         shape = tuple();
       } else {
-        fail(fmt::format("key '{}' is unknown or appears twice", key));
+        fail(fmt::format("key '{}' is unknown or appears twice", printable(key)));
       }
       if (!accept(',')) {
         expect('}');
@@ -164,11 +165,11 @@ TensorRecord read_npy_header(ByteSource& source, const std::string& name) {
   const char* const fix = "save the array as little-endian float16 or float32";
   const std::optional<DType> dtype = dtype_of(*header.descr);
   if (!dtype && header.descr->ends_with("V2")) {
-    header.unsupported(
-        fmt::format("descr '{}' does not say what the two bytes are (bfloat16 is saved so)", *header.descr),
-        fix);
+    header.unsupported(fmt::format("descr '{}' does not say what the two bytes are (bfloat16 is saved so)",
+                                   printable(*header.descr)),
+                       fix);
   }
-  if (!dtype) header.unsupported(fmt::format("descr '{}'", *header.descr), fix);
+  if (!dtype) header.unsupported(fmt::format("descr '{}'", printable(*header.descr)), fix);
   if (*header.fortran_order && header.shape->size() > 1) {
     header.unsupported("fortran_order is True", "save numpy.ascontiguousarray of it");
   }

@@ -6,6 +6,7 @@
 
 #include "core/checkpoint/file_set_reader.h"
 #include "core/checkpoint/npy.h"
+#include "core/checkpoint/printable.h"
 #include "core/checkpoint/safetensors.h"
 #include "core/checkpoint/shard_index.h"
 #include "core/checkpoint/torch_zip.h"
@@ -40,7 +41,8 @@ ContainerFile read_container(const fs::path& path, ReadHeader read_header) {
 std::string some_of(const std::vector<std::string>& names) {
   constexpr std::size_t kShown = 3;
   std::string text;
-  for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i) text += (i > 0 ? ", " : "") + names[i];
+  for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i)
+    text += (i > 0 ? ", " : "") + printable(names[i]);
   if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
   return text;
 }

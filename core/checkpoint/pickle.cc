@@ -6,10 +6,13 @@
 #include <utility>
 
 #include "core/checkpoint/little_endian.h"
+#include "core/checkpoint/pickle_opcodes.h"
 #include "core/units.h"
 
 namespace sluice {
 namespace {
+
+using namespace pickle_opcodes;  // NOLINT(google-build-using-namespace): a table of one-byte names
 
 constexpr std::int64_t kMaxPickleBytes = 64_MiB;
 constexpr std::size_t kMaxNodes = 2'000'000;
@@ -18,61 +21,6 @@ constexpr std::size_t kMaxMarks = 10'000;         // the nesting of what is bein
 constexpr std::size_t kMaxGlobalBytes = 1024;
 constexpr std::uint64_t kMaxStringBytes = 1 << 20;
 constexpr std::string_view kOrderedDict = "collections OrderedDict";
-
-// The names of Python's pickletools; values from its opcode table.
-enum Opcode : std::uint8_t {
-  kMark = '(',
-  kStop = '.',
-  kPop = '0',
-  kPopMark = '1',
-  kBinFloat = 'G',
-  kBinInt = 'J',
-  kBinInt1 = 'K',
-  kBinInt2 = 'M',
-  kNone = 'N',
-  kBinPersId = 'Q',
-  kReduce = 'R',
-  kBinString = 'T',
-  kShortBinString = 'U',
-  kBinUnicode = 'X',
-  kAppend = 'a',
-  kBuild = 'b',
-  kGlobal = 'c',
-  kDict = 'd',
-  kEmptyDict = '}',
-  kAppends = 'e',
-  kBinGet = 'h',
-  kLongBinGet = 'j',
-  kList = 'l',
-  kEmptyList = ']',
-  kBinPut = 'q',
-  kLongBinPut = 'r',
-  kSetItem = 's',
-  kTuple = 't',
-  kEmptyTuple = ')',
-  kSetItems = 'u',
-  kBinBytes = 'B',
-  kShortBinBytes = 'C',
-  kProto = 0x80,
-  kNewObj = 0x81,
-  kTuple1 = 0x85,
-  kTuple2 = 0x86,
-  kTuple3 = 0x87,
-  kNewTrue = 0x88,
-  kNewFalse = 0x89,
-  kLong1 = 0x8A,
-  kLong4 = 0x8B,
-  kShortBinUnicode = 0x8C,
-  kBinUnicode8 = 0x8D,
-  kBinBytes8 = 0x8E,
-  kEmptySet = 0x8F,
-  kAddItems = 0x90,
-  kFrozenSet = 0x91,
-  kNewObjEx = 0x92,
-  kStackGlobal = 0x93,
-  kMemoize = 0x94,
-  kFrame = 0x95,
-};
 
 /// The stack machine. Every opcode reads at least one byte and makes at most one node. Items are moved from
 /// the stack into a node, and only `pairs` copies them, so memory is bounded by the pickle and the limits.

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/checkpoint/little_endian.h"
+#include "core/checkpoint/printable.h"
 
 namespace sluice {
 namespace {
@@ -56,7 +57,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     if (place_ == Place::kTensorList) {
       if (!names_.insert(text).second) {
         name_.clear();
-        fail(fmt::format("tensor '{}' appears twice", text));
+        fail(fmt::format("tensor '{}' appears twice", printable(text)));
       }
       name_ = text;
       dtype_.reset();
@@ -64,7 +65,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
       offsets_.reset();
     } else if (place_ == Place::kTensor) {
       if (text != "dtype" && text != "shape" && text != "data_offsets") {
-        fail(fmt::format("unknown field '{}'", text));
+        fail(fmt::format("unknown field '{}'", printable(text)));
       }
       if ((text == "dtype" && dtype_) || (text == "shape" && shape_) ||
           (text == "data_offsets" && offsets_)) {
@@ -78,9 +79,10 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     if (place_ == Place::kMetadata) return true;
     if (place_ != Place::kTensor || field_ != "dtype") return fail("a string where none belongs");
     dtype_ = dtype_of(text);
-    SLUICE_CHECK(dtype_.has_value(), Code::kUnsupported,
-                 fmt::format("{}: tensor '{}' has dtype '{}'", source_.name(), name_, text),
-                 "convert the checkpoint to F16, BF16 or F32");
+    SLUICE_CHECK(
+        dtype_.has_value(), Code::kUnsupported,
+        fmt::format("{}: tensor '{}' has dtype '{}'", source_.name(), printable(name_), printable(text)),
+        "convert the checkpoint to F16, BF16 or F32");
     return true;
   }
   bool start_array(std::size_t) override {
@@ -102,7 +104,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
   }
   bool number_integer(number_integer_t value) override { return fail(fmt::format("{} is negative", value)); }
   bool number_float(number_float_t, const string_t& text) override {
-    return fail(fmt::format("{} is no 63-bit integer", text));
+    return fail(fmt::format("{} is no 63-bit integer", printable(text)));
   }
   bool null() override { return fail("null where none belongs"); }
   bool boolean(bool) override { return fail("a boolean where none belongs"); }
@@ -121,8 +123,9 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool fail(const std::string& what) {
-    throw_corrupt(source_, kLengthBytes,
-                  name_.empty() ? "header: " + what : fmt::format("header: tensor '{}': {}", name_, what));
+    throw_corrupt(
+        source_, kLengthBytes,
+        name_.empty() ? "header: " + what : fmt::format("header: tensor '{}': {}", printable(name_), what));
   }
 
   void finish_tensor() {
@@ -141,7 +144,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
     if (end > source_.size() - data_begin_) {
       throw_corrupt(source_, source_.size(),
                     fmt::format("the file ends here, tensor '{}' needs it to reach {}; {} bytes are missing",
-                                name_, data_begin_ + end, end - (source_.size() - data_begin_)));
+                                printable(name_), data_begin_ + end, end - (source_.size() - data_begin_)));
     }
     const std::int64_t offset = data_begin_ + begin;
     records_.push_back({{name_, *dtype_, std::move(*shape_), bytes, source_.name(), offset}, {offset, {}}});
@@ -171,7 +174,8 @@ void check_no_overlap(const ByteSource& source, const std::vector<TensorRecord>&
     const TensorRecord& after = *by_offset[i];
     if (before.place.data_offset + before.tensor.num_bytes > after.place.data_offset) {
       throw_corrupt(source, after.place.data_offset,
-                    fmt::format("tensors '{}' and '{}' overlap", before.tensor.name, after.tensor.name));
+                    fmt::format("tensors '{}' and '{}' overlap", printable(before.tensor.name),
+                                printable(after.tensor.name)));
     }
   }
 }

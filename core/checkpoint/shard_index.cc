@@ -1,5 +1,6 @@
 #include "core/checkpoint/shard_index.h"
 
+#include "core/checkpoint/printable.h"
 #include "core/checkpoint/strict_json.h"
 #include "core/error.h"
 
@@ -22,12 +23,14 @@ ShardIndex parse_shard_index(std::string_view json, const std::string& file_name
                fmt::format("{}: weight_map is missing, empty or no object", file_name), fix);
   ShardIndex index;
   for (const auto& [tensor, file] : weight_map->items()) {
-    SLUICE_CHECK(file.is_string(), Code::kCorrupt,
-                 fmt::format("{}: weight_map: the file of tensor '{}' is no string", file_name, tensor), fix);
+    SLUICE_CHECK(
+        file.is_string(), Code::kCorrupt,
+        fmt::format("{}: weight_map: the file of tensor '{}' is no string", file_name, printable(tensor)),
+        fix);
     const auto& shard = file.get_ref<const std::string&>();
     SLUICE_CHECK(is_plain_file_name(shard), Code::kCorrupt,
                  fmt::format("{}: weight_map: tensor '{}' names file '{}', which is no plain file name",
-                             file_name, tensor, shard),
+                             file_name, printable(tensor), printable(shard)),
                  fix);
     index.files[shard].push_back(tensor);
   }

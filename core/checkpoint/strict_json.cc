@@ -3,6 +3,7 @@
 #include <set>
 #include <vector>
 
+#include "core/checkpoint/printable.h"
 #include "core/error.h"
 
 namespace sluice {
@@ -30,7 +31,7 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file_
     if (event == json::parse_event_t::key) {
       const auto& key = parsed.get_ref<const std::string&>();
       SLUICE_CHECK(keys_of_open_objects.back().insert(key).second, Code::kCorrupt,
-                   fmt::format("{}: key '{}' appears twice", file_name, key), fix);
+                   fmt::format("{}: key '{}' appears twice", file_name, printable(key)), fix);
     }
     return true;
   };
@@ -38,7 +39,7 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file_
   try {
     root = json::parse(text.begin(), text.end(), check);
   } catch (const json::exception& e) {
-    throw Error(Code::kCorrupt, fmt::format("{}: {}", file_name, without_prefix(e.what())), fix);
+    throw Error(Code::kCorrupt, fmt::format("{}: {}", file_name, printable(without_prefix(e.what()), 200)), fix);
   }
   SLUICE_CHECK(root.is_object(), Code::kCorrupt, fmt::format("{}: the text is no JSON object", file_name),
                fix);

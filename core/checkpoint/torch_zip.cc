@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/checkpoint/pickle.h"
+#include "core/checkpoint/printable.h"
 
 namespace sluice {
 namespace {
@@ -77,7 +78,7 @@ class StateDict {
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw_corrupt(source_, offset_, fmt::format("tensor '{}': {}", name_, what));
+    throw_corrupt(source_, offset_, fmt::format("tensor '{}': {}", printable(name_), what));
   }
 
   const PickleNode* value_of(const PickleNode& dict, std::string_view key) const {
@@ -133,10 +134,10 @@ class StateDict {
     const std::string& class_name = tree_[storage[1]].text;
     const std::string& type_name = has_dtype ? tree_[arguments[6]].text : class_name;
     const std::optional<DType> dtype = dtype_of(type_name);
-    SLUICE_CHECK(
-        dtype.has_value(), Code::kUnsupported,
-        fmt::format("{}: tensor '{}' has an element type that Sluice does not know", source_.name(), name_),
-        "save the checkpoint as float16, bfloat16 or float32");
+    SLUICE_CHECK(dtype.has_value(), Code::kUnsupported,
+                 fmt::format("{}: tensor '{}' has an element type that Sluice does not know", source_.name(),
+                             printable(name_)),
+                 "save the checkpoint as float16, bfloat16 or float32");
     const std::int64_t width = dtype_bytes(*dtype);
     std::int64_t storage_bytes = integer(storage[4], "the size of its storage");
     if (class_name != kUntypedStorage && __builtin_mul_overflow(storage_bytes, width, &storage_bytes)) {
@@ -145,7 +146,7 @@ class StateDict {
     const std::string& key = tree_[storage[2]].text;
     const ZipData data = find_storage_(key);
     if (storage_bytes > data.bytes) {
-      fail(fmt::format("storage '{}' must have {} bytes, has {}", key, storage_bytes, data.bytes));
+      fail(fmt::format("storage '{}' must have {} bytes, has {}", printable(key), storage_bytes, data.bytes));
     }
     return placed(*dtype, integers(arguments[2], "its shape"), integers(arguments[3], "its strides"),
                   integer(arguments[1], "its offset"), data.offset, storage_bytes / width);
@@ -285,7 +286,8 @@ std::vector<TensorRecord> read_torch_header(ByteSource& source) {
     if (known != storages.end()) return known->second;
     const ZipMember* member = archive.find(root + "data/" + key);
     if (member == nullptr) {
-      throw_corrupt(source, 0, fmt::format("zip: storage '{}data/{}' is missing", root, key));
+      throw_corrupt(source, 0,
+                    fmt::format("zip: storage '{}data/{}' is missing", printable(root), printable(key)));
     }
     return storages.emplace(key, archive.locate(source, *member)).first->second;
   };

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/checkpoint/little_endian.h"
+#include "core/checkpoint/printable.h"
 #include "core/units.h"
 
 namespace sluice {
@@ -160,7 +161,7 @@ ZipArchive::ZipArchive(ByteSource& source) {
                        static_cast<std::size_t>(name_bytes));
     SLUICE_CHECK(load_u16(entry + 10) == 0 && (load_u16(entry + 8) & kEncrypted) == 0, Code::kUnsupported,
                  fmt::format("{}: offset {}: zip: member '{}' is compressed or encrypted", source.name(),
-                             offset, member.name),
+                             offset, printable(member.name)),
                  "torch.save stores members as they are: load and save it again with torch");
     std::uint64_t stored = load_u32(entry + 20);
     std::uint64_t size = load_u32(entry + 24);
@@ -169,14 +170,14 @@ ZipArchive::ZipArchive(ByteSource& source) {
     apply_zip64(source, offset,
                 {entry + kDirectoryEntryBytes + name_bytes, static_cast<std::size_t>(extra_bytes)}, fields);
     if (stored != size) {
-      throw_corrupt(
-          source, offset,
-          fmt::format("zip: member '{}' is stored in {} bytes but has {}", member.name, stored, size));
+      throw_corrupt(source, offset,
+                    fmt::format("zip: member '{}' is stored in {} bytes but has {}", printable(member.name),
+                                stored, size));
     }
     member.bytes = as_signed(source, offset, size);
     member.header_offset = as_signed(source, offset, header);
     if (!by_name_.emplace(member.name, members_.size()).second) {
-      throw_corrupt(source, offset, fmt::format("zip: member '{}' appears twice", member.name));
+      throw_corrupt(source, offset, fmt::format("zip: member '{}' appears twice", printable(member.name)));
     }
     members_.push_back(std::move(member));
     at += entry_bytes;
@@ -192,14 +193,14 @@ ZipData ZipArchive::locate(ByteSource& source, const ZipMember& member) const {
   const std::vector<std::byte> header = read_bytes(source, member.header_offset, kLocalHeaderBytes);
   if (load_u32(header.data()) != kLocalHeader) {
     throw_corrupt(source, member.header_offset,
-                  fmt::format("zip: no local header of member '{}' here", member.name));
+                  fmt::format("zip: no local header of member '{}' here", printable(member.name)));
   }
   const std::int64_t offset =
       member.header_offset + kLocalHeaderBytes + load_u16(header.data() + 26) + load_u16(header.data() + 28);
   if (offset > source.size() || member.bytes > source.size() - offset) {
     throw_corrupt(source, offset,
-                  fmt::format("zip: member '{}' needs {} bytes here, the file has {} in all", member.name,
-                              member.bytes, source.size()));
+                  fmt::format("zip: member '{}' needs {} bytes here, the file has {} in all",
+                              printable(member.name), member.bytes, source.size()));
   }
   return {offset, member.bytes};
 }

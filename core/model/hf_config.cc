@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/checkpoint/byte_source.h"
+#include "core/checkpoint/printable.h"
 #include "core/checkpoint/strict_json.h"
 #include "core/error.h"
 #include "core/units.h"
@@ -69,7 +70,7 @@ class ConfigKeys {
   void wrong(const char* key, const std::string& rule) {
     constexpr std::size_t kShown = 60;
     std::string value = "absent";
-    if (!is_absent(key)) value = root_[key].dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (!is_absent(key)) value = root_[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
     if (value.size() > kShown) value = value.substr(0, kShown) + "...";
     problems_ += fmt::format("{}{} is {}, {}", problems_.empty() ? "" : "; ", key, value, rule);
   }
@@ -89,7 +90,7 @@ Activation activation_of(const std::string& name, const std::string& file_name) 
   if (name == "relu") return Activation::kRelu;
   if (name == "gelu") return Activation::kGelu;
   if (name == "gelu_new" || name == "gelu_fast" || name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
-  throw Error(Code::kUnsupported, fmt::format("{}: activation_function is '{}'", file_name, name),
+  throw Error(Code::kUnsupported, fmt::format("{}: activation_function is '{}'", file_name, printable(name)),
               "known are relu, gelu, gelu_new, gelu_fast and gelu_pytorch_tanh");
 }
 
@@ -144,7 +145,7 @@ ModelSpec parse_hf_config(std::string_view json, const std::string& file_name) {
                fmt::format("{}: model_type is missing", file_name),
                fmt::format("add it; known are {}", known_model_types()));
   SLUICE_CHECK(model_type == kKnownModelTypes[0], Code::kUnsupported,
-               fmt::format("{}: model_type is '{}'", file_name, model_type),
+               fmt::format("{}: model_type is '{}'", file_name, printable(model_type)),
                fmt::format("known are {}", known_model_types()));
   SLUICE_CHECK(keys.is_absent("quantization_config"), Code::kUnsupported,
                fmt::format("{}: quantization_config is set: the weights are quantised", file_name),

@@ -57,7 +57,8 @@ class PickleBytes {
     return op("t");
   }
   /// The persistent id of a storage, ('storage', class, key, 'cpu', numel).
-  PickleBytes& storage(std::string_view module, std::string_view type, std::string_view key, std::int64_t numel) {
+  PickleBytes& storage(std::string_view module, std::string_view type, std::string_view key,
+                       std::int64_t numel) {
     return op("(").text("storage").global(module, type).text(key).text("cpu").number(numel).op("tQ");
   }
   /// _rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())
@@ -77,10 +78,10 @@ class PickleBytes {
 struct ZipOptions {
   int method = 0;
   int flags = 0;
-  bool zip64 = false;             ///< sizes and offset in the ZIP64 extra
-  std::string directory_extra;    ///< instead of the right one
-  int local_extra_bytes = 0;      ///< torch pads here, to align the data
-  std::int64_t stored_bytes = -1;  ///< compressed size in the directory; -1: the right one
+  bool zip64 = false;                ///< sizes and offset in the ZIP64 extra
+  std::string directory_extra = {};  ///< instead of the right one
+  int local_extra_bytes = 0;         ///< torch pads here, to align the data
+  std::int64_t stored_bytes = -1;    ///< compressed size in the directory; -1: the right one
   std::int64_t header_offset = -1;
   bool breaks_local_header = false;
 };
@@ -91,8 +92,8 @@ class ZipBytes {
   ZipBytes& add(std::string_view name, std::string_view data, const ZipOptions& options = {}) {
     const auto offset = options.header_offset >= 0 ? static_cast<std::uint64_t>(options.header_offset)
                                                    : static_cast<std::uint64_t>(bytes_.size());
-    const auto stored =
-        options.stored_bytes >= 0 ? static_cast<std::uint64_t>(options.stored_bytes) : std::uint64_t{data.size()};
+    const auto stored = options.stored_bytes >= 0 ? static_cast<std::uint64_t>(options.stored_bytes)
+                                                  : std::uint64_t{data.size()};
     bytes_ += options.breaks_local_header ? std::string("PK\x03\x05") : std::string("PK\x03\x04");
     bytes_ += fields(options, data.size(), stored, options.zip64);
     bytes_ += little_endian(name.size(), 2);
@@ -104,10 +105,12 @@ class ZipBytes {
     std::string extra = options.directory_extra;
     if (options.zip64 && extra.empty()) {
       // An unrelated extra first, which a reader has to step over.
-      extra = little_endian(0x5455, 2) + little_endian(1, 2) + "t" + little_endian(1, 2) + little_endian(24, 2) +
-              little_endian(data.size(), 8) + little_endian(stored, 8) + little_endian(offset, 8);
+      extra = little_endian(0x5455, 2) + little_endian(1, 2) + "t" + little_endian(1, 2) +
+              little_endian(24, 2) + little_endian(data.size(), 8) + little_endian(stored, 8) +
+              little_endian(offset, 8);
     }
-    directory_ += std::string("PK\x01\x02") + little_endian(20, 2) + fields(options, data.size(), stored, options.zip64);
+    directory_ += std::string("PK\x01\x02") + little_endian(20, 2) +
+                  fields(options, data.size(), stored, options.zip64);
     directory_ += little_endian(name.size(), 2) + little_endian(extra.size(), 2) + little_endian(0, 2);
     directory_ += little_endian(0, 2) + little_endian(0, 2) + little_endian(0, 4);
     directory_ += little_endian(options.zip64 ? 0xFFFFFFFF : offset, 4);
@@ -117,6 +120,9 @@ class ZipBytes {
     return *this;
   }
 
+  /// Offset at which the next member's local header will lie.
+  std::uint64_t data_bytes() const { return bytes_.size(); }
+
   enum class End { kPlain, kZip64 };
   /// The archive; `members` overrides their number in the last record.
   std::string bytes(End end = End::kPlain, std::int64_t members = -1) const {
@@ -124,12 +130,12 @@ class ZipBytes {
     std::string out = bytes_ + directory_;
     if (end == End::kZip64) {
       const std::uint64_t at = out.size();
-      out += "PK\x06\x06" + little_endian(44, 8) + little_endian(45, 2) + little_endian(45, 2) + little_endian(0, 4) +
-             little_endian(0, 4) + little_endian(count, 8) + little_endian(count, 8) +
+      out += "PK\x06\x06" + little_endian(44, 8) + little_endian(45, 2) + little_endian(45, 2) +
+             little_endian(0, 4) + little_endian(0, 4) + little_endian(count, 8) + little_endian(count, 8) +
              little_endian(directory_.size(), 8) + little_endian(bytes_.size(), 8);
       out += "PK\x06\x07" + little_endian(0, 4) + little_endian(at, 8) + little_endian(1, 4);
-      out += "PK\x05\x06" + little_endian(0, 4) + little_endian(0xFFFFFFFF, 4) + little_endian(0xFFFFFFFF, 4) +
-             little_endian(0xFFFFFFFF, 4) + little_endian(0, 2);
+      out += "PK\x05\x06" + little_endian(0, 4) + little_endian(0xFFFFFFFF, 4) +
+             little_endian(0xFFFFFFFF, 4) + little_endian(0xFFFFFFFF, 4) + little_endian(0, 2);
       return out;
     }
     out += "PK\x05\x06" + little_endian(0, 4) + little_endian(count, 2) + little_endian(count, 2) +
@@ -141,11 +147,12 @@ class ZipBytes {
   // Version to compressed and full size: the same in local headers and in the directory.
   static std::string fields(const ZipOptions& options, std::uint64_t size, std::uint64_t stored, bool zip64) {
     return little_endian(20, 2) + little_endian(static_cast<std::uint64_t>(options.flags), 2) +
-           little_endian(static_cast<std::uint64_t>(options.method), 2) + little_endian(0, 4) + little_endian(0, 4) +
-           little_endian(zip64 ? 0xFFFFFFFF : stored, 4) + little_endian(zip64 ? 0xFFFFFFFF : size, 4);
+           little_endian(static_cast<std::uint64_t>(options.method), 2) + little_endian(0, 4) +
+           little_endian(0, 4) + little_endian(zip64 ? 0xFFFFFFFF : stored, 4) +
+           little_endian(zip64 ? 0xFFFFFFFF : size, 4);
   }
 
-  std::string bytes_;      ///< local headers and data
+  std::string bytes_;  ///< local headers and data
   std::string directory_;
   std::int64_t members_ = 0;
 };

@@ -1,5 +1,5 @@
-// Inputs that lead each checkpoint parser into every one of its errors, and what it must say. The parser tests
-// check them all; they are also the seeds of the fuzz targets (tests/fuzz/seeds, written by
+// Inputs that lead each checkpoint parser into every one of its errors, and what it must say. The parser
+// tests check them all; they are also the seeds of the fuzz targets (tests/fuzz/seeds, written by
 // tests/fuzz/write_checkpoint_seeds.cc). Thread-safe.
 #pragma once
 
@@ -13,8 +13,8 @@ namespace sluice::testing {
 struct ParserCase {
   std::string name;  ///< also the seed's file name
   std::string input;
-  Code code = Code::kOk;  ///< kOk: the input is accepted
-  std::string message;    ///< part of the error's text
+  Code code = Code::kOk;     ///< kOk: the input is accepted
+  std::string message = {};  ///< part of the error's text
 };
 
 std::vector<ParserCase> safetensors_cases();

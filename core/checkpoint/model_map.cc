@@ -19,14 +19,15 @@ class ProblemList {
  public:
   explicit ProblemList(std::string title) : title_(std::move(title)) {}
   void add(const std::string& problem) {
-    constexpr std::size_t kShown = 20;
     if (++count_ <= kShown) text_ += fmt::format("\n  {}: {}", title_, problem);
-    if (count_ == kShown + 1) text_ += fmt::format("\n  {}: and more", title_);
   }
-  const std::string& text() const { return text_; }
+  std::string text() const {
+    return count_ <= kShown ? text_ : fmt::format("{}\n  {}: and {} more", text_, title_, count_ - kShown);
+  }
   std::size_t count() const { return count_; }
 
  private:
+  static constexpr std::size_t kShown = 20;
   std::string title_;
   std::string text_;
   std::size_t count_ = 0;

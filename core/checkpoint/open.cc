@@ -89,8 +89,10 @@ std::unique_ptr<CheckpointReader> open_index(const fs::path& path, ReadHeader re
     try {
       files.push_back(read_container(path.parent_path() / name, read_header));
     } catch (const Error& e) {
-      throw Error(e.code(), fmt::format("{} (this shard holds {} tensors: {})", e.what(), tensors.size(),
-                                        some_of(tensors)));
+      throw Error(e.code(),
+                  fmt::format("{} (this shard holds {} tensors: {})", what_without_fix(e), tensors.size(),
+                              some_of(tensors)),
+                  e.fix());
     }
     keep_indexed(files.back(), tensors);
   }

@@ -17,4 +17,11 @@ std::string printable(std::string_view text, std::size_t max_chars) {
   return out;
 }
 
+std::string what_without_fix(const Error& e) {
+  std::string what = e.what();
+  const std::string ending = fmt::format("; {}", e.fix());
+  if (!e.fix().empty() && what.ends_with(ending)) what.resize(what.size() - ending.size());
+  return what;
+}
+
 }  // namespace sluice

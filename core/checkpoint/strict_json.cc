@@ -39,7 +39,8 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file_
   try {
     root = json::parse(text.begin(), text.end(), check);
   } catch (const json::exception& e) {
-    throw Error(Code::kCorrupt, fmt::format("{}: {}", file_name, printable(without_prefix(e.what()), 200)), fix);
+    throw Error(Code::kCorrupt, fmt::format("{}: {}", file_name, printable(without_prefix(e.what()), 200)),
+                fix);
   }
   SLUICE_CHECK(root.is_object(), Code::kCorrupt, fmt::format("{}: the text is no JSON object", file_name),
                fix);

@@ -158,7 +158,7 @@ ModelSpec parse_hf_config(std::string_view json, const std::string& file_name) {
   try {
     validate(spec);
   } catch (const Error& e) {
-    throw Error(e.code(), fmt::format("{}: {}", file_name, e.what()));
+    throw Error(e.code(), fmt::format("{}: {}", file_name, what_without_fix(e)), e.fix());
   }
   return spec;
 }

@@ -1,4 +1,7 @@
-// The generation API: reserve everything, submit requests, run. See DESIGN notes in README.md beside this file.
+// The generation API: reserve everything, submit requests, run. README.md beside this file says what is
+// where.
+//
+// After a failed or stopped run the engine only answers stats(); make a new one to go on.
 #pragma once
 
 #include <cstdint>
@@ -32,53 +35,60 @@ struct GeneratedLogprob {
 };
 
 struct Request {
-  std::vector<std::int32_t> prompt_ids;      ///< not empty
-  std::int64_t max_new_tokens = 32;          ///< 0 scores the prompt
+  std::vector<std::int32_t> prompt_ids;  ///< not empty
+  std::int64_t max_new_tokens = 32;      ///< 0 scores the prompt
   SamplingParams sampling;
-  std::vector<std::string> stop;             ///< text ends before the first of these; needs a tokenizer
+  std::vector<std::string> stop;  ///< text ends before the first of these; needs a tokenizer
   std::vector<std::int32_t> stop_ids;
   bool ignore_eos = false;
-  bool want_logprobs = false;                ///< log-prob of each generated token, with
-  std::int32_t num_top_logprobs = 0;         ///< this many of the most likely ones
+  bool want_logprobs = false;         ///< log-prob of each generated token, with
+  std::int32_t num_top_logprobs = 0;  ///< this many of the most likely ones
   bool want_prompt_logprobs = false;
-  std::function<void(std::int32_t token_id)> on_token;  ///< optional, called from the run thread as tokens come
+  std::optional<std::uint64_t>
+      draw_key;  ///< with the seed, keys the random draws; default: the submission index
+  std::function<void(std::int32_t token_id)>
+      on_token;  ///< optional, called from the run thread as tokens come
 };
 
 enum class FinishReason : std::uint8_t { kEos, kStop, kLength, kCancelled };
 std::string_view finish_reason_name(FinishReason reason);
 
 struct Result {
-  std::int64_t index = 0;                ///< number of the request in submission order, from 0
-  std::vector<std::int32_t> token_ids;   ///< every generated token, the end token included
-  std::string text;                      ///< empty without a tokenizer; ends before the stop string
+  std::int64_t index = 0;               ///< number of the request in submission order, from 0
+  std::vector<std::int32_t> token_ids;  ///< every generated token, the end token included
+  std::string text;                     ///< empty without a tokenizer; ends before the stop string
   FinishReason finish_reason = FinishReason::kLength;
   std::vector<GeneratedLogprob> logprobs;
-  std::vector<float> prompt_logprobs;    ///< [i] = log p(prompt_ids[i+1] | prompt_ids[..i])
+  std::vector<float> prompt_logprobs;  ///< [i] = log p(prompt_ids[i+1] | prompt_ids[..i])
 };
+
+struct RunHooks;  // offload/executor/run_hooks.h
 
 struct EngineOptions {
   policy::Placement placement;
   policy::Workload workload;
-  PerTier<std::int64_t> budget_bytes{{-1, -1, -1}};  ///< -1: what the placement needs, at most 90 % of what is free
-  std::filesystem::path disk_dir;      ///< empty: a private folder under the system's temporary folder
-  int num_threads = 0;                 ///< of the compute pool; 0: all cores
-  std::filesystem::path trace_file;    ///< empty: none
+  PerTier<std::int64_t> budget_bytes{
+      {-1, -1, -1}};                      ///< -1: what the placement needs, at most 90 % of what is free
+  std::filesystem::path disk_dir;         ///< empty: a private folder under the system's temporary folder
+  int num_threads = 0;                    ///< of the compute pool; 0: all cores
+  std::filesystem::path trace_file;       ///< Chrome trace of every step; empty: none
+  std::shared_ptr<const RunHooks> hooks;  ///< for tests; may be null
 };
 
 /// Where weights come from: a store on disk, or random values made in the tiers.
 struct ModelSource {
-  std::filesystem::path store;                ///< empty for a synthetic model
-  std::optional<ModelSpec> random_spec;       ///< set for a synthetic model
+  std::filesystem::path store;           ///< empty for a synthetic model
+  std::optional<ModelSpec> random_spec;  ///< set for a synthetic model
   std::uint64_t random_seed = 0;
 };
 
 /// Counters of a run; bytes are counted where they moved.
 struct LaneStats {
-  std::string name;                ///< "h2d", "gpu", ...
+  std::string name;  ///< "h2d", "gpu", ...
   std::int64_t bytes = 0;
   std::int64_t steps = 0;
   double busy_sec = 0;
-  double stalled_sec = 0;          ///< waiting for other lanes
+  double stalled_sec = 0;  ///< waiting for other lanes
 };
 struct RunStats {
   std::vector<LaneStats> lanes;
@@ -93,7 +103,8 @@ struct RunStats {
 class Engine {
  public:
   /// Reserves and allocates everything and loads the resident weights, or throws Error{kOutOfMemory} with the
-  /// missing bytes and the knob. `tokenizer` may be null (then no text and no stop strings); it outlives the engine.
+  /// missing bytes and the knob. `tokenizer` may be null (then no text and no stop strings); it outlives the
+  /// engine.
   Engine(const ModelSource& source, const Tokenizer* tokenizer, const EngineOptions& options);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -107,8 +118,9 @@ class Engine {
   std::int64_t submit(Request request);
   /// Cancels a queued or running request; its result comes with FinishReason::kCancelled. Thread-safe.
   void cancel(std::int64_t index);
-  /// Runs until every submitted request is done or `stop` is asked for. `on_result` is called on this thread in
-  /// order of completion. Throws the first failure after the lanes are drained; results delivered before stay.
+  /// Runs until every submitted request is done or `stop` is asked for. `on_result` is called on this thread
+  /// in order of completion. Throws the first failure after the lanes are drained; results delivered before
+  /// stay.
   void run(std::stop_token stop, const std::function<void(Result)>& on_result);
 
   RunStats stats() const;
@@ -126,7 +138,8 @@ struct GenerateParams {
   std::int64_t max_new_tokens = 32;
   std::optional<std::int32_t> stop;
 };
-std::vector<std::vector<std::int32_t>> generate(Engine& engine, const std::vector<std::vector<std::int32_t>>& input_ids,
+std::vector<std::vector<std::int32_t>> generate(Engine& engine,
+                                                const std::vector<std::vector<std::int32_t>>& input_ids,
                                                 const GenerateParams& params);
 
 }  // namespace sluice::offload

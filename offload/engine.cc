@@ -1,0 +1,444 @@
+#include "offload/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <set>
+#include <thread>
+
+#include "core/log.h"
+#include "core/mutex.h"
+#include "core/units.h"
+#include "offload/executor/executor.h"
+#include "offload/executor/model_runner.h"
+#include "offload/executor/run_hooks.h"
+#include "offload/executor/trace.h"
+#include "offload/io/disk_dir.h"
+#include "offload/memory/tier_memory.h"
+#include "offload/memory/usable_memory.h"
+#include "offload/plan_run.h"
+#include "offload/sequence.h"
+#include "offload/weights/weight_store.h"
+#include "policy/build_pass.h"
+#include "policy/compose_pass.h"
+
+namespace sluice::offload {
+namespace {
+
+using policy::Pass;
+using policy::Segment;
+
+double clock_sec() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+int threads_or_all(int asked) {
+  return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+const RunHooks& hooks_of(const EngineOptions& options) {
+  static const RunHooks kNone;
+  return options.hooks ? *options.hooks : kNone;
+}
+
+std::unique_ptr<BlockIo> make_disk(const RunHooks& hooks) {
+  return hooks.make_disk ? hooks.make_disk() : make_block_io({});
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  /// A schedule with the pass it serves; two take turns, so that a pass is composed while the last one
+  /// drains.
+  struct Slot {
+    Pass pass;
+    policy::Schedule schedule;
+    std::vector<policy::StepTime> times;
+    bool submitted = false;
+  };
+
+  Impl(const ModelSource& model, const Tokenizer* tokenizer_or_null, const EngineOptions& asked)
+      : options(asked),
+        hooks(hooks_of(options)),
+        tokenizer(tokenizer_or_null),
+        source(model),
+        pool(threads_or_all(asked.num_threads)),
+        planned(plan_run(source, options, ModelRunner::traits(source.spec()))),
+        shape(planned.shape),
+        budget(planned.budget_bytes),
+        builder(shape),
+        seats(static_cast<std::size_t>(shape.placement.block_size())),
+        sequences(seats.size()) {
+    options.placement = shape.placement;
+    options.num_threads = pool.num_threads();
+    options.budget_bytes = planned.budget_bytes;
+    if (planned.memory.total[Tier::kDisk] > 0) disk_dir.emplace(options.disk_dir);
+    memory.emplace(planned.memory, budget, disk_dir ? disk_dir->path() : std::filesystem::path(),
+                   pool.num_threads());
+    weights.emplace(source, shape, *memory);
+    kv.emplace(shape, *memory);
+    const std::int64_t vocab = tokenizer != nullptr ? std::min(tokenizer->vocab_size(), shape.spec.vocab_size)
+                                                    : shape.spec.vocab_size;
+    runner.emplace(shape, *memory, *weights, *kv, pool, vocab, hooks.poison);
+    for (Slot& slot : slots) slot.schedule.reserve(builder.max_steps());
+    prologue.schedule.reserve(builder.max_steps());
+    if (!options.trace_file.empty()) trace.emplace(options.trace_file);
+    if (hooks.mutate) hooks.mutate(builder.hazards());
+    if (hooks.on_shape) hooks.on_shape(shape);
+  }
+
+  // ---- Start.
+
+  void start(std::stop_token stop) {
+    std::unique_ptr<BlockIo> disk_read = make_disk(hooks);
+    std::unique_ptr<BlockIo> disk_write = make_disk(hooks);
+    {
+      const std::unique_ptr<BlockIo> loader = make_block_io({});
+      weights->load_resident(*loader, pool, stop);
+    }
+    weights->open_files(*disk_read);
+    kv->open_file(*disk_read, *disk_write);
+    runner->open_file(*disk_read, *disk_write);
+    if (planned.memory.bytes(policy::Purpose::kWeightStage, Tier::kCpu) > 0) {
+      disk_read->register_memory(memory->block(policy::Purpose::kWeightStage, Tier::kCpu));
+    }
+    executor.emplace(*runner, std::move(disk_read), std::move(disk_write), hooks.before_step);
+    builder.build_prologue(prologue.schedule);
+    submit_slot(prologue);
+  }
+
+  void submit_slot(Slot& slot) {
+    const bool timed = trace || hooks.on_finished;
+    if (timed) slot.times.assign(slot.schedule.steps.size(), {});
+    slot.submitted = true;
+    executor->submit(slot.schedule, timed ? &slot.times : nullptr);
+  }
+
+  /// Waits until every step of the slot is finished, and hands its timeline on.
+  void finish_slot(Slot& slot) {
+    if (!slot.submitted) return;
+    executor->wait_all(slot.schedule.last_seq);
+    slot.submitted = false;
+    if (!executor->status().ok() || stopping) return;
+    if (trace) trace->add(slot.schedule, slot.times);
+    if (hooks.on_finished)
+      hooks.on_finished(slot.schedule, &slot == &prologue ? nullptr : &slot.pass, slot.times);
+  }
+
+  // ---- Requests.
+
+  std::int64_t submit(Request request) {
+    check(request);
+    MutexLock lock(queue_mutex);
+    const std::int64_t index = next_index++;
+    queue.emplace_back(index, std::move(request), tokenizer, shape.spec.eos_id, shape.workload.max_total_len);
+    return index;
+  }
+
+  void check(const Request& request) const {
+    const auto invalid = [](bool ok, const std::string& what, const char* fix) {
+      SLUICE_CHECK(ok, Code::kInvalidArgument, what, fix);
+    };
+    const auto prompt_len = static_cast<std::int64_t>(request.prompt_ids.size());
+    invalid(prompt_len > 0, "the prompt is empty", "give at least one token");
+    invalid(prompt_len <= shape.spec.max_positions,
+            fmt::format("the prompt has {} tokens, the context of model '{}' is {}", prompt_len,
+                        shape.spec.name, shape.spec.max_positions),
+            "shorten the prompt");
+    invalid(prompt_len <= shape.workload.max_prompt_len && prompt_len <= shape.workload.max_total_len,
+            fmt::format("the prompt has {} tokens, the run was planned for at most {}", prompt_len,
+                        std::min(shape.workload.max_prompt_len, shape.workload.max_total_len)),
+            "plan the run with this prompt in its workload");
+    invalid(request.max_new_tokens >= 0, fmt::format("max_new_tokens is {}", request.max_new_tokens),
+            "give 0 or more");
+    invalid(prompt_len + request.max_new_tokens <= shape.workload.max_total_len ||
+                shape.workload.max_total_len == shape.spec.max_positions,
+            fmt::format("prompt and output have {} tokens, the run was planned for at most {}",
+                        prompt_len + request.max_new_tokens, shape.workload.max_total_len),
+            "plan the run with this request in its workload");
+    for (const std::int32_t id : request.prompt_ids) {
+      invalid(id >= 0 && id < shape.spec.vocab_size,
+              fmt::format("token id {} is outside the vocabulary of {}", id, shape.spec.vocab_size),
+              "use the model's own tokenizer");
+    }
+    invalid(request.stop.empty() || tokenizer != nullptr, "stop strings need a tokenizer",
+            "use stop_ids, or give --tokenizer");
+    invalid(request.num_top_logprobs >= 0 && request.num_top_logprobs <= shape.workload.max_top_logprobs,
+            fmt::format("{} most likely tokens are wanted, the run was planned for {}",
+                        request.num_top_logprobs, shape.workload.max_top_logprobs),
+            "plan the run with this request in its workload");
+    invalid(!request.want_prompt_logprobs || shape.workload.max_logprob_rows > 0,
+            "prompt log-probs are wanted, the run was planned without",
+            "plan the run with this request in its workload");
+    validate(request.sampling);
+  }
+
+  void cancel(std::int64_t index) {
+    MutexLock lock(queue_mutex);
+    cancelled.insert(index);
+  }
+
+  /// Delivers the results of cancelled requests and frees their places.
+  void apply_cancels(const std::function<void(Result)>& on_result) {
+    std::vector<Result> results;
+    {
+      MutexLock lock(queue_mutex);
+      if (cancelled.empty()) return;
+      std::erase_if(queue, [&](Sequence& queued) {
+        if (!cancelled.contains(queued.index())) return false;
+        results.push_back(queued.take_cancelled());
+        return true;
+      });
+      for (std::size_t seat = 0; seat < seats.size(); ++seat) {
+        if (!seats[seat].active || !cancelled.contains(sequences[seat]->index())) continue;
+        results.push_back(sequences[seat]->take_cancelled());
+        seats[seat].active = false;
+        sequences[seat].reset();
+      }
+      cancelled.clear();
+    }
+    for (Result& result : results) on_result(std::move(result));
+  }
+
+  // ---- Run.
+
+  void run(std::stop_token stop, const std::function<void(Result)>& on_result) {
+    SLUICE_CHECK(!stopping && (!executor || executor->status().ok()), Code::kCancelled,
+                 "an earlier run of this engine failed or was stopped", "make a new engine");
+    const double started = clock_sec();
+    if (!executor) start(stop);
+    const std::stop_callback on_stop(stop, [this] { executor->skip_rest(); });
+    while (!stop.stop_requested() && executor->status().ok()) {
+      apply_cancels(on_result);
+      Slot& slot = slots[static_cast<std::size_t>(next_pass % 2)];
+      finish_slot(slot);
+      if (!compose(slot)) break;
+      const double submitted = clock_sec();
+      write_inputs(slot.pass);
+      runner->set_pass(slot.pass);
+      builder.build_pass(slot.pass, slot.schedule);
+      submit_slot(slot);
+      executor->wait(policy::LaneKind::kD2hUrgent,
+                     slot.schedule.last_seq[policy::lane_index(policy::LaneKind::kD2hUrgent)]);
+      if (stop.stop_requested() || !executor->status().ok()) break;
+      const std::int64_t generated = read_results(slot.pass, on_result);
+      account(slot.pass, generated, clock_sec() - submitted, started);
+    }
+    stopping = stop.stop_requested();
+    if (stopping) executor->skip_rest();
+    // The prologue and the two passes drain: nothing of this run touches memory after it returns.
+    finish_slot(prologue);
+    for (std::int32_t i = 0; i < 2; ++i) finish_slot(slots[static_cast<std::size_t>((next_pass + i) % 2)]);
+    stats.wall_sec += clock_sec() - started;
+    executor->status().throw_if_failed();
+    SLUICE_CHECK(!stopping, Code::kCancelled, "the run was stopped", "results finished before are kept");
+    if (trace) trace->close();
+  }
+
+  /// Chooses the rows of the next pass and seats the admitted requests. False if there is nothing to do.
+  bool compose(Slot& slot) {
+    MutexLock lock(queue_mutex);
+    waiting.clear();
+    for (std::size_t i = 0; i < std::min(queue.size(), seats.size()); ++i) {
+      const Sequence& sequence = queue[i];
+      waiting.push_back({sequence.prompt_len(), sequence.request().want_prompt_logprobs, sequence.samples()});
+    }
+    policy::compose_pass(shape, seats, waiting, next_pass, slot.pass);
+    if (slot.pass.empty()) {
+      SLUICE_ASSERT(queue.empty());  // an empty pass while requests wait would never end
+      return false;
+    }
+    ++next_pass;
+    for (const policy::Admission& admission : slot.pass.admissions) {
+      const auto seat = static_cast<std::size_t>(admission.seat);
+      sequences[seat].emplace(std::move(queue.front()));
+      queue.pop_front();
+      const Sequence& sequence = *sequences[seat];
+      seats[seat] = {true, 0, sequence.prompt_len(), sequence.request().want_prompt_logprobs,
+                     sequence.samples()};
+    }
+    return true;
+  }
+
+  template <class Visit>
+  void for_wanted_rows(const Pass& pass, std::int64_t gpu_batch, Visit visit) const {
+    const policy::BatchPass& batch = pass.batches[static_cast<std::size_t>(gpu_batch)];
+    std::size_t row = 0;
+    for (std::int32_t i = 0; i < batch.num_segments; ++i) {
+      const Segment& segment = pass.segments[static_cast<std::size_t>(batch.first_segment + i)];
+      for (std::int32_t r = 0; r < segment.num_wanted; ++r) visit(segment, segment.first_wanted + r, row++);
+    }
+  }
+
+  void write_inputs(const Pass& pass) {
+    for (std::int64_t b = 0; b < shape.placement.num_gpu_batches; ++b) {
+      const policy::BatchPass& batch = pass.batches[static_cast<std::size_t>(b)];
+      const BatchInputs inputs = runner->inputs(pass.number, b);
+      for (std::int32_t i = 0; i < batch.num_segments; ++i) {
+        const Segment& segment = pass.segments[static_cast<std::size_t>(batch.first_segment + i)];
+        const Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
+        for (std::int32_t t = 0; t < segment.num_tokens; ++t) {
+          const auto row = static_cast<std::size_t>(segment.first_row + t);
+          inputs.ids[row] = sequence.token_at(segment.first_kv + t);
+          inputs.position_rows[row] =
+              static_cast<std::int32_t>(segment.first_kv + t + shape.spec.position_offset);
+        }
+      }
+      for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
+        const Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
+        const Request& request = sequence.request();
+        const std::int64_t next = segment.first_kv + r + 1;
+        kernels::SampleRow wanted;
+        wanted.choose = next >= sequence.prompt_len();
+        if (wanted.choose) {
+          const std::uint64_t key = request.draw_key.value_or(static_cast<std::uint64_t>(sequence.index()));
+          wanted.params = request.sampling;
+          wanted.draw =
+              uniform_draw(request.sampling.seed, key, static_cast<std::uint64_t>(sequence.num_generated()));
+          wanted.num_top = request.want_logprobs ? request.num_top_logprobs : 0;
+        } else {
+          wanted.target_id = sequence.token_at(next);
+        }
+        inputs.wanted_rows[row] = segment.first_row + r;
+        inputs.sample_rows[row] = wanted;
+      });
+    }
+  }
+
+  /// Advances every seat of the pass and delivers finished requests. Returns the tokens generated.
+  std::int64_t read_results(const Pass& pass, const std::function<void(Result)>& on_result) {
+    std::int64_t generated = 0;
+    for (const Segment& segment : pass.segments)
+      seats[static_cast<std::size_t>(segment.seat)].kv_len += segment.num_tokens;
+    for (std::int64_t b = 0; b < shape.placement.num_gpu_batches; ++b) {
+      const BatchResults results = runner->results(b);
+      for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
+        Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
+        const kernels::SampledRow& sampled = results.rows[row];
+        if (segment.first_kv + r + 1 < sequence.prompt_len()) {
+          sequence.add_prompt_logprob(sampled.target_logprob);
+          return;
+        }
+        ++generated;
+        const auto num_top = static_cast<std::size_t>(
+            sequence.request().want_logprobs ? sequence.request().num_top_logprobs : 0);
+        const std::span<const ScoredToken> top{
+            results.top.data + static_cast<std::int64_t>(row) * results.top.stride, num_top};
+        if (sequence.add_token(sampled.token_id, sampled.token_logprob, top))
+          finished.push_back(segment.seat);
+      });
+    }
+    for (const Segment& segment : pass.segments) {
+      const auto seat = static_cast<std::size_t>(segment.seat);
+      if (!sequences[seat]->samples() && seats[seat].kv_len == seats[seat].prompt_len)
+        finished.push_back(segment.seat);
+    }
+    for (const std::int32_t seat : finished) {
+      Sequence& sequence = *sequences[static_cast<std::size_t>(seat)];
+      stats.requests_done += 1;
+      stats.prompt_tokens += sequence.prompt_len();
+      Result result = sequence.take_result();
+      sequences[static_cast<std::size_t>(seat)].reset();
+      seats[static_cast<std::size_t>(seat)].active = false;
+      on_result(std::move(result));
+    }
+    finished.clear();
+    return generated;
+  }
+
+  void account(const Pass& pass, std::int64_t generated, double sec, double started) {
+    ++stats.num_passes;
+    if (stats.generated_tokens == 0 && generated > 0) stats.first_token_sec = clock_sec() - started;
+    stats.generated_tokens += generated;
+    (pass.has_prefill ? stats.prefill_sec : stats.decode_sec) += sec;
+    (pass.has_prefill ? stats.prefill_passes_tokens : stats.decode_passes_tokens) += generated;
+  }
+
+  RunStats run_stats() const {
+    RunStats result = stats;
+    result.planned_bytes = planned.memory.total;
+    for (Tier tier : kTiers) result.reserved_bytes[tier] = budget.reserved(tier);
+    result.peak_resident_bytes = peak_resident_bytes();
+    if (!executor) return result;
+    const auto counters = executor->counters();
+    for (std::size_t i = 0; i < policy::kNumLanes; ++i) {
+      result.lanes.push_back({std::string(lane_name(static_cast<policy::LaneKind>(i))), counters[i].bytes,
+                              counters[i].steps, counters[i].busy_sec, counters[i].stalled_sec});
+    }
+    return result;
+  }
+
+  // Fixed after construction.
+  EngineOptions options;
+  const RunHooks& hooks;
+  const Tokenizer* tokenizer;
+  WeightSource source;
+  kernels::ThreadPool pool;
+  PlannedRun planned;
+  const policy::RunShape& shape;
+  MemoryBudget budget;
+  std::optional<DiskDir> disk_dir;
+  std::optional<TierMemory> memory;
+  std::optional<WeightStore> weights;
+  std::optional<KvCache> kv;
+  std::optional<ModelRunner> runner;
+
+  // Run thread only.
+  policy::ScheduleBuilder builder;
+  std::vector<policy::SeatState> seats;
+  std::vector<std::optional<Sequence>> sequences;
+  std::vector<policy::WaitingRequest> waiting;
+  std::vector<std::int32_t> finished;
+  Slot prologue;
+  std::array<Slot, 2> slots;
+  std::int32_t next_pass = 0;
+  bool stopping = false;
+  RunStats stats;
+  std::optional<TraceWriter> trace;
+
+  // Any thread.
+  Mutex queue_mutex;
+  std::deque<Sequence> queue SLUICE_GUARDED_BY(queue_mutex);
+  std::int64_t next_index SLUICE_GUARDED_BY(queue_mutex) = 0;
+  std::set<std::int64_t> cancelled SLUICE_GUARDED_BY(queue_mutex);
+
+  std::optional<Executor> executor;  // last: its lanes stop before what they use is gone
+};
+
+Engine::Engine(const ModelSource& source, const Tokenizer* tokenizer, const EngineOptions& options)
+    : impl_(std::make_unique<Impl>(source, tokenizer, options)) {}
+Engine::~Engine() = default;
+
+const ModelSpec& Engine::spec() const { return impl_->shape.spec; }
+const EngineOptions& Engine::options() const { return impl_->options; }
+std::int64_t Engine::submit(Request request) { return impl_->submit(std::move(request)); }
+void Engine::cancel(std::int64_t index) { impl_->cancel(index); }
+void Engine::run(std::stop_token stop, const std::function<void(Result)>& on_result) {
+  impl_->run(std::move(stop), on_result);
+}
+RunStats Engine::stats() const { return impl_->run_stats(); }
+
+std::vector<std::vector<std::int32_t>> generate(Engine& engine,
+                                                const std::vector<std::vector<std::int32_t>>& input_ids,
+                                                const GenerateParams& params) {
+  std::vector<std::vector<std::int32_t>> rows(input_ids.size());
+  std::int64_t first = -1;
+  for (const std::vector<std::int32_t>& prompt : input_ids) {
+    Request request;
+    request.prompt_ids = prompt;
+    request.max_new_tokens = params.max_new_tokens;
+    request.sampling.do_sample = params.do_sample;
+    request.sampling.temperature = params.temperature;
+    if (params.stop) request.stop_ids = {*params.stop};
+    const std::int64_t index = engine.submit(std::move(request));
+    if (first < 0) first = index;
+  }
+  engine.run({}, [&](Result result) {
+    const auto row = static_cast<std::size_t>(result.index - first);
+    rows[row] = input_ids[row];
+    rows[row].insert(rows[row].end(), result.token_ids.begin(), result.token_ids.end());
+  });
+  return rows;
+}
+
+}  // namespace sluice::offload

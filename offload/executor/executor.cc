@@ -1,0 +1,285 @@
+#include "offload/executor/executor.h"
+
+#include <chrono>
+
+#include <fmt/format.h>
+
+namespace sluice::offload {
+namespace {
+
+using policy::kNumLanes;
+using policy::lane_index;
+using policy::LaneKind;
+using policy::Step;
+
+constexpr std::size_t kMaxSubmitted = 8;   // schedules that a lane can have waiting
+constexpr std::size_t kMaxDiskSteps = 16;  // disk steps in flight on a lane
+constexpr std::chrono::microseconds kPoll{
+    300};  // how often a busy disk lane looks whether its next step may start
+
+double clock_sec() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+struct Executor::Lane {
+  LaneKind kind = LaneKind::kGpu;
+  std::unique_ptr<BlockIo> io;  // disk lanes only
+
+  // Written by the submitting thread, read by the lane: a ring guarded by its two counters.
+  std::array<Submitted, kMaxSubmitted> ring;
+  std::atomic<std::uint64_t> submitted{0};
+  std::atomic<std::uint64_t> taken{0};
+  std::atomic<bool> stop{false};
+
+  // Lane thread only.
+  Submitted current;
+  std::size_t position = 0;  // in current.schedule's list for this lane
+  struct InFlight {
+    const Step* step = nullptr;
+    std::size_t index = 0;
+    Submitted from;
+    std::int64_t outstanding = 0;  // requests not completed
+    std::int64_t bytes = 0;
+    double start_sec = 0;
+  };
+  std::array<InFlight, kMaxDiskSteps> in_flight;
+  std::uint64_t first_in_flight = 0, next_in_flight = 0;
+  std::vector<IoRequest> requests;  // of the newest step in flight
+  std::size_t next_request = 0;
+
+  mutable Mutex mutex;
+  LaneCounters counters SLUICE_GUARDED_BY(mutex);
+
+  std::thread thread;
+};
+
+Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
+                   std::unique_ptr<BlockIo> disk_write, StepHook hook)
+    : runner_(runner), hook_(std::move(hook)), started_sec_(clock_sec()) {
+  for (std::size_t i = 0; i < kNumLanes; ++i) {
+    lanes_[i] = std::make_unique<Lane>();
+    lanes_[i]->kind = static_cast<LaneKind>(i);
+  }
+  lanes_[lane_index(LaneKind::kDiskRead)]->io = std::move(disk_read);
+  lanes_[lane_index(LaneKind::kDiskWrite)]->io = std::move(disk_write);
+  for (auto& lane : lanes_) {
+    Lane& own = *lane;
+    own.requests.reserve(1024);
+    own.thread = std::thread([this, &own] { own.io ? disk_loop(own) : lane_loop(own); });
+  }
+}
+
+Executor::~Executor() {
+  skip_rest();
+  for (auto& lane : lanes_) {
+    // A lane that sleeps on `submitted` wakes only when its value changes: hand it an empty schedule.
+    lane->stop.store(true);
+    lane->ring[lane->submitted.load() % kMaxSubmitted] = {};
+    lane->submitted.fetch_add(1);
+    lane->submitted.notify_all();
+  }
+  for (auto& lane : lanes_) lane->thread.join();
+}
+
+void Executor::submit(const policy::Schedule& schedule, std::vector<policy::StepTime>* times) {
+  for (auto& lane : lanes_) {
+    if (schedule.lane_steps[lane_index(lane->kind)].empty())
+      continue;  // or an idle lane's ring would fill up
+    const std::uint64_t number = lane->submitted.load(std::memory_order_relaxed);
+    SLUICE_ASSERT(number - lane->taken.load() < kMaxSubmitted);
+    lane->ring[number % kMaxSubmitted] = {&schedule, times};
+    lane->submitted.store(number + 1);
+    lane->submitted.notify_all();
+  }
+}
+
+void Executor::wait(LaneKind lane, std::int64_t count) const {
+  const auto& done = done_[lane_index(lane)];
+  for (std::int64_t seen = done.load(); seen < count; seen = done.load()) done.wait(seen);
+}
+
+void Executor::wait_all(const std::array<std::int64_t, kNumLanes>& last_seq) const {
+  for (std::size_t i = 0; i < kNumLanes; ++i) wait(static_cast<LaneKind>(i), last_seq[i]);
+}
+
+void Executor::skip_rest() { skip_.store(true); }
+
+Status Executor::status() const {
+  MutexLock lock(status_mutex_);
+  return status_;
+}
+
+void Executor::fail(const Step& step, const Status& status) {
+  {
+    MutexLock lock(status_mutex_);
+    if (status_.ok()) {
+      const std::string where = step.unit < 0 ? std::string(step_kind_name(step.kind))
+                                              : fmt::format("{} of unit {} (pass {})",
+                                                            step_kind_name(step.kind), step.unit, step.pass);
+      status_ = Status(status.code(), fmt::format("{}: {}", where, status.message()));
+    }
+  }
+  skip_.store(true);
+}
+
+std::array<LaneCounters, kNumLanes> Executor::counters() const {
+  std::array<LaneCounters, kNumLanes> result;
+  for (std::size_t i = 0; i < kNumLanes; ++i) {
+    MutexLock lock(lanes_[i]->mutex);
+    result[i] = lanes_[i]->counters;
+  }
+  return result;
+}
+
+double Executor::now_sec() const { return clock_sec() - started_sec_; }
+
+/// Makes `lane.current` and `lane.position` name the next step. Without `block`, false if there is none yet;
+/// with it, false only when the executor stops.
+bool Executor::next_step(Lane& lane, bool block) {
+  while (true) {
+    if (lane.current.schedule != nullptr &&
+        lane.position < lane.current.schedule->lane_steps[lane_index(lane.kind)].size()) {
+      return true;
+    }
+    const std::uint64_t taken = lane.taken.load(std::memory_order_relaxed);
+    if (lane.submitted.load() == taken) {
+      if (lane.stop.load() || !block) return false;
+      lane.submitted.wait(taken);
+      continue;
+    }
+    lane.current = lane.ring[taken % kMaxSubmitted];
+    lane.position = 0;
+    lane.taken.store(taken + 1);
+  }
+}
+
+bool Executor::ready(const Step& step) const {
+  for (const policy::Wait& wait : step.wait_list()) {
+    if (done_[lane_index(wait.lane)].load() < wait.count) return false;
+  }
+  return true;
+}
+
+void Executor::wait_for(const Step& step) const {
+  for (const policy::Wait& needed : step.wait_list()) wait(needed.lane, needed.count);
+}
+
+void Executor::finish_step(Lane& lane, const Step& step, std::size_t index, const Submitted& from,
+                           double start_sec, double end_sec) {
+  if (from.times != nullptr) (*from.times)[index] = {start_sec - started_sec_, end_sec - started_sec_};
+  done_[lane_index(lane.kind)].store(step.seq);
+  done_[lane_index(lane.kind)].notify_all();
+}
+
+void Executor::lane_loop(Lane& lane) {
+  while (next_step(lane, /*block=*/true)) {
+    const Submitted from = lane.current;
+    const auto index =
+        static_cast<std::size_t>(from.schedule->lane_steps[lane_index(lane.kind)][lane.position++]);
+    const Step& step = from.schedule->steps[index];
+    const double seen = clock_sec();
+    wait_for(step);
+    const double start = clock_sec();
+    std::int64_t bytes = 0;
+    if (!skip_.load()) {
+      try {
+        if (hook_) hook_(step);
+        bytes = runner_.run(step);
+      } catch (...) {
+        fail(step, Status::from_current_exception());
+      }
+    }
+    const double end = clock_sec();
+    {
+      MutexLock lock(lane.mutex);
+      lane.counters.steps += 1;
+      lane.counters.bytes += bytes;
+      lane.counters.stalled_sec += start - seen;
+      lane.counters.busy_sec += end - start;
+    }
+    finish_step(lane, step, index, from, start, end);
+  }
+}
+
+/// A disk lane starts its steps in order but lets the next one start while earlier ones are in flight, so
+/// that the queue stays full; it finishes them in order.
+void Executor::disk_loop(Lane& lane) {
+  double busy_since = 0;
+  const auto slot = [&](std::uint64_t number) -> Lane::InFlight& {
+    return lane.in_flight[number % kMaxDiskSteps];
+  };
+  while (true) {
+    const bool all_submitted = lane.next_request == lane.requests.size();
+    const bool idle = lane.first_in_flight == lane.next_in_flight;
+    if (all_submitted && lane.next_in_flight - lane.first_in_flight < kMaxDiskSteps) {
+      if (!next_step(lane, /*block=*/idle)) {
+        if (idle) return;
+      } else {
+        const Submitted from = lane.current;
+        const auto index =
+            static_cast<std::size_t>(from.schedule->lane_steps[lane_index(lane.kind)][lane.position]);
+        const Step& step = from.schedule->steps[index];
+        if (idle) {
+          const double seen = clock_sec();
+          wait_for(step);
+          busy_since = clock_sec();
+          MutexLock lock(lane.mutex);
+          lane.counters.stalled_sec += busy_since - seen;
+        }
+        if (ready(step)) {
+          ++lane.position;
+          lane.requests.clear();
+          lane.next_request = 0;
+          Lane::InFlight& started = slot(lane.next_in_flight);
+          started = {.step = &step, .index = index, .from = from, .start_sec = clock_sec()};
+          if (!skip_.load()) {
+            try {
+              if (hook_) hook_(step);
+              runner_.io_requests(step, lane.requests);
+            } catch (...) {
+              lane.requests.clear();
+              fail(step, Status::from_current_exception());
+            }
+          }
+          for (IoRequest& request : lane.requests) request.tag = lane.next_in_flight;
+          started.outstanding = static_cast<std::int64_t>(lane.requests.size());
+          ++lane.next_in_flight;
+        }
+      }
+    }
+    try {
+      while (lane.next_request < lane.requests.size() &&
+             lane.io->try_submit(lane.requests[lane.next_request])) {
+        ++lane.next_request;
+      }
+      if (lane.io->in_flight() > 0) {
+        if (const auto completion = lane.io->wait(std::chrono::steady_clock::now() + kPoll)) {
+          Lane::InFlight& step = slot(completion->tag);
+          --step.outstanding;
+          step.bytes += completion->bytes;
+          if (!completion->status.ok()) fail(*step.step, completion->status);
+        }
+      }
+    } catch (...) {
+      // The queue itself failed: nothing in flight can be trusted to come back.
+      fail(*slot(lane.first_in_flight).step, Status::from_current_exception());
+      for (std::uint64_t i = lane.first_in_flight; i < lane.next_in_flight; ++i) slot(i).outstanding = 0;
+      lane.next_request = lane.requests.size();
+    }
+    while (lane.first_in_flight < lane.next_in_flight && slot(lane.first_in_flight).outstanding == 0) {
+      const Lane::InFlight done = slot(lane.first_in_flight++);
+      const double end = clock_sec();
+      {
+        MutexLock lock(lane.mutex);
+        lane.counters.steps += 1;
+        lane.counters.bytes += done.bytes;
+        if (lane.first_in_flight == lane.next_in_flight) lane.counters.busy_sec += end - busy_since;
+      }
+      finish_step(lane, *done.step, done.index, done.from, done.start_sec, end);
+    }
+  }
+}
+
+}  // namespace sluice::offload

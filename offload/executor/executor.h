@@ -1,0 +1,95 @@
+// Runs schedules: one thread per lane executes its steps in order, each after the steps it waits for. Nothing
+// is allocated while it runs, and no step waits for the whole device.
+//
+// A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
+// finished, so nobody hangs, and the first failure is reported. `submit` and the waits belong to one thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "core/mutex.h"
+#include "offload/io/block_io.h"
+#include "policy/check_schedule.h"
+#include "policy/step.h"
+
+namespace sluice::offload {
+
+/// What steps do. Called on the lane's thread.
+class StepRunner {
+ public:
+  virtual ~StepRunner() = default;
+  /// Executes a step of any lane but the disks'. Returns the bytes that it moved (0 for computations).
+  virtual std::int64_t run(const policy::Step& step) = 0;
+  /// The requests of a disk step; `out` is empty and keeps its capacity.
+  virtual void io_requests(const policy::Step& step, std::vector<IoRequest>& out) = 0;
+};
+
+/// Counters of one lane.
+struct LaneCounters {
+  std::int64_t steps = 0, bytes = 0;
+  double busy_sec = 0;     ///< executing (disk lanes: something in flight)
+  double stalled_sec = 0;  ///< a step was there, but waited for other lanes
+};
+
+/// Called before each step on its lane's thread, with the step; tests put delays here.
+using StepHook = std::function<void(const policy::Step&)>;
+
+class Executor {
+ public:
+  /// Starts the lanes. The runner, and the hook's captures, outlive the executor.
+  Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read, std::unique_ptr<BlockIo> disk_write,
+           StepHook hook = {});
+  /// Skips what has not run, drains what is in flight, and joins the lanes.
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  /// Hands a schedule to the lanes; it, and `times` if given (one entry a step), stay untouched until
+  /// `finished`.
+  void submit(const policy::Schedule& schedule, std::vector<policy::StepTime>* times = nullptr);
+  /// Blocks until `lane` has finished its first `count` steps.
+  void wait(policy::LaneKind lane, std::int64_t count) const;
+  /// Blocks until every lane has finished its steps up to `last_seq`.
+  void wait_all(const std::array<std::int64_t, policy::kNumLanes>& last_seq) const;
+
+  /// From now on steps are skipped. Thread-safe, returns at once.
+  void skip_rest();
+  /// The first failure, or ok. Thread-safe.
+  Status status() const;
+
+  std::array<LaneCounters, policy::kNumLanes> counters() const;
+  double now_sec() const;  ///< clock of the step times, from construction
+
+ private:
+  struct Submitted {
+    const policy::Schedule* schedule = nullptr;
+    std::vector<policy::StepTime>* times = nullptr;
+  };
+  struct Lane;
+
+  void lane_loop(Lane& lane);
+  void disk_loop(Lane& lane);
+  bool next_step(Lane& lane, bool block);
+  bool ready(const policy::Step& step) const;
+  void wait_for(const policy::Step& step) const;
+  void finish_step(Lane& lane, const policy::Step& step, std::size_t index, const Submitted& from,
+                   double start_sec, double end_sec);
+  void fail(const policy::Step& step, const Status& status);
+
+  StepRunner& runner_;
+  const StepHook hook_;
+  std::array<std::atomic<std::int64_t>, policy::kNumLanes> done_{};
+  std::atomic<bool> skip_{false};
+  std::array<std::unique_ptr<Lane>, policy::kNumLanes> lanes_;
+  mutable Mutex status_mutex_;
+  Status status_ SLUICE_GUARDED_BY(status_mutex_);
+  double started_sec_ = 0;
+};
+
+}  // namespace sluice::offload

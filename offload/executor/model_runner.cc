@@ -1,0 +1,423 @@
+#include "offload/executor/model_runner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "kernels/layers/decoder.h"
+
+namespace sluice::offload {
+
+using policy::BatchPass;
+using policy::Purpose;
+using policy::Segment;
+using policy::Step;
+using policy::StepKind;
+
+policy::DeviceTraits ModelRunner::traits(const ModelSpec& spec) {
+  policy::DeviceTraits traits;
+  traits.activation_dtype = DType::kF32;
+  traits.sample_scratch_bytes = kernels::sample_scratch_bytes(traits.logits_rows, spec.vocab_size);
+  traits.sample_row_bytes = sizeof(kernels::SampleRow);
+  traits.sampled_row_bytes = sizeof(kernels::SampledRow);
+  traits.top_token_bytes = sizeof(ScoredToken);
+  return traits;
+}
+
+ModelRunner::ModelRunner(const policy::RunShape& shape, const TierMemory& memory, WeightStore& weights,
+                         KvCache& kv, kernels::ThreadPool& pool, std::int64_t valid_vocab, Poison poison)
+    : shape_(shape),
+      memory_(memory),
+      weights_(weights),
+      kv_(kv),
+      valid_vocab_(valid_vocab),
+      poison_(poison),
+      scratch_layout_(policy::scratch_layout(shape)),
+      gpu_set_layout_(policy::set_layout(shape, shape.max_tokens)),
+      cpu_set_layout_(policy::set_layout(shape, shape.max_cpu_rows)),
+      input_layout_(policy::input_layout(shape)),
+      result_layout_(policy::result_layout(shape)),
+      gpu_stream_(pool),
+      cpu_stream_(pool) {
+  gpu_stream_.restrict_operands(memory.arena(Tier::kGpu));
+  cpu_stream_.restrict_operands(memory.arena(Tier::kCpu));
+  for (PageTables* tables : {&gpu_tables_, &cpu_tables_}) {
+    tables->pages.reserve(static_cast<std::size_t>(shape.placement.gpu_batch_size * shape.pages_per_seat));
+    tables->segments.reserve(static_cast<std::size_t>(shape.placement.gpu_batch_size));
+  }
+}
+
+void ModelRunner::open_file(BlockIo& disk_read, BlockIo& disk_write) {
+  const ScratchFile* file = memory_.file(Purpose::kActivations);
+  if (file == nullptr) return;
+  read_file_ = disk_read.open(file->path(), FileMode::kRead);
+  write_file_ = disk_write.open(file->path(), FileMode::kReadWriteCreate);
+}
+
+// ---- Addresses.
+
+MatrixView ModelRunner::activations(const Step& step, std::int64_t rows) const {
+  const std::int64_t hidden = shape_.spec.hidden_dim;
+  return {memory_.block(Purpose::kActivations, Tier::kGpu).data() + step.act_slot * shape_.activation_bytes,
+          shape_.traits.activation_dtype, rows, hidden, hidden};
+}
+
+std::byte* ModelRunner::activation_buffer(const Step& step) const {
+  return memory_.block(Purpose::kActivations, Tier::kCpu).data() +
+         shape_.activation_buffer[static_cast<std::size_t>(step.gpu_batch)] * shape_.activation_bytes;
+}
+
+ModelRunner::Set ModelRunner::set_at(std::byte* base, const policy::SetLayout& layout,
+                                     std::int64_t rows) const {
+  const auto matrix = [&](std::int64_t offset, std::int64_t cols) {
+    return MatrixView{base + offset, shape_.traits.activation_dtype, rows, cols, cols};
+  };
+  return {matrix(layout.q, shape_.q_dim()), matrix(layout.k, shape_.kv_dim()),
+          matrix(layout.v, shape_.kv_dim()), matrix(layout.attn, shape_.q_dim())};
+}
+
+ModelRunner::Set ModelRunner::gpu_set(std::int64_t index, std::int64_t rows) const {
+  return set_at(memory_.block(Purpose::kSets, Tier::kGpu).data() + index * gpu_set_layout_.total,
+                gpu_set_layout_, rows);
+}
+
+ModelRunner::Set ModelRunner::cpu_set(std::int64_t index, std::int64_t rows) const {
+  return set_at(memory_.block(Purpose::kSets, Tier::kCpu).data() + index * cpu_set_layout_.total,
+                cpu_set_layout_, rows);
+}
+
+BatchInputs ModelRunner::inputs_in(Tier tier, std::int32_t pass, std::int64_t gpu_batch) const {
+  std::byte* base = memory_.block(Purpose::kInputs, tier).data() +
+                    (pass % 2 * shape_.placement.num_gpu_batches + gpu_batch) * input_layout_.total;
+  const auto tokens = static_cast<std::size_t>(shape_.max_tokens);
+  const auto wanted = static_cast<std::size_t>(shape_.max_result_rows);
+  return {{reinterpret_cast<std::int32_t*>(base + input_layout_.ids), tokens},
+          {reinterpret_cast<std::int32_t*>(base + input_layout_.positions), tokens},
+          {reinterpret_cast<std::int32_t*>(base + input_layout_.wanted_rows), wanted},
+          {reinterpret_cast<kernels::SampleRow*>(base + input_layout_.sample_rows), wanted}};
+}
+
+BatchInputs ModelRunner::inputs(std::int32_t pass, std::int64_t gpu_batch) const {
+  return inputs_in(Tier::kCpu, pass, gpu_batch);
+}
+
+std::byte* ModelRunner::results_in(Tier tier, std::int64_t gpu_batch) const {
+  return memory_.block(Purpose::kResults, tier).data() + gpu_batch * result_layout_.total;
+}
+
+BatchResults ModelRunner::results(std::int64_t gpu_batch) const {
+  const std::byte* base = results_in(Tier::kCpu, gpu_batch);
+  const std::int64_t max_top = shape_.workload.max_top_logprobs;
+  return {{reinterpret_cast<const kernels::SampledRow*>(base + result_layout_.rows),
+           static_cast<std::size_t>(shape_.max_result_rows)},
+          {reinterpret_cast<const ScoredToken*>(base + result_layout_.top), shape_.max_result_rows, max_top,
+           max_top}};
+}
+
+std::byte* ModelRunner::scratch(std::int64_t offset) const {
+  return memory_.block(Purpose::kScratch, Tier::kGpu).data() + offset;
+}
+
+MatrixView ModelRunner::scratch_matrix(std::int64_t offset, std::int64_t rows, std::int64_t cols,
+                                       DType dtype) const {
+  return {scratch(offset), dtype, rows, cols, cols};
+}
+
+void ModelRunner::poison(std::span<std::byte> memory) const {
+  // All bits set is NaN in fp32, fp16 and bf16 alike.
+  if (poison_ == Poison::kOn && !memory.empty()) std::memset(memory.data(), 0xFF, memory.size());
+}
+
+// ---- Dispatch.
+
+std::int64_t ModelRunner::run(const Step& step) {
+  const std::int64_t row_bytes = shape_.spec.hidden_dim * shape_.act_bytes();
+  switch (step.kind) {
+    case StepKind::kLoadWeights:
+      if (step.piece == 0) poison(weights_.slot(step.weight_slot));
+      weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot);
+      return step.bytes;
+    case StepKind::kLoadInputs:
+      return load_inputs(step);
+    case StepKind::kLoadActivations: {
+      const std::int64_t bytes = batch_of(step).num_tokens * row_bytes;
+      std::byte* slot = activations(step, 1).data;
+      poison({slot, static_cast<std::size_t>(shape_.activation_bytes)});
+      std::memcpy(slot, activation_buffer(step), static_cast<std::size_t>(bytes));
+      return bytes;
+    }
+    case StepKind::kStoreActivations: {
+      const std::int64_t bytes = batch_of(step).num_tokens * row_bytes;
+      std::memcpy(activation_buffer(step), activations(step, 1).data, static_cast<std::size_t>(bytes));
+      return bytes;
+    }
+    case StepKind::kLoadKv:
+      poison(kv_.window(step.window));
+      return kv_.load(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage);
+    case StepKind::kStoreKv:
+      return kv_.store(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage);
+    case StepKind::kEmbed:
+      embed(step);
+      return 0;
+    case StepKind::kPre:
+      pre(step);
+      return 0;
+    case StepKind::kAttend:
+      step.lane == policy::LaneKind::kGpu ? attend_gpu(step) : attend_cpu(step);
+      return 0;
+    case StepKind::kSendQkv:
+      return send_qkv(step);
+    case StepKind::kSendAttention:
+      return send_attention(step);
+    case StepKind::kPost:
+      post(step);
+      return 0;
+    case StepKind::kHead:
+      head(step);
+      return 0;
+    case StepKind::kFetchResults:
+      return fetch_results(step);
+    case StepKind::kReadWeights:
+    case StepKind::kReadActivations:
+    case StepKind::kReadKv:
+    case StepKind::kWriteKv:
+    case StepKind::kWriteActivations:
+      break;  // io_requests
+  }
+  throw Error(Code::kInternal,
+              fmt::format("step {} on lane {}", step_kind_name(step.kind), lane_name(step.lane)));
+}
+
+void ModelRunner::io_requests(const Step& step, std::vector<IoRequest>& out) {
+  const auto activation_request = [&](IoOp op, FileId file) {
+    const std::int64_t bytes =
+        align_up(batch_of(step).num_tokens * shape_.spec.hidden_dim * shape_.act_bytes(), kPageAlign);
+    const std::int64_t offset =
+        shape_.activation_file[static_cast<std::size_t>(step.gpu_batch)] * shape_.activation_bytes;
+    out.push_back(
+        {.op = op, .file = file, .offset = offset, .data = activation_buffer(step), .bytes = bytes});
+  };
+  switch (step.kind) {
+    case StepKind::kReadWeights:
+      return weights_.read_requests(step.unit, step.piece, step.stage_slot, out);
+    case StepKind::kReadKv:
+      poison(kv_.stage(step.kv_stage));
+      return kv_.read_requests(pass_of(step), step.unit, step.gpu_batch, step.kv_stage, out);
+    case StepKind::kWriteKv:
+      return kv_.write_requests(pass_of(step), step.unit, step.gpu_batch, step.kv_stage, out);
+    case StepKind::kReadActivations:
+      return activation_request(IoOp::kRead, read_file_);
+    case StepKind::kWriteActivations:
+      return activation_request(IoOp::kWrite, write_file_);
+    default:
+      throw Error(Code::kInternal, fmt::format("step {} on a disk lane", step_kind_name(step.kind)));
+  }
+}
+
+// ---- Transfers of inputs, CPU-attended rows and results.
+
+std::int64_t ModelRunner::load_inputs(const Step& step) {
+  const BatchPass& batch = batch_of(step);
+  const BatchInputs from = inputs_in(Tier::kCpu, step.pass, step.gpu_batch);
+  const BatchInputs to = inputs_in(Tier::kGpu, step.pass, step.gpu_batch);
+  std::copy_n(from.ids.begin(), batch.num_tokens, to.ids.begin());
+  std::copy_n(from.position_rows.begin(), batch.num_tokens, to.position_rows.begin());
+  std::copy_n(from.wanted_rows.begin(), batch.num_wanted, to.wanted_rows.begin());
+  std::copy_n(from.sample_rows.begin(), batch.num_wanted, to.sample_rows.begin());
+  return step.bytes;
+}
+
+namespace {
+
+/// Copies one row of `from` to one row of `to`; returns its bytes.
+std::int64_t copy_row(const MatrixView& to, std::int64_t to_row, const MatrixView& from,
+                      std::int64_t from_row) {
+  const std::int64_t bytes = from.cols * dtype_bytes(from.dtype);
+  std::memcpy(to.data + to_row * to.stride * dtype_bytes(to.dtype),
+              from.data + from_row * from.stride * dtype_bytes(from.dtype), static_cast<std::size_t>(bytes));
+  return bytes;
+}
+
+/// Calls visit(segment) for the batch's segments on one side.
+template <class Visit>
+void for_side(const policy::Pass& pass, const BatchPass& batch, bool on_cpu, Visit visit) {
+  for (std::int32_t i = 0; i < batch.num_segments; ++i) {
+    const Segment& segment = pass.segments[static_cast<std::size_t>(batch.first_segment + i)];
+    if (segment.on_cpu == on_cpu) visit(segment);
+  }
+}
+
+}  // namespace
+
+std::int64_t ModelRunner::send_qkv(const Step& step) {
+  const Set from = gpu_set(step.set, shape_.max_tokens);
+  const Set to = cpu_set(step.set, shape_.max_cpu_rows);
+  std::int64_t bytes = 0;
+  for_side(pass_of(step), batch_of(step), /*on_cpu=*/true, [&](const Segment& segment) {
+    bytes += copy_row(to.q, segment.cpu_row, from.q, segment.first_row);
+    bytes += copy_row(to.k, segment.cpu_row, from.k, segment.first_row);
+    bytes += copy_row(to.v, segment.cpu_row, from.v, segment.first_row);
+  });
+  return bytes;
+}
+
+std::int64_t ModelRunner::send_attention(const Step& step) {
+  const Set from = cpu_set(step.set, shape_.max_cpu_rows);
+  const Set to = gpu_set(step.set, shape_.max_tokens);
+  std::int64_t bytes = 0;
+  for_side(pass_of(step), batch_of(step), /*on_cpu=*/true, [&](const Segment& segment) {
+    bytes += copy_row(to.attn, segment.first_row, from.attn, segment.cpu_row);
+  });
+  return bytes;
+}
+
+std::int64_t ModelRunner::fetch_results(const Step& step) {
+  const std::int64_t wanted = batch_of(step).num_wanted;
+  const std::byte* from = results_in(Tier::kGpu, step.gpu_batch);
+  std::byte* to = results_in(Tier::kCpu, step.gpu_batch);
+  const auto rows = static_cast<std::size_t>(wanted * shape_.traits.sampled_row_bytes);
+  const auto top =
+      static_cast<std::size_t>(wanted * shape_.workload.max_top_logprobs * shape_.traits.top_token_bytes);
+  std::memcpy(to + result_layout_.rows, from + result_layout_.rows, rows);
+  std::memcpy(to + result_layout_.top, from + result_layout_.top, top);
+  return static_cast<std::int64_t>(rows + top);
+}
+
+// ---- Computations.
+
+void ModelRunner::embed(const Step& step) {
+  const std::int64_t rows = batch_of(step).num_tokens;
+  const BatchInputs in = inputs_in(Tier::kGpu, step.pass, step.gpu_batch);
+  const kernels::InputWeights weights = weights_.input(step.input_weight_slot);
+  const MatrixView x = activations(step, rows);
+  poison({x.data, static_cast<std::size_t>(shape_.activation_bytes)});
+  const std::int64_t embed_dim = shape_.spec.embed_dim;
+  kernels::run_input({.spec = &shape_.spec,
+                      .weights = &weights,
+                      .ids = in.ids.first(static_cast<std::size_t>(rows)),
+                      .position_rows = in.position_rows.first(static_cast<std::size_t>(rows)),
+                      .embedded = scratch_matrix(scratch_layout_.embedded, rows, embed_dim, x.dtype),
+                      .x = x},
+                     gpu_stream_);
+}
+
+/// The page tables of the batch's segments on one side. CPU-attended rows are numbered in the CPU set.
+void ModelRunner::fill_tables(const Step& step, bool on_cpu, std::int64_t slot, PageTables& tables) const {
+  tables.pages.clear();
+  tables.segments.clear();
+  for_side(pass_of(step), batch_of(step), on_cpu, [&](const Segment& segment) {
+    const std::byte* const* pages = tables.pages.data() + tables.pages.size();
+    kv_.append_pages(segment, step.unit, slot, tables.pages);
+    tables.segments.push_back({.pages = pages,
+                               .first_kv = segment.first_kv,
+                               .first_row = on_cpu ? segment.cpu_row : segment.first_row,
+                               .num_rows = segment.num_tokens,
+                               .full_prefix = segment.full_prefix});
+  });
+}
+
+void ModelRunner::pre(const Step& step) {
+  const BatchPass& batch = batch_of(step);
+  const std::int64_t rows = batch.num_tokens;
+  const Set set = gpu_set(step.set, rows);
+  const kernels::DecoderWeights weights = weights_.decoder(step.unit, step.weight_slot);
+  poison({set.q.data, static_cast<std::size_t>(gpu_set_layout_.total)});
+  if (step.window >= 0 && batch.load_kv_bytes == 0) poison(kv_.window(step.window));
+  kernels::run_pre(
+      {.spec = &shape_.spec,
+       .weights = &weights,
+       .x = as_const(activations(step, rows)),
+       .normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, set.q.dtype),
+       .q = set.q,
+       .k = set.k,
+       .v = set.v},
+      gpu_stream_);
+  if (batch.num_gpu_segments == 0) return;
+  fill_tables(step, /*on_cpu=*/false, step.window, gpu_tables_);
+  kernels::kv_write(
+      {.k = as_const(set.k), .v = as_const(set.v), .segments = gpu_tables_.segments, .layout = shape_.kv},
+      gpu_stream_);
+}
+
+void ModelRunner::attend_gpu(const Step& step) {
+  const Set set = gpu_set(step.set, batch_of(step).num_tokens);
+  fill_tables(step, /*on_cpu=*/false, step.window, gpu_tables_);
+  kernels::attention({.q = as_const(set.q),
+                      .segments = gpu_tables_.segments,
+                      .layout = shape_.kv,
+                      .num_heads = shape_.spec.num_heads,
+                      .scale = 1.0F / std::sqrt(static_cast<float>(shape_.spec.head_dim)),
+                      .out = set.attn},
+                     gpu_stream_);
+}
+
+void ModelRunner::attend_cpu(const Step& step) {
+  const Set set = cpu_set(step.set, batch_of(step).num_cpu_rows);
+  fill_tables(step, /*on_cpu=*/true, step.kv_stage, cpu_tables_);
+  kernels::kv_write(
+      {.k = as_const(set.k), .v = as_const(set.v), .segments = cpu_tables_.segments, .layout = shape_.kv},
+      cpu_stream_);
+  kernels::attention({.q = as_const(set.q),
+                      .segments = cpu_tables_.segments,
+                      .layout = shape_.kv,
+                      .num_heads = shape_.spec.num_heads,
+                      .scale = 1.0F / std::sqrt(static_cast<float>(shape_.spec.head_dim)),
+                      .out = set.attn},
+                     cpu_stream_);
+}
+
+void ModelRunner::post(const Step& step) {
+  const std::int64_t rows = batch_of(step).num_tokens;
+  const Set set = gpu_set(step.set, rows);
+  const kernels::DecoderWeights weights = weights_.decoder(step.unit, step.weight_slot);
+  const std::int64_t chunk = std::min(shape_.traits.mlp_rows, rows);
+  kernels::run_post(
+      {.spec = &shape_.spec,
+       .weights = &weights,
+       .attn = as_const(set.attn),
+       .x = activations(step, rows),
+       .normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, set.q.dtype),
+       .hidden = scratch_matrix(scratch_layout_.hidden, chunk, shape_.spec.ffn_dim, set.q.dtype)},
+      gpu_stream_);
+}
+
+void ModelRunner::head(const Step& step) {
+  const BatchPass& batch = batch_of(step);
+  const BatchInputs in = inputs_in(Tier::kGpu, step.pass, step.gpu_batch);
+  const kernels::OutputWeights weights = weights_.output(step.weight_slot);
+  const MatrixView x = activations(step, batch.num_tokens);
+  std::byte* results = results_in(Tier::kGpu, step.gpu_batch);
+  auto* const sampled = reinterpret_cast<kernels::SampledRow*>(results + result_layout_.rows);
+  auto* const top = reinterpret_cast<ScoredToken*>(results + result_layout_.top);
+  const std::int64_t max_top = shape_.workload.max_top_logprobs;
+  const std::int64_t hidden = shape_.spec.hidden_dim;
+  const std::int64_t chunk_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);
+  for (std::int64_t first = 0; first < batch.num_wanted; first += chunk_rows) {
+    const std::int64_t rows = std::min<std::int64_t>(chunk_rows, batch.num_wanted - first);
+    const MatrixView gathered = scratch_matrix(scratch_layout_.rows, rows, hidden, x.dtype);
+    for (std::int64_t r = 0; r < rows; ++r)
+      copy_row(gathered, r, x, in.wanted_rows[static_cast<std::size_t>(first + r)]);
+    const MatrixView logits =
+        scratch_matrix(scratch_layout_.logits, rows, shape_.spec.vocab_size, DType::kF32);
+    kernels::run_output(
+        {.spec = &shape_.spec,
+         .weights = &weights,
+         .x = as_const(gathered),
+         .normed = scratch_matrix(scratch_layout_.head_normed, rows, hidden, x.dtype),
+         .projected = scratch_matrix(scratch_layout_.projected, rows, shape_.spec.embed_dim, x.dtype),
+         .logits = logits},
+        gpu_stream_);
+    kernels::sample(
+        {.logits = as_const(logits),
+         .valid_vocab = valid_vocab_,
+         .rows = in.sample_rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+         .results = {sampled + first, static_cast<std::size_t>(rows)},
+         .top = {top + first * max_top, rows, max_top, max_top},
+         .scratch = {scratch(scratch_layout_.sample),
+                     static_cast<std::size_t>(shape_.traits.sample_scratch_bytes)}},
+        gpu_stream_);
+  }
+}
+
+}  // namespace sluice::offload

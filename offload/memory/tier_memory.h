@@ -1,0 +1,40 @@
+// The memory of a run: exactly what the plan lists, allocated once. GPU and CPU tiers are one arena each; the
+// disk tier is one preallocated file per purpose. Made at start by one thread, then read-only.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <span>
+
+#include "offload/io/scratch_file.h"
+#include "offload/memory/arena.h"
+#include "offload/memory/budget.h"
+#include "policy/memory_plan.h"
+
+namespace sluice::offload {
+
+class TierMemory {
+ public:
+  /// Reserves and allocates every item of `plan`. `disk_folder` is used only if the plan has disk bytes.
+  /// Throws Error{kOutOfMemory, kIo} with the numbers; `touch_threads` touch the memory in parallel.
+  TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget, const std::filesystem::path& disk_folder,
+             int touch_threads);
+
+  /// The block of one purpose; empty if the plan has none. GPU and CPU tiers only.
+  std::span<std::byte> block(policy::Purpose purpose, Tier tier) const;
+  /// All memory of a tier.
+  std::span<std::byte> arena(Tier tier) const;
+  /// The file of one purpose, or null.
+  const ScratchFile* file(policy::Purpose purpose) const;
+
+ private:
+  static constexpr std::size_t kNumPurposes = 11;
+  std::optional<Arena> gpu_, cpu_;
+  Reservation disk_;
+  std::array<std::array<std::span<std::byte>, 2>, kNumPurposes> blocks_;
+  std::array<std::optional<ScratchFile>, kNumPurposes> files_;
+};
+
+}  // namespace sluice::offload

@@ -1,0 +1,78 @@
+#include "offload/plan_run.h"
+
+#include <algorithm>
+
+#include "core/log.h"
+#include "core/units.h"
+#include "offload/memory/usable_memory.h"
+
+namespace sluice::offload {
+namespace {
+
+constexpr std::int64_t kLeastTokens = 64;  // below this, prefill would crawl
+
+/// CPU attention needs two GPU batches, so that the CPU attends for one while the GPU works on the other.
+policy::Placement overlapping(policy::Placement placement) {
+  const bool off_gpu = placement.percents.kv_cache[Tier::kGpu] < 100;
+  if (!placement.cpu_attention || !off_gpu || placement.num_gpu_batches > 1 || placement.gpu_batch_size < 2) {
+    return placement;
+  }
+  placement.num_gpu_batches = 2;
+  placement.gpu_batch_size = div_up(placement.gpu_batch_size, 2);
+  log_info("CPU attention with one GPU batch: made two of {} sequences, so that CPU and GPU overlap",
+           placement.gpu_batch_size);
+  return placement;
+}
+
+void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options) {
+  const std::int64_t needed = plan.total[Tier::kGpu] + plan.total[Tier::kCpu];
+  const std::int64_t free = usable_host_bytes();
+  SLUICE_CHECK(
+      needed <= free / 10 * 9, Code::kOutOfMemory,
+      fmt::format(
+          "the placement needs {} of memory (gpu tier {}, cpu tier {}), but 90 % of what is free is {}",
+          format_bytes(needed), format_bytes(plan.total[Tier::kGpu]), format_bytes(plan.total[Tier::kCpu]),
+          format_bytes(free / 10 * 9)),
+      "put more on disk (--percent), or lower --gpu-batch-size or --num-gpu-batches");
+  const std::int64_t disk = plan.total[Tier::kDisk];
+  if (disk == 0) return;
+  const std::filesystem::path folder =
+      options.disk_dir.empty() ? std::filesystem::temp_directory_path() : options.disk_dir;
+  const std::int64_t disk_free = usable_disk_bytes(folder);
+  SLUICE_CHECK(disk <= disk_free / 10 * 9, Code::kOutOfMemory,
+               fmt::format("the placement needs {} on disk, but 90 % of what is free at '{}' is {}",
+                           format_bytes(disk), folder.string(), format_bytes(disk_free / 10 * 9)),
+               "name a larger disk with --disk-dir, or keep more in memory (--percent)");
+}
+
+}  // namespace
+
+PlannedRun plan_run(const WeightSource& source, const EngineOptions& options,
+                    const policy::DeviceTraits& traits) {
+  policy::Placement placement = overlapping(options.placement);
+  const std::vector<policy::TensorSize> sizes = source.sizes();
+  const std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
+  PlannedRun run;
+  while (true) {
+    run.shape = policy::make_run_shape(source.spec(), sizes, placement, options.workload, traits);
+    run.memory = policy::make_memory_plan(run.shape, source.synthetic());
+    const std::int64_t fewer = run.shape.max_tokens / 2;
+    if (gpu_budget < 0 || run.memory.total[Tier::kGpu] <= gpu_budget ||
+        fewer < std::max(kLeastTokens, placement.gpu_batch_size)) {
+      break;
+    }
+    placement.max_tokens_per_gpu_batch = fewer;
+  }
+  if (run.shape.max_tokens < std::min(options.placement.max_tokens_per_gpu_batch,
+                                      placement.gpu_batch_size * options.workload.max_prompt_len)) {
+    log_info("a GPU batch takes at most {} tokens a pass, so that its workspace fits", run.shape.max_tokens);
+  }
+  for (Tier tier : kTiers) {
+    const std::int64_t asked = options.budget_bytes[tier];
+    run.budget_bytes[tier] = asked >= 0 ? asked : run.memory.total[tier];
+  }
+  check_free_memory(run.memory, options);
+  return run;
+}
+
+}  // namespace sluice::offload

@@ -1,0 +1,322 @@
+#include "offload/weights/weight_store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+#include "core/units.h"
+#include "kernels/format/random_weights.h"
+
+namespace sluice::offload {
+namespace {
+
+using policy::Purpose;
+
+/// Submits a request and waits for room; failures throw. `finish` waits for everything.
+class Transfers {
+ public:
+  Transfers(BlockIo& io, std::stop_token stop) : io_(io), stop_(std::move(stop)) {}
+  void submit(const IoRequest& request) {
+    while (!io_.try_submit(request)) reap();
+  }
+  void finish() {
+    while (io_.in_flight() > 0) reap();
+  }
+
+ private:
+  void reap() {
+    SLUICE_CHECK(!stop_.stop_requested(), Code::kCancelled, "cancelled while loading weights", "");
+    const auto completion = io_.wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(100));
+    if (completion) completion->status.throw_if_failed();
+  }
+  BlockIo& io_;
+  std::stop_token stop_;
+};
+
+}  // namespace
+
+WeightStore::WeightStore(const WeightSource& source, const policy::RunShape& shape, const TierMemory& memory)
+    : source_(source), shape_(shape), memory_(memory), disk_(shape.units.size()) {
+  index_tensors();
+  for (std::size_t i = 0; i < shape.tensors.size(); ++i) {
+    const policy::TensorHome& tensor = shape.tensors[i];
+    if (tensor.tier != Tier::kDisk) continue;
+    const auto unit = static_cast<std::size_t>(shape.carrier(source.tensors()[i].spec.unit));
+    disk_[unit].tensors.push_back(
+        {.tensor = i, .part_offset = tensor.slot_offset - shape.units[unit].cpu_bytes});
+  }
+  for (UnitDisk& unit : disk_) unit.running = std::make_unique<StoreChecksum>();
+}
+
+void WeightStore::index_tensors() {
+  std::unordered_map<std::string, std::int64_t> numbers;
+  for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+    numbers.emplace(source_.tensors()[i].spec.name, static_cast<std::int64_t>(i));
+  }
+  const auto find = [&](const std::string& name) {
+    const auto found = numbers.find(name);
+    return found == numbers.end() ? -1 : found->second;
+  };
+  const auto norm_of = [&](const std::string& name) {
+    return NormIndex{find(name + ".weight"), find(name + ".bias")};
+  };
+  const auto linear_of = [&](const std::string& name) {
+    return LinearIndex{find(name + ".weight"), find(name + ".bias")};
+  };
+  for (std::int64_t i = 0; i < shape_.spec.num_layers; ++i) {
+    const std::string layer = fmt::format("decoder.layers.{}.", i);
+    layers_.push_back({norm_of(layer + "self_attn_layer_norm"), norm_of(layer + "final_layer_norm"),
+                       linear_of(layer + "self_attn.q_proj"), linear_of(layer + "self_attn.k_proj"),
+                       linear_of(layer + "self_attn.v_proj"), linear_of(layer + "self_attn.out_proj"),
+                       linear_of(layer + "fc1"), linear_of(layer + "fc2")});
+  }
+  final_norm_ = norm_of("decoder.final_layer_norm");
+  embed_tokens_ = find("decoder.embed_tokens.weight");
+  embed_positions_ = find("decoder.embed_positions.weight");
+  project_in_ = find("decoder.project_in.weight");
+  project_out_ = find("decoder.project_out.weight");
+  vocab_ = shape_.spec.tied_embedding ? embed_tokens_ : find("lm_head.weight");
+}
+
+// ---- Start.
+
+void WeightStore::open_files(BlockIo& io) {
+  if (source_.synthetic()) {
+    const ScratchFile* file = memory_.file(Purpose::kWeights);
+    if (file == nullptr) return;
+    const FileId id = io.open(file->path(), FileMode::kReadWriteCreate);
+    for (UnitDisk& unit : disk_) {
+      for (DiskTensor& tensor : unit.tensors) {
+        tensor.file = id;
+        tensor.file_offset = shape_.tensors[tensor.tensor].home_offset;
+        tensor.verified = true;  // made by this run
+      }
+    }
+    return;
+  }
+  const Manifest& manifest = source_.manifest();
+  std::vector<FileId> ids(manifest.files.size(), -1);
+  for (UnitDisk& unit : disk_) {
+    for (DiskTensor& tensor : unit.tensors) {
+      const StoredTensor& stored = manifest.tensors[tensor.tensor];
+      FileId& id = ids.at(static_cast<std::size_t>(stored.file));
+      if (id < 0)
+        id =
+            io.open(source_.store() / manifest.files[static_cast<std::size_t>(stored.file)], FileMode::kRead);
+      tensor.file = id;
+      tensor.file_offset = stored.offset;
+    }
+  }
+}
+
+std::span<std::byte> WeightStore::home(std::size_t tensor) const {
+  const policy::TensorHome& home = shape_.tensors[tensor];
+  return memory_.block(Purpose::kWeights, home.tier)
+      .subspan(static_cast<std::size_t>(home.home_offset), static_cast<std::size_t>(home.padded_bytes));
+}
+
+void WeightStore::load_resident(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
+  if (source_.synthetic()) {
+    generate(io, pool, stop);
+  } else {
+    load_from_store(io, stop);
+  }
+}
+
+void WeightStore::load_from_store(BlockIo& io, std::stop_token stop) {
+  const Manifest& manifest = source_.manifest();
+  std::vector<FileId> ids(manifest.files.size(), -1);
+  const auto resident = [&](std::size_t i) { return shape_.tensors[i].tier != Tier::kDisk; };
+  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
+    FileId& id = ids.at(static_cast<std::size_t>(manifest.tensors[i].file));
+    if (resident(i) && id < 0) {
+      id = io.open(source_.store() / manifest.files[static_cast<std::size_t>(manifest.tensors[i].file)],
+                   FileMode::kRead);
+    }
+  }
+  Transfers transfers(io, stop);
+  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
+    if (!resident(i)) continue;
+    const StoredTensor& stored = manifest.tensors[i];
+    const std::span<std::byte> memory = home(i);
+    transfers.submit({.op = IoOp::kRead,
+                      .file = ids[static_cast<std::size_t>(stored.file)],
+                      .offset = stored.offset,
+                      .data = memory.data(),
+                      .bytes = static_cast<std::int64_t>(memory.size()),
+                      .tag = i});
+  }
+  transfers.finish();
+  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
+    if (!resident(i)) continue;
+    verify_tensor(source_.store(), manifest, manifest.tensors[i],
+                  home(i).first(static_cast<std::size_t>(manifest.tensors[i].bytes)));
+  }
+}
+
+void WeightStore::generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
+  constexpr std::int64_t kGrain = 4 << 20;
+  const auto fill = [&](std::size_t i, std::int64_t first, std::span<std::byte> out) {
+    const SourceTensor& tensor = source_.tensors()[i];
+    pool.parallel_for(
+        static_cast<std::int64_t>(out.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
+          kernels::random_tensor_range(
+              tensor.spec, source_.spec(), tensor.format, source_.seed(), first + begin,
+              out.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+        });
+  };
+  for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+    SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "cancelled while making weights", "");
+    if (shape_.tensors[i].tier != Tier::kDisk)
+      fill(i, 0, home(i).first(static_cast<std::size_t>(source_.tensors()[i].bytes)));
+  }
+  const ScratchFile* file = memory_.file(Purpose::kWeights);
+  if (file == nullptr) return;
+  // The disk part goes through the weight staging slots, which nothing uses yet.
+  const FileId id = io.open(file->path(), FileMode::kReadWriteCreate);
+  const std::span<std::byte> stage = memory_.block(Purpose::kWeightStage, Tier::kCpu);
+  for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
+    const policy::TensorHome& tensor = shape_.tensors[i];
+    if (tensor.tier != Tier::kDisk) continue;
+    for (std::int64_t first = 0; first < tensor.padded_bytes;
+         first += static_cast<std::int64_t>(stage.size())) {
+      const std::int64_t padded =
+          std::min<std::int64_t>(tensor.padded_bytes - first, static_cast<std::int64_t>(stage.size()));
+      const std::int64_t bytes = std::min(padded, source_.tensors()[i].bytes - first);
+      std::memset(stage.data() + bytes, 0, static_cast<std::size_t>(padded - bytes));
+      fill(i, first, stage.first(static_cast<std::size_t>(bytes)));
+      Transfers transfers(io, stop);
+      transfers.submit({.op = IoOp::kWrite,
+                        .file = id,
+                        .offset = tensor.home_offset + first,
+                        .data = stage.data(),
+                        .bytes = padded});
+      transfers.finish();
+    }
+  }
+}
+
+// ---- Streaming.
+
+void WeightStore::read_requests(std::int64_t unit, std::int64_t piece, std::int64_t stage_slot,
+                                std::vector<IoRequest>& out) const {
+  const policy::UnitStream& stream = shape_.units[static_cast<std::size_t>(unit)];
+  const std::int64_t first = (piece - shape_.cpu_pieces(stream)) * shape_.traits.weight_piece_bytes;
+  const std::int64_t last = std::min(first + shape_.traits.weight_piece_bytes, stream.disk_bytes);
+  std::byte* const stage =
+      memory_.block(Purpose::kWeightStage, Tier::kCpu).data() + stage_slot * shape_.weight_stage_bytes;
+  for (const DiskTensor& tensor : disk_[static_cast<std::size_t>(unit)].tensors) {
+    const std::int64_t begin = std::max(first, tensor.part_offset);
+    const std::int64_t end = std::min(last, tensor.part_offset + shape_.tensors[tensor.tensor].padded_bytes);
+    if (begin >= end) continue;
+    const std::int64_t offset = tensor.file_offset + begin - tensor.part_offset;
+    if (!out.empty() && out.back().file == tensor.file && out.back().offset + out.back().bytes == offset) {
+      out.back().bytes += end - begin;  // neighbours in the file are neighbours in the slot
+      continue;
+    }
+    out.push_back({.op = IoOp::kRead,
+                   .file = tensor.file,
+                   .offset = offset,
+                   .data = stage + begin,
+                   .bytes = end - begin});
+  }
+}
+
+std::span<std::byte> WeightStore::slot(std::int64_t weight_slot) const {
+  return memory_.block(Purpose::kWeightSlots, Tier::kGpu)
+      .subspan(static_cast<std::size_t>(weight_slot * shape_.weight_slot_bytes),
+               static_cast<std::size_t>(shape_.weight_slot_bytes));
+}
+
+void WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
+                             std::int64_t stage_slot) {
+  const policy::UnitStream& stream = shape_.units[static_cast<std::size_t>(unit)];
+  const std::int64_t cpu_pieces = shape_.cpu_pieces(stream);
+  const bool staged = piece >= cpu_pieces;
+  const std::int64_t first = (staged ? piece - cpu_pieces : piece) * shape_.traits.weight_piece_bytes;
+  const std::int64_t bytes =
+      std::min(shape_.traits.weight_piece_bytes, (staged ? stream.disk_bytes : stream.cpu_bytes) - first);
+  const std::byte* from =
+      staged ? memory_.block(Purpose::kWeightStage, Tier::kCpu).data() +
+                   stage_slot * shape_.weight_stage_bytes + first
+             : memory_.block(Purpose::kWeights, Tier::kCpu).data() + stream.cpu_offset + first;
+  if (staged) verify_staged(unit, first, {from, static_cast<std::size_t>(bytes)});
+  std::byte* to = slot(weight_slot).data() + (staged ? stream.cpu_bytes : 0) + first;
+  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+}
+
+void WeightStore::verify_staged(std::int64_t unit, std::int64_t first, std::span<const std::byte> bytes) {
+  UnitDisk& disk = disk_[static_cast<std::size_t>(unit)];
+  const std::int64_t last = first + static_cast<std::int64_t>(bytes.size());
+  while (disk.next_to_verify < disk.tensors.size()) {
+    DiskTensor& tensor = disk.tensors[disk.next_to_verify];
+    if (tensor.verified) {
+      ++disk.next_to_verify;
+      continue;
+    }
+    const std::int64_t tensor_end = tensor.part_offset + source_.tensors()[tensor.tensor].bytes;
+    const std::int64_t begin = std::max(first, tensor.part_offset);
+    const std::int64_t end = std::min(last, tensor_end);
+    if (begin < end) {
+      disk.running->update(
+          bytes.subspan(static_cast<std::size_t>(begin - first), static_cast<std::size_t>(end - begin)));
+    }
+    if (last < tensor_end) return;  // the rest comes with the next piece
+    verify_tensor(source_.store(), source_.manifest(), source_.manifest().tensors[tensor.tensor],
+                  disk.running->value());
+    disk.running->reset();
+    tensor.verified = true;
+    ++disk.next_to_verify;
+  }
+}
+
+// ---- Views.
+
+const std::byte* WeightStore::address(std::int64_t tensor, std::int64_t weight_slot) const {
+  const policy::TensorHome& home = shape_.tensors[static_cast<std::size_t>(tensor)];
+  if (home.tier == Tier::kGpu) return memory_.block(Purpose::kWeights, Tier::kGpu).data() + home.home_offset;
+  return slot(weight_slot).data() + home.slot_offset;
+}
+
+kernels::WeightView WeightStore::matrix(std::int64_t tensor, std::int64_t weight_slot) const {
+  if (tensor < 0) return {};
+  const SourceTensor& source = source_.tensors()[static_cast<std::size_t>(tensor)];
+  return {source.format,
+          {address(tensor, weight_slot), static_cast<std::size_t>(source.bytes)},
+          source.spec.rows,
+          source.spec.cols};
+}
+
+ConstVectorView WeightStore::vector(std::int64_t tensor, std::int64_t weight_slot) const {
+  if (tensor < 0) return {};
+  const SourceTensor& source = source_.tensors()[static_cast<std::size_t>(tensor)];
+  return {address(tensor, weight_slot),
+          source.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16, source.spec.cols};
+}
+
+kernels::NormWeights WeightStore::norm(const NormIndex& norm, std::int64_t weight_slot) const {
+  return {vector(norm.gamma, weight_slot), vector(norm.beta, weight_slot)};
+}
+
+kernels::LinearWeights WeightStore::linear(const LinearIndex& linear, std::int64_t weight_slot) const {
+  return {matrix(linear.weight, weight_slot), vector(linear.bias, weight_slot)};
+}
+
+kernels::DecoderWeights WeightStore::decoder(std::int64_t unit, std::int64_t weight_slot) const {
+  const DecoderIndex& layer = layers_[static_cast<std::size_t>(unit - 1)];
+  return {norm(layer.attn_norm, weight_slot), norm(layer.mlp_norm, weight_slot),
+          linear(layer.q, weight_slot),       linear(layer.k, weight_slot),
+          linear(layer.v, weight_slot),       linear(layer.out, weight_slot),
+          linear(layer.fc1, weight_slot),     linear(layer.fc2, weight_slot)};
+}
+
+kernels::InputWeights WeightStore::input(std::int64_t weight_slot) const {
+  return {matrix(embed_tokens_, weight_slot), matrix(embed_positions_, weight_slot),
+          matrix(project_in_, weight_slot)};
+}
+
+kernels::OutputWeights WeightStore::output(std::int64_t weight_slot) const {
+  return {norm(final_norm_, weight_slot), matrix(project_out_, weight_slot), matrix(vocab_, weight_slot)};
+}
+
+}  // namespace sluice::offload

@@ -1,0 +1,138 @@
+#include "policy/default_placement.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "core/format.h"
+#include "core/units.h"
+#include "policy/memory_plan.h"
+#include "policy/run_shape.h"
+
+namespace sluice::policy {
+namespace {
+
+constexpr std::int64_t kLeastTokens = 64;
+
+class Rule {
+ public:
+  Rule(const ModelSpec& spec, const Workload& workload, const PerTier<std::int64_t>& budgets,
+       const Placement& wanted)
+      : spec_(spec), workload_(workload), budgets_(budgets), wanted_(wanted) {
+    const WeightFormat format =
+        spec.weight_dtype == DType::kBF16 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16;
+    for (const TensorSpec& tensor : model_tensors(spec)) {
+      sizes_.push_back({tensor.unit, weight_bytes(format, tensor.rows, tensor.cols), tensor.is_vector});
+    }
+    // Bounds rather than the kernels' exact needs: at most 16 bytes a logit and 64 a row.
+    traits_.sample_scratch_bytes = traits_.logits_rows * spec.vocab_size * 16;
+    traits_.sample_row_bytes = traits_.sampled_row_bytes = 64;
+    traits_.top_token_bytes = 8;
+  }
+
+  /// The block with the largest share of weights on the fast tiers; empty if it does not fit.
+  std::optional<Placement> fill(std::int64_t gpu_batch_size) const {
+    Placement placement = with_batch(gpu_batch_size);
+    // Half of the GPU is for weights: a smaller workspace only means more passes for long prompts.
+    while (plan(placement).total[Tier::kGpu] > budgets_[Tier::kGpu] / 2 &&
+           placement.max_tokens_per_gpu_batch / 2 >= std::max(kLeastTokens, gpu_batch_size)) {
+      placement.max_tokens_per_gpu_batch /= 2;
+    }
+    PerTier<int>& share = placement.percents.weights;
+    const auto set_gpu = [&](int gpu) { share = {{gpu, 100 - gpu, 0}}; };
+    if (!largest_share(set_gpu, placement, Tier::kGpu)) return std::nullopt;
+    const int gpu = share[Tier::kGpu];
+    const auto set_cpu = [&](int from_top) { share = {{gpu, from_top, 100 - gpu - from_top}}; };
+    if (!largest_share(set_cpu, placement, Tier::kCpu, 100 - gpu)) return std::nullopt;
+    // Staging slots for disk weights, or slots that grew, may have moved the other tier over its budget.
+    if (plan(placement).total[Tier::kGpu] > budgets_[Tier::kGpu]) return std::nullopt;
+    return placement;
+  }
+
+  Placement with_batch(std::int64_t gpu_batch_size) const {
+    Placement placement = wanted_;
+    placement.cpu_attention = true;
+    placement.percents.weights = {{0, 0, 100}};
+    placement.percents.kv_cache = {{0, 100, 0}};
+    placement.percents.activations = {{100, 0, 0}};
+    placement.gpu_batch_size = gpu_batch_size;
+    placement.num_gpu_batches = num_batches();
+    placement.max_tokens_per_gpu_batch = std::max(placement.max_tokens_per_gpu_batch, gpu_batch_size);
+    placement.max_tokens_per_gpu_batch =
+        std::min(placement.max_tokens_per_gpu_batch,
+                 std::max<std::int64_t>(1, gpu_batch_size * workload_.max_prompt_len));
+    return placement;
+  }
+
+  std::int64_t num_batches() const {
+    if (wanted_.num_gpu_batches > 0) return wanted_.num_gpu_batches;
+    return workload_.num_requests > 1 ? 2 : 1;
+  }
+
+  std::int64_t most_per_batch() const {
+    return std::max<std::int64_t>(1, div_up(workload_.num_requests, num_batches()));
+  }
+
+  bool leaves_cpu_for_weights(const Placement& placement) const {
+    const MemoryPlan memory = plan(placement);
+    return memory.bytes(Purpose::kKv, Tier::kCpu) <= budgets_[Tier::kCpu] / 2;
+  }
+
+ private:
+  MemoryPlan plan(const Placement& placement) const {
+    return make_memory_plan(make_run_shape(spec_, sizes_, placement, workload_, traits_), false);
+  }
+
+  /// Sets the largest percent for which `tier` stays within its budget; false if not even 0 does.
+  template <class Set>
+  bool largest_share(const Set& set, const Placement& placement, Tier tier, int most = 100) const {
+    for (int percent = most; percent >= 0; --percent) {
+      set(percent);
+      if (plan(placement).total[tier] <= budgets_[tier]) return true;
+    }
+    return false;
+  }
+
+  const ModelSpec& spec_;
+  const Workload& workload_;
+  const PerTier<std::int64_t>& budgets_;
+  const Placement& wanted_;
+  std::vector<TensorSize> sizes_;
+  DeviceTraits traits_;
+};
+
+}  // namespace
+
+Placement default_placement(const ModelSpec& spec, const Workload& workload,
+                            const PerTier<std::int64_t>& budgets, const Placement& wanted) {
+  const Rule rule(spec, workload, budgets, wanted);
+  if (wanted.gpu_batch_size > 0) {
+    return rule.fill(wanted.gpu_batch_size).value_or(rule.with_batch(wanted.gpu_batch_size));
+  }
+  const std::optional<Placement> smallest = rule.fill(1);
+  if (!smallest) return rule.with_batch(1);
+  // A larger block must not push weights from memory to disk; where some are on disk anyway, KV may take half
+  // of the CPU memory, because a larger block shares each read of them.
+  const bool needs_disk = smallest->percents.weights[Tier::kDisk] > 0;
+  const auto accepted = [&](std::int64_t gpu_batch_size) -> std::optional<Placement> {
+    const std::optional<Placement> placement = rule.fill(gpu_batch_size);
+    if (!placement) return std::nullopt;
+    const bool good =
+        needs_disk ? rule.leaves_cpu_for_weights(*placement) : placement->percents.weights[Tier::kDisk] == 0;
+    return good ? placement : std::nullopt;
+  };
+  Placement best = *smallest;
+  std::int64_t fits = 1;
+  std::int64_t too_large = rule.most_per_batch() + 1;
+  while (too_large - fits > 1) {
+    const std::int64_t middle = fits + (too_large - fits) / 2;
+    if (const std::optional<Placement> placement = accepted(middle)) {
+      best = *placement;
+      fits = middle;
+    } else {
+      too_large = middle;
+    }
+  }
+  return best;
+}
+
+}  // namespace sluice::policy

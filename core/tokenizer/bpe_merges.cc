@@ -65,7 +65,8 @@ std::size_t BpeMerges::merge_short(std::span<std::int32_t> ids, Workspace& work)
 }
 
 std::size_t BpeMerges::merge_long(std::span<std::int32_t> ids, Workspace& work) const {
-  auto& [unused, links, heap] = work;
+  std::vector<Workspace::Link>& links = work.links;
+  std::vector<Workspace::Candidate>& heap = work.heap;
   const auto size = static_cast<std::int32_t>(ids.size());
   const auto id_at = [&](std::int32_t i) -> std::int32_t& { return ids[static_cast<std::size_t>(i)]; };
   const auto link = [&](std::int32_t i) -> Workspace::Link& { return links[static_cast<std::size_t>(i)]; };

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# From a fresh machine to generated text: installs the packages, builds, converts the bundled trained OPT into a
+# store, and continues prompts with its weights and KV cache spread over all three tiers. The report of the run
+# follows the text. What is done already is skipped.
+#   bash scripts/demo.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash scripts/build.sh cpu --target sluice
+
+sluice=build/cpu/apps/sluice
+model=tests/golden/tiny-opt-books-sparse80
+store=build/demo/tiny-opt
+say() { printf '\n$ %s\n' "$*"; "$@"; }
+
+# A store whose source has changed is made again; an interrupted conversion goes on where it stopped.
+if [ ! -f "$store/manifest.json" ] || [ "$model/model.safetensors" -nt "$store/manifest.json" ]; then
+  mkdir -p build/demo
+  say "$sluice" convert --force "$model" "$store"
+fi
+say "$sluice" generate --model "$store" --percent 34 33 50 50 100 0 \
+  --gpu-batch-size 2 --num-gpu-batches 2 --max-new-tokens 40 \
+  "Once upon a time, there was a little girl named Lily." \
+  "The dog ran to the park and" \
+  "Tom and Sam went to the beach. They saw a big" \
+  '"I am sorry," said the bear.' \
+  "One day,"

@@ -1,1 +1,0 @@
-#include "offload/engine.h"

@@ -19,7 +19,18 @@ class EngineGenerator final : public Generator {
   offload::Engine engine_;
 };
 
+class IdleGenerator final : public Generator {
+ public:
+  std::int64_t submit(offload::Request) override {
+    throw Error(Code::kInternal, "a request came when none was expected", "please report this");
+  }
+  void run(std::stop_token, const std::function<void(offload::Result)>&) override {}
+  offload::RunStats stats() const override { return {}; }
+};
+
 }  // namespace
+
+std::unique_ptr<Generator> make_idle_generator() { return std::make_unique<IdleGenerator>(); }
 
 std::unique_ptr<Generator> make_engine_generator(const offload::ModelSource& source,
                                                  const Tokenizer* tokenizer,

@@ -20,6 +20,9 @@ class Generator {
   virtual offload::RunStats stats() const = 0;
 };
 
+/// For a run in which nothing is left to do: no model is loaded.
+std::unique_ptr<Generator> make_idle_generator();
+
 /// The real one. Throws what the constructor of offload::Engine throws.
 std::unique_ptr<Generator> make_engine_generator(const offload::ModelSource& source,
                                                  const Tokenizer* tokenizer,

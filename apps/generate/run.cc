@@ -61,22 +61,30 @@ class Run {
     std::stop_source inner;
     const std::stop_callback forward(stop, [&] { inner.request_stop(); });
     std::exception_ptr output_failure;
-    generator.run(inner.get_token(), [&](offload::Result result) {
-      if (output_failure || result.finish_reason == offload::FinishReason::kCancelled) return;
-      try {
-        take(std::move(result));
-      } catch (...) {
-        output_failure = std::current_exception();
-        inner.request_stop();
-      }
-    });
+    try {
+      generator.run(inner.get_token(), [&](offload::Result result) {
+        if (output_failure || result.finish_reason == offload::FinishReason::kCancelled) return;
+        try {
+          take(std::move(result));
+        } catch (...) {
+          output_failure = std::current_exception();
+          inner.request_stop();
+        }
+      });
+    } catch (const Error& e) {
+      if (e.code() != Code::kCancelled || !inner.stop_requested()) throw;
+    }
     if (output_failure) std::rethrow_exception(output_failure);
   }
 
  private:
   void submit(Generator& generator, PendingRequest& pending, std::int64_t index, OnBadRequest on_bad) {
     try {
-      const std::int64_t engine_index = generator.submit(pending.request);
+      // Results must not depend on what else runs or was done before: a seed of its own decides alone, others
+      // are told apart by the request's number in the input.
+      offload::Request request = pending.request;
+      request.draw_key = pending.has_seed ? 0 : static_cast<std::uint64_t>(index);
+      const std::int64_t engine_index = generator.submit(std::move(request));
       SLUICE_ASSERT(engine_index == static_cast<std::int64_t>(index_of_.size()));
       index_of_.push_back(index);
     } catch (const Error& e) {

@@ -53,57 +53,64 @@ std::filesystem::path waiting_path(const std::filesystem::path& output) {
 
 ResultOutput::ResultOutput(const OutputOptions& options, const RunRecord& record,
                            std::span<const RequestKey> requests)
-    : record_(record), done_(requests.size(), false) {
+    : options_(options), record_(record), done_(requests.size(), false) {
   record_.complete = false;
   record_.num_requests = static_cast<std::int64_t>(requests.size());
   record_.requests_hash = hash_of(requests);
-  ResumePoint point;
   if (is_stream(options.path)) {
     SLUICE_CHECK(
         !options.resume, Code::kInvalidArgument,
         fmt::format("--resume cannot continue {}", options.path == "-" ? "standard output" : options.path),
         "give --output FILE");
-    waiting_ = std::make_unique<WaitingLines>(options.waiting_memory_bytes);
-    sink_ = options.path == "-" ? make_stdout_sink() : make_file_sink(options.path, 0);
-  } else {
-    path_ = options.path;
-    point = open_file(options, requests);
+    return;
   }
-  for (std::int64_t i = 0; i < point.next_index; ++i) done_[static_cast<std::size_t>(i)] = true;
+  path_ = options.path;
+  look_at_file(requests);
+  if (!waiting_) return;
+  for (std::int64_t i = 0; i < point_.next_index; ++i) done_[static_cast<std::size_t>(i)] = true;
   waiting_->for_each_index([&](std::int64_t index) {
-    SLUICE_CHECK(index < static_cast<std::int64_t>(done_.size()), Code::kCorrupt,
-                 fmt::format("{}: holds result {} of {}", waiting_path(path_).string(), index, done_.size()),
-                 "remove the file: the results in it are then computed again");
+    SLUICE_CHECK(
+        index < num_requests(), Code::kCorrupt,
+        fmt::format("{}: holds result {} of {}", waiting_path(path_).string(), index, num_requests()),
+        "remove the file: the results in it are then computed again");
     done_[static_cast<std::size_t>(index)] = true;
   });
-  num_done_before_ = point.next_index + waiting_->size();
-  writer_.emplace(*sink_, *waiting_, point.next_index);
+  num_done_before_ = point_.next_index + waiting_->size();
 }
 
-ResumePoint ResultOutput::open_file(const OutputOptions& options, std::span<const RequestKey> requests) {
+void ResultOutput::look_at_file(std::span<const RequestKey> requests) {
   const std::optional<RunRecord> before = read_run_record(path_);
   const std::filesystem::path waiting_file = waiting_path(path_);
-  ResumePoint point;
-  if (options.resume && before) {
-    check_same_run(*before, record_, requests, options.path);
-    waiting_ = std::make_unique<WaitingLines>(options.waiting_memory_bytes, waiting_file);
-    point = scan_output(path_, requests, *waiting_);
-  } else {
-    SLUICE_CHECK(!options.resume || !has_content(path_), Code::kInvalidArgument,
-                 fmt::format("--resume: {} does not exist, so nobody knows what {} was made with",
-                             run_record_path(path_).string(), options.path),
-                 "choose another --output, or remove the file");
-    const bool unfinished = before && !before->complete && std::filesystem::exists(path_) &&
-                            (has_content(path_) || has_content(waiting_file));
-    SLUICE_CHECK(!unfinished, Code::kInvalidArgument,
-                 fmt::format("{} holds the results of an unfinished run", options.path),
-                 "continue it with --resume, or remove the file");
-    std::filesystem::remove(waiting_file);
-    waiting_ = std::make_unique<WaitingLines>(options.waiting_memory_bytes, waiting_file);
+  if (options_.resume && before) {
+    check_same_run(*before, record_, requests, options_.path);
+    waiting_ = std::make_unique<WaitingLines>(options_.waiting_memory_bytes, waiting_file);
+    point_ = scan_output(path_, requests, *waiting_);
+    return;
   }
-  sink_ = make_file_sink(path_, point.keep_bytes);
-  write_run_record(path_, record_);
-  return point;
+  SLUICE_CHECK(!options_.resume || !has_content(path_), Code::kInvalidArgument,
+               fmt::format("--resume: {} does not exist, so nobody knows what {} was made with",
+                           run_record_path(path_).string(), options_.path),
+               "choose another --output, or remove the file");
+  const bool unfinished = before && !before->complete && std::filesystem::exists(path_) &&
+                          (has_content(path_) || has_content(waiting_file));
+  SLUICE_CHECK(!unfinished, Code::kInvalidArgument,
+               fmt::format("{} holds the results of an unfinished run", options_.path),
+               "continue it with --resume, or remove the file");
+}
+
+void ResultOutput::open() {
+  if (path_.empty()) {
+    waiting_ = std::make_unique<WaitingLines>(options_.waiting_memory_bytes);
+    sink_ = options_.path == "-" ? make_stdout_sink() : make_file_sink(options_.path, 0);
+  } else {
+    sink_ = make_file_sink(path_, point_.keep_bytes);
+    write_run_record(path_, record_);
+    if (!waiting_) {  // a fresh run: what an earlier one left is not its own
+      std::filesystem::remove(waiting_path(path_));
+      waiting_ = std::make_unique<WaitingLines>(options_.waiting_memory_bytes, waiting_path(path_));
+    }
+  }
+  writer_.emplace(*sink_, *waiting_, point_.next_index);
 }
 
 void ResultOutput::finish() {
@@ -116,6 +123,7 @@ void ResultOutput::finish() {
 }
 
 void ResultOutput::finish_early() {
+  if (!writer_) return;  // not opened: the output is as it was
   writer_->write_waiting();
   sink_->finish();
   waiting_->remove_file();

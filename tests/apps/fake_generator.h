@@ -51,6 +51,7 @@ class FakeGenerator final : public Generator {
       on_result(std::move(result));
       ++done;
     }
+    if (stop.stop_requested()) throw Error(Code::kCancelled, "the run was stopped");
   }
 
   offload::RunStats stats() const override { return {}; }

@@ -29,7 +29,9 @@ class ResultOutputTest : public ::testing::Test {
     return text;
   }
   ResultOutput open(bool resume, std::int64_t count = 5) {
-    return ResultOutput({.path = path_, .resume = resume}, record_, keys(count));
+    ResultOutput output({.path = path_, .resume = resume}, record_, keys(count));
+    output.open();
+    return output;
   }
   /// Runs until these are done and then is killed.
   void killed_run(std::initializer_list<std::int64_t> indices) {
@@ -196,6 +198,18 @@ TEST_F(ResultOutputTest, NeverOverwritesAnUnfinishedRun) {
   EXPECT_EQ(open(false).num_done_before(), 0);
 }
 
+TEST_F(ResultOutputTest, TouchesNothingBeforeItIsOpened) {
+  {
+    ResultOutput output = open(false, 1);
+    output.put(0, line(0));
+    output.finish();
+  }
+  const RunRecord before = *read_run_record(path_);
+  { const ResultOutput output({.path = path_}, record_, keys(2)); }
+  EXPECT_EQ(read_text(path_), line(0));
+  EXPECT_EQ(*read_run_record(path_), before);
+}
+
 TEST_F(ResultOutputTest, NeverOverwritesAKilledRunThatOnlyHasWaitingResults) {
   killed_run({2});
   EXPECT_THROW(open(false), Error);
@@ -209,6 +223,7 @@ TEST_F(ResultOutputTest, RefusesToResumeAStream) {
 
 TEST_F(ResultOutputTest, ReportsAFullDiskAndKeepsNoSideFilesForADevice) {
   ResultOutput output({.path = "/dev/full"}, record_, keys(2));
+  output.open();
   output.put(1, line(1));
   EXPECT_THROW(output.put(0, line(0)), Error);
   EXPECT_FALSE(std::filesystem::exists(run_record_path("/dev/full")));

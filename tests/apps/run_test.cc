@@ -33,6 +33,7 @@ class RunTest : public ::testing::Test {
       keys.push_back({.id = r.id, .prompt_ids = r.request.prompt_ids, .hash = request_hash(r)});
     }
     ResultOutput output({.path = path_, .resume = resume}, {}, keys);
+    output.open();
     try {
       run_requests(generator, requests, output, format, on_bad, stop_.get_token(), counts_,
                    [this] { ++calls_; });
@@ -89,6 +90,17 @@ TEST_F(RunTest, FlushesFinishedResultsOnCtrlCAndResumesInOrder) {
   EXPECT_EQ(counts_.done_before, 2);
 }
 
+TEST_F(RunTest, TellsDrawsApartByTheInputAndNotByWhatIsLeftToRun) {
+  std::vector<PendingRequest> requests = make_requests(3);
+  requests[1].has_seed = true;
+  requests[0].problem = {Code::kInvalidArgument, "no"};
+  FakeGenerator generator;
+  EXPECT_EQ(run(generator, requests, false, OnBadRequest::kKeepGoing), "");
+  ASSERT_EQ(generator.submitted().size(), 2U);
+  EXPECT_EQ(generator.submitted()[0].draw_key, 0U) << "a seed of its own decides alone";
+  EXPECT_EQ(generator.submitted()[1].draw_key, 2U) << "the number in the input";
+}
+
 TEST_F(RunTest, KeepsFinishedResultsWhenTheEngineFails) {
   FakeGenerator generator;
   generator.order = {1, 0, 2};
@@ -104,6 +116,7 @@ TEST_F(RunTest, StopsTheEngineWhenTheOutputFails) {
   std::vector<PendingRequest> requests = make_requests(50);
   std::vector<RequestKey> keys(requests.size());
   ResultOutput output({.path = "/dev/full"}, {}, keys);
+  output.open();
   FakeGenerator generator;
   try {
     run_requests(generator, requests, output, ResultFormat::kJsonl, OnBadRequest::kStop, stop_.get_token(),

@@ -1,0 +1,282 @@
+#include "apps/generate/flags.h"
+
+#include <CLI/CLI.hpp>
+
+#include "core/log.h"
+
+namespace sluice::apps {
+namespace {
+
+/// A flag that sets one field of the configuration, after file and --set.
+template <class Section, class T>
+CLI::Option* add_setting(CLI::App& to, GenerateFlags& flags, const std::string& names,
+                         Section GenerateConfig::*section, T Section::*field, const std::string& help) {
+  const auto set = [&flags, section, field](const T& value) {
+    flags.overrides.push_back([=](GenerateConfig& config) { config.*section.*field = value; });
+  };
+  return to.add_option_function<T>(names, set, help);
+}
+
+template <class Section>
+CLI::Option* add_switch(CLI::App& to, GenerateFlags& flags, const std::string& name,
+                        Section GenerateConfig::*section, bool Section::*field, bool value,
+                        const std::string& help) {
+  const auto set = [&flags, section, field, value] {
+    flags.overrides.push_back([=](GenerateConfig& config) { config.*section.*field = value; });
+  };
+  return to.add_flag_callback(name, set, help);
+}
+
+void add_prompt_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Prompts and results");
+  // Both append: bound to one vector, the option would replace the positional texts.
+  const auto append = [&flags](const std::vector<std::string>& texts) {
+    flags.prompts.insert(flags.prompts.end(), texts.begin(), texts.end());
+  };
+  group.add_option_function<std::vector<std::string>>("prompts", append, "Texts to continue");
+  group
+      .add_option_function<std::vector<std::string>>("--prompt", append,
+                                                     "A text to continue; may be repeated")
+      ->allow_extra_args(false);
+  group.add_option("--prompts-file", flags.prompts_file, "A text file with one prompt per line");
+  group.add_option("--input", flags.input, "Requests as JSONL; - is standard input");
+  group.add_option("--output", flags.output,
+                   "Results as JSONL, in the order of the input; - is standard output");
+  group.add_flag("--resume", flags.resume, "Continue an interrupted --output: finished requests are skipped");
+  group.add_flag(
+      "--keep-going", flags.keep_going,
+      "A request that cannot run becomes an error line; otherwise it stops the run before the first token");
+  group.add_flag("--progress", flags.progress, "Show progress on stderr although it is no terminal");
+  group.add_option("--trace", flags.trace, "Write the timeline, one row per lane, for ui.perfetto.dev");
+  group.add_option("--stats-out", flags.stats_out, "Write configuration and figures of the run as JSONL");
+}
+
+void add_model_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Model");
+  add_setting(group, flags, "--model", &GenerateConfig::model, &ModelConfig::path,
+              "A store, a Hugging Face folder (converted once), or random:opt-30b[:SEED]");
+  add_setting(group, flags, "--store", &GenerateConfig::model, &ModelConfig::store,
+              "Where the store of a converted folder is kept; default: beside it");
+  add_setting(group, flags, "--config", &GenerateConfig::model, &ModelConfig::config,
+              "A config.json for a folder that has none");
+  add_setting(group, flags, "--tokenizer", &GenerateConfig::model, &ModelConfig::tokenizer,
+              "A folder with vocab.json and merges.txt, for a model that has none");
+  add_switch(group, flags, "--no-bos", &GenerateConfig::model, &ModelConfig::add_bos, false,
+             "Text prompts do not begin with the bos token");
+}
+
+void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Placement");
+  add_setting(group, flags, "--percent", &GenerateConfig::placement, &PlacementConfig::percent,
+              "W-gpu W-cpu C-gpu C-cpu A-gpu A-cpu: shares of weights, KV cache and activations; the "
+              "rest of each pair is on disk. Default: weights fill GPU, CPU and disk budgets in this "
+              "order, KV on the CPU with CPU attention")
+      ->expected(6)
+      ->allow_extra_args(false);
+  add_setting(group, flags, "--gpu-batch-size", &GenerateConfig::placement, &PlacementConfig::gpu_batch_size,
+              "Sequences of one GPU batch")
+      ->check(CLI::PositiveNumber);
+  add_setting(group, flags, "--num-gpu-batches", &GenerateConfig::placement,
+              &PlacementConfig::num_gpu_batches,
+              "GPU batches that share one pass over the weights (not a number of GPUs)")
+      ->check(CLI::PositiveNumber);
+  add_switch(group, flags, "--cpu-cache-compute", &GenerateConfig::placement,
+             &PlacementConfig::cpu_cache_compute, true,
+             "The CPU attends for decode rows whose KV is off the GPU, instead of moving it");
+  add_setting(group, flags, "--kv-format", &GenerateConfig::placement, &PlacementConfig::kv_format,
+              "fp16 (default) or fp32")
+      ->check(CLI::IsMember({"fp16", "fp32"}));
+  add_setting(group, flags, "--prefetch-depth", &GenerateConfig::placement, &PlacementConfig::prefetch_depth,
+              "Layers whose weights are on the GPU at once, at least 2 (default)");
+  add_setting(group, flags, "--max-tokens-per-gpu-batch", &GenerateConfig::placement,
+              &PlacementConfig::max_tokens_per_gpu_batch,
+              "Most rows of a GPU batch in one pass; bounds its workspace (default 8192)")
+      ->check(CLI::PositiveNumber);
+  add_switch(group, flags, "--no-mixing", &GenerateConfig::placement, &PlacementConfig::mixing, false,
+             "Prefill and decode rows never share a pass");
+}
+
+void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Memory");
+  add_setting(group, flags, "--gpu-memory", &GenerateConfig::memory, &MemoryConfig::gpu,
+              "Budget, for example 16GiB; default: what the placement needs");
+  add_setting(group, flags, "--cpu-memory", &GenerateConfig::memory, &MemoryConfig::cpu,
+              "Budget of CPU memory");
+  add_setting(group, flags, "--disk-memory", &GenerateConfig::memory, &MemoryConfig::disk,
+              "Budget of the disk folder (KV, activations, weights of random: models)");
+  add_setting(group, flags, "--disk-dir,--offload-dir", &GenerateConfig::memory, &MemoryConfig::disk_dir,
+              "Folder of the disk tier; default: a private one under the system's temporary folder");
+  add_setting(group, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
+              "Of the compute pool; default: all cores")
+      ->check(CLI::PositiveNumber);
+}
+
+void add_generation_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Generation (defaults of requests)");
+  add_setting(group, flags, "--max-new-tokens,--gen-len", &GenerateConfig::generation,
+              &GenerationConfig::max_new_tokens, "Tokens to generate (default 32); 0 scores the prompt")
+      ->check(CLI::NonNegativeNumber);
+  add_switch(group, flags, "--do-sample", &GenerateConfig::generation, &GenerationConfig::do_sample, true,
+             "Sample; otherwise the most likely token is taken");
+  add_setting(group, flags, "--temperature", &GenerateConfig::generation, &GenerationConfig::temperature,
+              "Divides the logits before sampling (default 1)")
+      ->check(CLI::NonNegativeNumber);
+  add_setting(group, flags, "--top-k", &GenerateConfig::generation, &GenerationConfig::top_k,
+              "Sample among the k most likely tokens; 0 (default): all")
+      ->check(CLI::NonNegativeNumber);
+  add_setting(group, flags, "--top-p", &GenerateConfig::generation, &GenerationConfig::top_p,
+              "Sample among the fewest tokens that have this mass (default 1)");
+  add_setting(group, flags, "--seed", &GenerateConfig::generation, &GenerationConfig::seed,
+              "Of the sampling draws (default 0)")
+      ->check([](const std::string& text) { return text.starts_with('-') ? "is negative" : ""; });
+  add_setting(group, flags, "--stop", &GenerateConfig::generation, &GenerationConfig::stop,
+              "Text ends before this; may be repeated")
+      ->allow_extra_args(false);
+  add_switch(group, flags, "--ignore-eos", &GenerateConfig::generation, &GenerationConfig::ignore_eos, true,
+             "Go on after the end-of-sequence token");
+}
+
+void add_synthetic_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Synthetic benchmark (distinct random prompts)");
+  add_setting(group, flags, "--prompt-len", &GenerateConfig::synthetic, &SyntheticConfig::prompt_len,
+              "Tokens of each prompt; with --gen-len tokens generated after it")
+      ->check(CLI::PositiveNumber);
+  add_setting(group, flags, "--num-prompts", &GenerateConfig::synthetic, &SyntheticConfig::num_prompts,
+              "How many; default: one block")
+      ->check(CLI::PositiveNumber);
+}
+
+void add_config_flags(CLI::App& command, GenerateFlags& flags) {
+  CLI::App& group = *command.add_option_group("Configuration");
+  group.add_option("--run-config", flags.run_config, "A YAML file of settings; flags win");
+  group.add_option("--set", flags.assignments, "section.key=value, for example placement.mixing=false")
+      ->allow_extra_args(false);
+  group.add_flag("--print-config", flags.print_config, "Print the resolved settings as YAML and exit");
+}
+
+struct ForeignFlag {
+  const char* name;
+  bool takes_value;
+  const char* problem;
+  const char* fix;
+};
+
+// FlexGen's flags that are not here (yet), by name.
+constexpr ForeignFlag kRefused[] = {
+    {"--compress-weight", false, "compressed weights are not built yet", "leave it out: weights are 16 bit"},
+    {"--compress-cache", false, "a compressed KV cache is not built yet", "leave it out: KV is fp16"},
+    {"--attn-sparsity", true, "sparse attention is not built yet", "leave it out: attention is exact"},
+    {"--debug-mode", true, "figures here are measured, never extrapolated",
+     "use --trace FILE for a breakdown"},
+    {"--cut-gen-len", true, "figures here are measured, never projected", "lower --gen-len"},
+    {"--path", true, "weights are found through --model",
+     "give --model FOLDER, and --store for the converted store"},
+    {"--log-file", true, "there is no log file", "use --stats-out FILE (JSONL)"},
+    {"--no-log", false, "there is no log file", "leave it out"},
+    {"--cpu", false, "is short for --cpu-cache-compute in FlexGen", "write it out"},
+    {"--debug", true, "figures here are measured, never extrapolated", "use --trace FILE for a breakdown"},
+    {"--pad-to-seq-len", true, "nothing is padded here", "leave it out"},
+};
+
+// FlexGen's switches whose aim is reached otherwise, with what happens here.
+constexpr ForeignFlag kHarmless[] = {
+    {"--pin-weight", true, "has no effect: CPU memory is one arena", ""},
+    {"--sep-layer", true, "has no effect: the schedule has stages, and placement does not depend on them",
+     ""},
+};
+
+bool is_false(const std::vector<std::string>& values) {
+  return !values.empty() &&
+         (values[0] == "0" || values[0] == "false" || values[0] == "False" || values[0] == "no");
+}
+
+void add_flexgen_flags(CLI::App& command) {
+  constexpr const char* kHidden = "";
+  for (const ForeignFlag& flag : kRefused) {
+    const auto refuse = [&flag] {
+      throw Error(Code::kUnsupported, fmt::format("{}: {}", flag.name, flag.problem), flag.fix);
+    };
+    if (flag.takes_value) {
+      command.add_option_function<std::vector<std::string>>(flag.name, [refuse](const auto&) { refuse(); })
+          ->expected(0, 1)
+          ->allow_extra_args(false)
+          ->group(kHidden);
+    } else {
+      command.add_flag_callback(flag.name, refuse)->group(kHidden);
+    }
+  }
+  for (const ForeignFlag& flag : kHarmless) {
+    const auto say = [&flag](const std::vector<std::string>&) { log_info("{} {}", flag.name, flag.problem); };
+    command.add_option_function<std::vector<std::string>>(flag.name, say)
+        ->expected(0, 1)
+        ->allow_extra_args(false)
+        ->group(kHidden);
+  }
+  const auto overlap = [](const std::vector<std::string>& values) {
+    SLUICE_CHECK(!is_false(values), Code::kUnsupported,
+                 "--overlap false: transfers always overlap with computation",
+                 "leave it out; --prefetch-depth 2 overlaps least");
+    log_info("--overlap has no effect: transfers always overlap with computation");
+  };
+  command.add_option_function<std::vector<std::string>>("--overlap", overlap)
+      ->expected(0, 1)
+      ->allow_extra_args(false)
+      ->group(kHidden);
+}
+
+std::int64_t count_sources(const GenerateFlags& flags, const GenerateConfig& config) {
+  return static_cast<std::int64_t>(!flags.prompts.empty()) +
+         static_cast<std::int64_t>(!flags.prompts_file.empty()) +
+         static_cast<std::int64_t>(!flags.input.empty()) +
+         static_cast<std::int64_t>(config.synthetic.prompt_len > 0);
+}
+
+}  // namespace
+
+void add_generate_flags(CLI::App& command, GenerateFlags& flags) {
+  add_prompt_flags(command, flags);
+  add_model_flags(command, flags);
+  add_placement_flags(command, flags);
+  add_memory_flags(command, flags);
+  add_generation_flags(command, flags);
+  add_synthetic_flags(command, flags);
+  add_config_flags(command, flags);
+  add_flexgen_flags(command);
+}
+
+GenerateConfig resolve_config(const GenerateFlags& flags) {
+  GenerateConfig config;
+  for (const auto& override_field : flags.overrides) override_field(config);
+  if (flags.print_config) return config;
+  SLUICE_CHECK(!config.model.path.empty(), Code::kInvalidArgument, "no model",
+               "give --model FOLDER or random:opt-1.3b");
+  SLUICE_CHECK(config.synthetic.num_prompts == 0 || config.synthetic.prompt_len > 0, Code::kInvalidArgument,
+               "--num-prompts belongs to the synthetic benchmark", "give --prompt-len, too");
+  const std::int64_t sources = count_sources(flags, config);
+  SLUICE_CHECK(sources == 1, Code::kInvalidArgument,
+               sources == 0 ? "no prompts" : "prompts come from more than one source",
+               "give one of: texts, --prompts-file, --input, or --prompt-len for the synthetic benchmark");
+  return config;
+}
+
+offload::Request request_defaults(const GenerationConfig& config) {
+  offload::Request request;
+  request.max_new_tokens = config.max_new_tokens;
+  request.sampling.do_sample = config.do_sample;
+  request.sampling.temperature = static_cast<float>(config.temperature);
+  request.sampling.top_k = static_cast<std::int32_t>(config.top_k);
+  request.sampling.top_p = static_cast<float>(config.top_p);
+  request.sampling.seed = config.seed;
+  validate(request.sampling);
+  SLUICE_CHECK(config.max_new_tokens >= 0, Code::kInvalidArgument,
+               fmt::format("max_new_tokens is {}", config.max_new_tokens), "give 0 or more");
+  for (const std::string& stop : config.stop) {
+    SLUICE_CHECK(!stop.empty(), Code::kInvalidArgument,
+                 "--stop is an empty text, which would end every result", "give a text that is not empty");
+  }
+  request.stop = config.stop;
+  request.ignore_eos = config.ignore_eos;
+  return request;
+}
+
+}  // namespace sluice::apps

@@ -31,7 +31,9 @@ ScheduleBuilder::ScheduleBuilder(const RunShape& shape)
       num_batches_(shape.placement.num_gpu_batches),
       streams_per_pass_(shape.spec.num_layers + 1),
       hazards_(shape) {
-  act_slot_.resize(static_cast<std::size_t>(num_units(shape.spec) * num_batches_));
+  for (auto* slots : {&act_slot_, &window_, &stage_}) {
+    slots->resize(static_cast<std::size_t>(num_units(shape.spec) * num_batches_));
+  }
 }
 
 ScheduleBuilder::Item ScheduleBuilder::item(std::int64_t index) const {
@@ -204,7 +206,8 @@ void ScheduleBuilder::load_item(std::int64_t index) {
   if (it.unit > shape_.spec.num_layers && batch.num_wanted == 0) return;
   load_activations(index);
   if (it.unit > shape_.spec.num_layers) return;
-  const auto stage = static_cast<std::int16_t>(stage_of(index));
+  take_kv_slots(index);
+  const std::int16_t stage = stage_of(index);
   if (batch.read_kv_bytes > 0) {
     Step step = make(StepKind::kReadKv, LaneKind::kDiskRead, it);
     step.kv_stage = stage;
@@ -213,7 +216,7 @@ void ScheduleBuilder::load_item(std::int64_t index) {
   }
   if (batch.load_kv_bytes > 0) {
     Step step = make(StepKind::kLoadKv, LaneKind::kH2d, it);
-    step.window = static_cast<std::int16_t>(window_of(index));
+    step.window = window_of(index);
     step.kv_stage = stage;
     step.bytes = batch.load_kv_bytes;
     AccessList accesses;
@@ -224,6 +227,16 @@ void ScheduleBuilder::load_item(std::int64_t index) {
   }
 }
 
+void ScheduleBuilder::take_kv_slots(std::int64_t index) {
+  const BatchPass& batch = batch_of(item(index));
+  const auto item_number = static_cast<std::size_t>(index);
+  window_[item_number] = stage_[item_number] = -1;
+  if (batch.window_pages > 0)
+    window_[item_number] = static_cast<std::int16_t>(window_ring_++ % shape_.num_windows);
+  if (batch.stage_pages > 0)
+    stage_[item_number] = static_cast<std::int16_t>(stage_ring_++ % shape_.num_kv_stages);
+}
+
 void ScheduleBuilder::load_activations(std::int64_t index) {
   const Item it = item(index);
   auto& slot = act_slot_[static_cast<std::size_t>(index)];
@@ -232,7 +245,7 @@ void ScheduleBuilder::load_activations(std::int64_t index) {
     return;
   }
   const std::int64_t ring = shape_.num_activation_slots - shape_.first_ring_slot;
-  slot = static_cast<std::int16_t>(shape_.first_ring_slot + ring_next_++ % ring);
+  slot = static_cast<std::int16_t>(shape_.first_ring_slot + act_ring_++ % ring);
   if (it.unit == 0) return;
   const int buffer = shape_.activation_buffer[static_cast<std::size_t>(it.batch)];
   const int file = shape_.activation_file[static_cast<std::size_t>(it.batch)];
@@ -327,7 +340,7 @@ void ScheduleBuilder::emit_attention(std::int64_t index) {
   Step step = make(StepKind::kPre, LaneKind::kGpu, it);
   step.set = static_cast<std::int16_t>(set_of(index));
   step.act_slot = act_slot_[static_cast<std::size_t>(index)];
-  step.window = batch.window_pages > 0 ? static_cast<std::int16_t>(window_of(index)) : std::int16_t{-1};
+  step.window = window_of(index);
   AccessList accesses;
   if (shape_.num_weight_slots > 0) {
     accesses.add(reads_weights(first_stream_ + it.unit));
@@ -368,7 +381,7 @@ void ScheduleBuilder::emit_cpu_attention(std::int64_t index, Step pre) {
 
   Step attend = make(StepKind::kAttend, LaneKind::kCpu, it);
   attend.set = pre.set;
-  attend.kv_stage = batch.stage_pages > 0 ? static_cast<std::int16_t>(stage_of(index)) : std::int16_t{-1};
+  attend.kv_stage = stage_of(index);
   AccessList accesses;
   accesses.add(reads(ResourceKind::kTwinQkv, pre.set));
   accesses.add(writes(ResourceKind::kTwinAttn, pre.set));
@@ -380,10 +393,10 @@ void ScheduleBuilder::emit_cpu_attention(std::int64_t index, Step pre) {
 void ScheduleBuilder::emit_kv_stores(std::int64_t index) {
   const Item it = item(index);
   const BatchPass& batch = batch_of(it);
-  const auto stage = static_cast<std::int16_t>(stage_of(index));
+  const auto stage = stage_of(index);
   if (batch.store_kv_bytes > 0) {
     Step step = make(StepKind::kStoreKv, LaneKind::kD2h, it);
-    step.window = static_cast<std::int16_t>(window_of(index));
+    step.window = window_of(index);
     step.kv_stage = batch.write_kv_bytes > 0 ? stage : std::int16_t{-1};
     step.bytes = batch.store_kv_bytes;
     AccessList accesses;

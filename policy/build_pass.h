@@ -63,12 +63,10 @@ class ScheduleBuilder {
   void load_activations(std::int64_t index);
   void store_activations(std::int64_t index);
 
-  std::int64_t window_of(std::int64_t index) const {
-    return shape_.num_windows > 0 ? index % shape_.num_windows : -1;
-  }
-  std::int64_t stage_of(std::int64_t index) const {
-    return shape_.num_kv_stages > 0 ? index % shape_.num_kv_stages : -1;
-  }
+  /// The window and the KV stage of an item, -1 if it needs none; taken in turn by the items that do.
+  void take_kv_slots(std::int64_t index);
+  std::int16_t window_of(std::int64_t index) const { return window_[static_cast<std::size_t>(index)]; }
+  std::int16_t stage_of(std::int64_t index) const { return stage_[static_cast<std::size_t>(index)]; }
   std::int64_t set_of(std::int64_t index) const { return index % shape_.num_sets; }
   bool rests_off_gpu(std::int64_t batch) const;
   Access kv_access(ResourceKind kind, const Item& item, bool write) const;
@@ -82,11 +80,12 @@ class ScheduleBuilder {
   // The pass being built.
   const Pass* pass_ = nullptr;
   Schedule* schedule_ = nullptr;
-  std::int64_t first_stream_ = 0;       // stream that carries the input tensors of this pass
-  std::int64_t next_load_ = 0;          // next item whose KV and activations are not yet on their way
-  std::int64_t backs_done_ = 0;         // items whose post has been emitted
-  std::vector<std::int16_t> act_slot_;  // per item
-  std::int64_t ring_next_ = 0;          // next slot of the activation ring
+  std::int64_t first_stream_ = 0;             // stream that carries the input tensors of this pass
+  std::int64_t next_load_ = 0;                // next item whose KV and activations are not yet on their way
+  std::int64_t backs_done_ = 0;               // items whose post has been emitted
+  std::vector<std::int16_t> act_slot_;        // per item
+  std::vector<std::int16_t> window_, stage_;  // per item
+  std::int64_t act_ring_ = 0, window_ring_ = 0, stage_ring_ = 0;  // next of each ring
 
   // Weight transfers waiting to be spread over the items of the current unit.
   std::int64_t pending_load_ = -1, pending_read_ = -1;

@@ -1,0 +1,16 @@
+// The texts of configs/models/*.yaml, written into a source file by CMake. Immutable, thread-safe.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace sluice::detail {
+
+struct EmbeddedText {
+  std::string_view name;  ///< file name without extension
+  std::string_view text;
+};
+
+std::span<const EmbeddedText> builtin_model_texts();
+
+}  // namespace sluice::detail

@@ -117,6 +117,7 @@ struct Engine::Impl {
   /// Waits until every step of the slot is finished, and hands its timeline on.
   void finish_slot(Slot& slot) {
     if (!slot.submitted) return;
+    if (&slot != &prologue) finish_slot(prologue);  // it came first
     executor->wait_all(slot.schedule.last_seq);
     slot.submitted = false;
     if (!executor->status().ok() || stopping) return;

@@ -18,8 +18,8 @@ KvCache::KvCache(const policy::RunShape& shape, const TierMemory& memory)
 void KvCache::open_file(BlockIo& disk_read, BlockIo& disk_write) {
   const ScratchFile* file = memory_.file(Purpose::kKv);
   if (file == nullptr) return;
-  read_file_ = disk_read.open(file->path(), FileMode::kRead);
   write_file_ = disk_write.open(file->path(), FileMode::kReadWriteCreate);
+  read_file_ = disk_read.open(file->path(), FileMode::kRead);
 }
 
 // ---- Addresses.

@@ -86,7 +86,8 @@ std::string count_text(std::int64_t count) {
 
 std::string spec_text(const ModelSpec& spec) {
   return fmt::format(
-      "model {}: {} layers, hidden {}, ffn {}, {} heads of {}, vocabulary {}, context {}, {}{}, {} parameters\n",
+      "model {}: {} layers, hidden {}, ffn {}, {} heads of {}, vocabulary {}, context {}, {}{}, {} "
+      "parameters\n",
       spec.name, spec.num_layers, spec.hidden_dim, spec.ffn_dim, spec.num_heads, spec.head_dim,
       spec.vocab_size, spec.max_positions, spec.pre_norm ? "pre-norm" : "post-norm",
       spec.embed_dim != spec.hidden_dim ? fmt::format(", embedding {}", spec.embed_dim) : "",

@@ -93,9 +93,7 @@ void ScheduleBuilder::emit_read_piece(std::int64_t stream, std::int64_t piece) {
   step.stage_slot = static_cast<std::int16_t>(stage);
   step.piece = static_cast<std::int16_t>(piece);
   step.bytes = std::min(shape_.traits.weight_piece_bytes, unit.disk_bytes - offset);
-  const std::int64_t pieces = resource_counts(shape_)[static_cast<std::size_t>(ResourceKind::kWeightStage)] /
-                              shape_.num_weight_stages;
-  emit(step, {writes(ResourceKind::kWeightStage, stage * pieces + piece)});
+  emit(step, {writes(ResourceKind::kWeightStage, stage * shape_.max_pieces + piece)});
 }
 
 void ScheduleBuilder::emit_load_piece(std::int64_t stream, std::int64_t piece) {
@@ -113,11 +111,8 @@ void ScheduleBuilder::emit_load_piece(std::int64_t stream, std::int64_t piece) {
   accesses.add(writes(ResourceKind::kWeightSlot, step.weight_slot));
   if (staged) {
     const std::int64_t stage = stream % shape_.num_weight_stages;
-    const std::int64_t pieces =
-        resource_counts(shape_)[static_cast<std::size_t>(ResourceKind::kWeightStage)] /
-        shape_.num_weight_stages;
     step.stage_slot = static_cast<std::int16_t>(stage);
-    accesses.add(reads(ResourceKind::kWeightStage, stage * pieces + piece));
+    accesses.add(reads(ResourceKind::kWeightStage, stage * shape_.max_pieces + piece));
   }
   emit(step, accesses.span());
 }

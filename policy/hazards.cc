@@ -8,14 +8,12 @@ namespace sluice::policy {
 
 std::array<std::int64_t, kNumResourceKinds> resource_counts(const RunShape& shape) {
   const std::int64_t batches = shape.placement.num_gpu_batches;
-  std::int64_t pieces = 1;
-  for (const UnitStream& unit : shape.units) pieces = std::max(pieces, shape.num_pieces(unit));
   std::array<std::int64_t, kNumResourceKinds> counts{};
   const auto set = [&](ResourceKind kind, std::int64_t count) {
     counts[static_cast<std::size_t>(kind)] = count;
   };
   set(ResourceKind::kWeightSlot, shape.num_weight_slots);
-  set(ResourceKind::kWeightStage, shape.num_weight_stages * pieces);
+  set(ResourceKind::kWeightStage, shape.num_weight_stages * shape.max_pieces);
   set(ResourceKind::kInputs, 2 * batches);
   set(ResourceKind::kActSlot, shape.num_activation_slots);
   set(ResourceKind::kActBuffer, shape.num_activation_buffers);

@@ -38,6 +38,7 @@ void shape_weights(RunShape& shape, std::span<const TensorSize> tensors) {
     cpu_offset += unit.cpu_bytes;
     shape.weight_slot_bytes = std::max(shape.weight_slot_bytes, unit.bytes());
     shape.weight_stage_bytes = std::max(shape.weight_stage_bytes, unit.disk_bytes);
+    shape.max_pieces = std::max(shape.max_pieces, shape.num_pieces(unit));
   }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     TensorHome& home = shape.tensors[i];

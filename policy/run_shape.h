@@ -58,6 +58,7 @@ struct RunShape {
   PerTier<std::int64_t> weight_bytes{};  ///< padded, per tier
   std::int64_t weight_slot_bytes = 0, num_weight_slots = 0;
   std::int64_t weight_stage_bytes = 0, num_weight_stages = 0;
+  std::int64_t max_pieces = 1;  ///< of any unit
 
   // KV.
   KvLayout kv;

@@ -2,77 +2,91 @@
 // Zero or an empty text means "not stated" where a rule then decides.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "core/config/fields.h"
+#include "core/kv_page.h"
+
+namespace sluice {
+
+constexpr auto enum_names(KvFormat) {
+  return std::to_array<EnumName<KvFormat>>({{KvFormat::kF16, "fp16"}, {KvFormat::kF32, "fp32"}});
+}
+
+}  // namespace sluice
+
 namespace sluice::apps {
 
 struct ModelConfig {
-  std::string path;       ///< a store, a Hugging Face folder, or random:NAME[:SEED]
-  std::string store;      ///< where a converted store is kept
-  std::string config;     ///< a config.json for a folder without one
-  std::string tokenizer;  ///< a folder with tokenizer files
-  bool add_bos = true;    ///< text prompts begin with the bos token
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("path", self.path, "a store, a Hugging Face folder, or random:NAME[:SEED]");
-    visit("store", self.store, "where the store of a converted folder is kept");
-    visit("config", self.config, "a config.json for a folder that has none");
-    visit("tokenizer", self.tokenizer, "a folder with vocab.json and merges.txt");
-    visit("add_bos", self.add_bos, "text prompts begin with the bos token");
-  }
+  std::string path;
+  std::string store;
+  std::string config;
+  std::string tokenizer;
+  bool add_bos = true;
 };
 
+template <class Visitor>
+void visit_fields(Visitor& visit, ModelConfig& model) {
+  visit("path", model.path, "a store, a Hugging Face folder, or random:NAME[:SEED]");
+  visit("store", model.store, "where the store of a converted folder is kept; empty: beside it");
+  visit("config", model.config, "a config.json for a folder that has none");
+  visit("tokenizer", model.tokenizer, "a folder with vocab.json and merges.txt, for a model that has none");
+  visit("add_bos", model.add_bos, "text prompts begin with the bos token");
+}
+
 struct PlacementConfig {
-  std::vector<int> percent;         ///< six, or none for the rule
-  std::int64_t gpu_batch_size = 0;  ///< 0: the rule's
+  std::vector<int> percent;
+  std::int64_t gpu_batch_size = 0;
   std::int64_t num_gpu_batches = 0;
   bool cpu_cache_compute = false;
-  std::string kv_format = "fp16";
+  KvFormat kv_format = KvFormat::kF16;
   std::int64_t max_tokens_per_gpu_batch = 8192;
   std::int64_t prefetch_depth = 2;
   bool mixing = true;
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("percent", self.percent, "W-gpu W-cpu C-gpu C-cpu A-gpu A-cpu; the rest is on disk");
-    visit("gpu_batch_size", self.gpu_batch_size, "sequences of one GPU batch; 0: chosen");
-    visit("num_gpu_batches", self.num_gpu_batches,
-          "GPU batches that share a pass over the weights; 0: chosen");
-    visit("cpu_cache_compute", self.cpu_cache_compute,
-          "the CPU attends for decode rows whose KV is off the GPU");
-    visit("kv_format", self.kv_format, "fp16 or fp32");
-    visit("max_tokens_per_gpu_batch", self.max_tokens_per_gpu_batch, "most rows of a GPU batch in one pass");
-    visit("prefetch_depth", self.prefetch_depth, "layers whose weights are on the GPU at once");
-    visit("mixing", self.mixing, "prefill and decode rows may share a pass");
-  }
 };
+
+template <class Visitor>
+void visit_fields(Visitor& visit, PlacementConfig& placement) {
+  visit("percent", placement.percent, "W-gpu W-cpu C-gpu C-cpu A-gpu A-cpu; empty: chosen", between(0, 100));
+  visit("gpu_batch_size", placement.gpu_batch_size, "sequences of one GPU batch; 0: chosen", at_least(0));
+  visit("num_gpu_batches", placement.num_gpu_batches,
+        "GPU batches that share a pass over the weights; 0: chosen", at_least(0));
+  visit("cpu_cache_compute", placement.cpu_cache_compute,
+        "the CPU attends for decode rows whose KV is off the GPU");
+  visit("kv_format", placement.kv_format, "what K and V are rounded to");
+  visit("max_tokens_per_gpu_batch", placement.max_tokens_per_gpu_batch,
+        "most rows of a GPU batch in one pass; bounds its workspace", at_least(1));
+  visit("prefetch_depth", placement.prefetch_depth, "layers whose weights are on the GPU at once",
+        at_least(2));
+  visit("mixing", placement.mixing, "prefill and decode rows may share a pass");
+}
 
 struct MemoryConfig {
-  std::string gpu;  ///< "16GiB"; empty: what the placement needs
+  std::string gpu;
   std::string cpu;
   std::string disk;
-  std::string disk_dir;  ///< empty: a private folder under the system's temporary folder
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("gpu", self.gpu, "budget of GPU memory, for example 16GiB; empty: what is needed");
-    visit("cpu", self.cpu, "budget of CPU memory");
-    visit("disk", self.disk, "budget of the disk folder");
-    visit("disk_dir", self.disk_dir, "folder of the disk tier; empty: a private temporary one");
-  }
+  std::string disk_dir;
 };
+
+template <class Visitor>
+void visit_fields(Visitor& visit, MemoryConfig& memory) {
+  visit("gpu", memory.gpu, "budget, for example 16GiB; empty: what the placement needs");
+  visit("cpu", memory.cpu, "budget of CPU memory");
+  visit("disk", memory.disk, "budget of the disk folder");
+  visit("disk_dir", memory.disk_dir, "folder of the disk tier; empty: a private temporary one");
+}
 
 struct ComputeConfig {
-  std::int64_t threads = 0;  ///< of the compute pool; 0: all cores
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("threads", self.threads, "of the compute pool; 0: all cores");
-  }
+  std::int64_t threads = 0;
 };
+
+template <class Visitor>
+void visit_fields(Visitor& visit, ComputeConfig& compute) {
+  visit("threads", compute.threads, "of the compute pool; 0: all cores", between(0, 4096));
+}
 
 /// What requests have that say nothing themselves.
 struct GenerationConfig {
@@ -84,49 +98,51 @@ struct GenerationConfig {
   std::uint64_t seed = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("max_new_tokens", self.max_new_tokens, "tokens to generate; 0 scores the prompt");
-    visit("do_sample", self.do_sample, "sample; otherwise the most likely token is taken");
-    visit("temperature", self.temperature, "divides the logits before sampling");
-    visit("top_k", self.top_k, "sample among the k most likely tokens; 0: all");
-    visit("top_p", self.top_p, "sample among the fewest tokens that have this mass");
-    visit("seed", self.seed, "of the sampling draws");
-    visit("stop", self.stop, "text ends before the first of these");
-    visit("ignore_eos", self.ignore_eos, "go on after the end-of-sequence token");
-  }
 };
 
-/// The synthetic benchmark; it runs if prompt_len is not 0.
+template <class Visitor>
+void visit_fields(Visitor& visit, GenerationConfig& generation) {
+  visit("max_new_tokens", generation.max_new_tokens, "tokens to generate; 0 scores the prompt",
+        between(0, 2147483647));
+  visit("do_sample", generation.do_sample, "sample; otherwise the most likely token is taken");
+  visit("temperature", generation.temperature, "divides the logits before sampling", at_least(0));
+  visit("top_k", generation.top_k, "sample among the k most likely tokens; 0: all", between(0, 2147483647));
+  visit("top_p", generation.top_p, "sample among the fewest tokens that have this mass",
+        Bounds{.min = 0, .max = 1, .above_min = true});
+  visit("seed", generation.seed, "of the sampling draws");
+  visit("stop", generation.stop, "text ends before the first of these");
+  visit("ignore_eos", generation.ignore_eos, "go on after the end-of-sequence token");
+}
+
+/// The benchmark with random prompts; it runs if prompt_len is not 0.
 struct SyntheticConfig {
   std::int64_t prompt_len = 0;
-  std::int64_t num_prompts = 0;  ///< 0: one block
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("prompt_len", self.prompt_len, "tokens of each random prompt; 0: no benchmark");
-    visit("num_prompts", self.num_prompts, "how many prompts; 0: one block");
-  }
+  std::int64_t num_prompts = 0;
 };
+
+template <class Visitor>
+void visit_fields(Visitor& visit, SyntheticConfig& synthetic) {
+  visit("prompt_len", synthetic.prompt_len, "tokens of each random prompt; 0: no benchmark", at_least(0));
+  visit("num_prompts", synthetic.num_prompts, "how many prompts; 0: one block", at_least(0));
+}
 
 struct GenerateConfig {
   ModelConfig model;
   PlacementConfig placement;
   MemoryConfig memory;
+  ComputeConfig compute;
   GenerationConfig generation;
   SyntheticConfig synthetic;
-  ComputeConfig compute;
-
-  template <class Self, class Visit>
-  static void visit_fields(Self& self, Visit&& visit) {
-    visit("model", self.model, "what runs");
-    visit("placement", self.placement, "what lives where, in which shapes");
-    visit("memory", self.memory, "budgets of the three tiers; sizes are bytes or carry KiB..TiB");
-    visit("generation", self.generation, "defaults of requests");
-    visit("synthetic", self.synthetic, "benchmark with random prompts");
-    visit("compute", self.compute, "threads");
-  }
 };
+
+template <class Visitor>
+void visit_fields(Visitor& visit, GenerateConfig& config) {
+  visit("model", config.model, "what runs");
+  visit("placement", config.placement, "what lives where, in which shapes");
+  visit("memory", config.memory, "budgets of the three tiers; sizes are bytes or carry KiB..TiB");
+  visit("compute", config.compute, "threads");
+  visit("generation", config.generation, "defaults of requests");
+  visit("synthetic", config.synthetic, "benchmark with random prompts");
+}
 
 }  // namespace sluice::apps

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "core/config/config.h"
 #include "core/log.h"
 
 namespace sluice::apps {
@@ -28,130 +29,136 @@ CLI::Option* add_switch(CLI::App& to, GenerateFlags& flags, const std::string& n
 }
 
 void add_prompt_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Prompts and results");
+  command.option_defaults()->group("Prompts and results");
   // Both append: bound to one vector, the option would replace the positional texts.
   const auto append = [&flags](const std::vector<std::string>& texts) {
     flags.prompts.insert(flags.prompts.end(), texts.begin(), texts.end());
   };
-  group.add_option_function<std::vector<std::string>>("prompts", append, "Texts to continue");
-  group
+  command.add_option_function<std::vector<std::string>>("prompts", append, "Texts to continue");
+  command
       .add_option_function<std::vector<std::string>>("--prompt", append,
                                                      "A text to continue; may be repeated")
       ->allow_extra_args(false);
-  group.add_option("--prompts-file", flags.prompts_file, "A text file with one prompt per line");
-  group.add_option("--input", flags.input, "Requests as JSONL; - is standard input");
-  group.add_option("--output", flags.output,
-                   "Results as JSONL, in the order of the input; - is standard output");
-  group.add_flag("--resume", flags.resume, "Continue an interrupted --output: finished requests are skipped");
-  group.add_flag(
+  command.add_option("--prompts-file", flags.prompts_file, "A text file with one prompt per line");
+  command.add_option("--input", flags.input, "Requests as JSONL; - is standard input");
+  command.add_option("--output", flags.output,
+                     "Results as JSONL, in the order of the input; - is standard output");
+  command.add_flag("--resume", flags.resume,
+                   "Continue an interrupted --output: finished requests are skipped");
+  command.add_flag(
       "--keep-going", flags.keep_going,
       "A request that cannot run becomes an error line; otherwise it stops the run before the first token");
-  group.add_flag("--progress", flags.progress, "Show progress on stderr although it is no terminal");
-  group.add_option("--trace", flags.trace, "Write the timeline, one row per lane, for ui.perfetto.dev");
-  group.add_option("--stats-out", flags.stats_out, "Write configuration and figures of the run as JSONL");
+  command.add_flag("--progress", flags.progress, "Show progress on stderr although it is no terminal");
+  command.add_option("--trace", flags.trace, "Write the timeline, one row per lane, for ui.perfetto.dev");
+  command.add_option("--stats-out", flags.stats_out, "Write configuration and figures of the run as JSONL");
 }
 
 void add_model_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Model");
-  add_setting(group, flags, "--model", &GenerateConfig::model, &ModelConfig::path,
+  command.option_defaults()->group("Model");
+  add_setting(command, flags, "--model", &GenerateConfig::model, &ModelConfig::path,
               "A store, a Hugging Face folder (converted once), or random:opt-30b[:SEED]");
-  add_setting(group, flags, "--store", &GenerateConfig::model, &ModelConfig::store,
+  add_setting(command, flags, "--store", &GenerateConfig::model, &ModelConfig::store,
               "Where the store of a converted folder is kept; default: beside it");
-  add_setting(group, flags, "--config", &GenerateConfig::model, &ModelConfig::config,
+  add_setting(command, flags, "--config", &GenerateConfig::model, &ModelConfig::config,
               "A config.json for a folder that has none");
-  add_setting(group, flags, "--tokenizer", &GenerateConfig::model, &ModelConfig::tokenizer,
+  add_setting(command, flags, "--tokenizer", &GenerateConfig::model, &ModelConfig::tokenizer,
               "A folder with vocab.json and merges.txt, for a model that has none");
-  add_switch(group, flags, "--no-bos", &GenerateConfig::model, &ModelConfig::add_bos, false,
+  add_switch(command, flags, "--no-bos", &GenerateConfig::model, &ModelConfig::add_bos, false,
              "Text prompts do not begin with the bos token");
 }
 
 void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Placement");
-  add_setting(group, flags, "--percent", &GenerateConfig::placement, &PlacementConfig::percent,
+  command.option_defaults()->group("Placement");
+  add_setting(command, flags, "--percent", &GenerateConfig::placement, &PlacementConfig::percent,
               "W-gpu W-cpu C-gpu C-cpu A-gpu A-cpu: shares of weights, KV cache and activations; the "
               "rest of each pair is on disk. Default: weights fill GPU, CPU and disk budgets in this "
               "order, KV on the CPU with CPU attention")
       ->expected(6)
       ->allow_extra_args(false);
-  add_setting(group, flags, "--gpu-batch-size", &GenerateConfig::placement, &PlacementConfig::gpu_batch_size,
-              "Sequences of one GPU batch")
+  add_setting(command, flags, "--gpu-batch-size", &GenerateConfig::placement,
+              &PlacementConfig::gpu_batch_size, "Sequences of one GPU batch")
       ->check(CLI::PositiveNumber);
-  add_setting(group, flags, "--num-gpu-batches", &GenerateConfig::placement,
+  add_setting(command, flags, "--num-gpu-batches", &GenerateConfig::placement,
               &PlacementConfig::num_gpu_batches,
               "GPU batches that share one pass over the weights (not a number of GPUs)")
       ->check(CLI::PositiveNumber);
-  add_switch(group, flags, "--cpu-cache-compute", &GenerateConfig::placement,
+  add_switch(command, flags, "--cpu-cache-compute", &GenerateConfig::placement,
              &PlacementConfig::cpu_cache_compute, true,
              "The CPU attends for decode rows whose KV is off the GPU, instead of moving it");
-  add_setting(group, flags, "--kv-format", &GenerateConfig::placement, &PlacementConfig::kv_format,
-              "fp16 (default) or fp32")
+  const auto set_kv_format = [&flags](const std::string& name) {
+    flags.overrides.push_back([format = parse_kv_format(name).value()](GenerateConfig& config) {
+      config.placement.kv_format = format;
+    });
+  };
+  command.add_option_function<std::string>("--kv-format", set_kv_format, "fp16 (default) or fp32")
       ->check(CLI::IsMember({"fp16", "fp32"}));
-  add_setting(group, flags, "--prefetch-depth", &GenerateConfig::placement, &PlacementConfig::prefetch_depth,
+  add_setting(command, flags, "--prefetch-depth", &GenerateConfig::placement,
+              &PlacementConfig::prefetch_depth,
               "Layers whose weights are on the GPU at once, at least 2 (default)");
-  add_setting(group, flags, "--max-tokens-per-gpu-batch", &GenerateConfig::placement,
+  add_setting(command, flags, "--max-tokens-per-gpu-batch", &GenerateConfig::placement,
               &PlacementConfig::max_tokens_per_gpu_batch,
               "Most rows of a GPU batch in one pass; bounds its workspace (default 8192)")
       ->check(CLI::PositiveNumber);
-  add_switch(group, flags, "--no-mixing", &GenerateConfig::placement, &PlacementConfig::mixing, false,
+  add_switch(command, flags, "--no-mixing", &GenerateConfig::placement, &PlacementConfig::mixing, false,
              "Prefill and decode rows never share a pass");
 }
 
 void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Memory");
-  add_setting(group, flags, "--gpu-memory", &GenerateConfig::memory, &MemoryConfig::gpu,
+  command.option_defaults()->group("Memory");
+  add_setting(command, flags, "--gpu-memory", &GenerateConfig::memory, &MemoryConfig::gpu,
               "Budget, for example 16GiB; default: what the placement needs");
-  add_setting(group, flags, "--cpu-memory", &GenerateConfig::memory, &MemoryConfig::cpu,
+  add_setting(command, flags, "--cpu-memory", &GenerateConfig::memory, &MemoryConfig::cpu,
               "Budget of CPU memory");
-  add_setting(group, flags, "--disk-memory", &GenerateConfig::memory, &MemoryConfig::disk,
+  add_setting(command, flags, "--disk-memory", &GenerateConfig::memory, &MemoryConfig::disk,
               "Budget of the disk folder (KV, activations, weights of random: models)");
-  add_setting(group, flags, "--disk-dir,--offload-dir", &GenerateConfig::memory, &MemoryConfig::disk_dir,
+  add_setting(command, flags, "--disk-dir,--offload-dir", &GenerateConfig::memory, &MemoryConfig::disk_dir,
               "Folder of the disk tier; default: a private one under the system's temporary folder");
-  add_setting(group, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
+  add_setting(command, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
               "Of the compute pool; default: all cores")
       ->check(CLI::PositiveNumber);
 }
 
 void add_generation_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Generation (defaults of requests)");
-  add_setting(group, flags, "--max-new-tokens,--gen-len", &GenerateConfig::generation,
+  command.option_defaults()->group("Generation (defaults of requests)");
+  add_setting(command, flags, "--max-new-tokens,--gen-len", &GenerateConfig::generation,
               &GenerationConfig::max_new_tokens, "Tokens to generate (default 32); 0 scores the prompt")
       ->check(CLI::NonNegativeNumber);
-  add_switch(group, flags, "--do-sample", &GenerateConfig::generation, &GenerationConfig::do_sample, true,
+  add_switch(command, flags, "--do-sample", &GenerateConfig::generation, &GenerationConfig::do_sample, true,
              "Sample; otherwise the most likely token is taken");
-  add_setting(group, flags, "--temperature", &GenerateConfig::generation, &GenerationConfig::temperature,
+  add_setting(command, flags, "--temperature", &GenerateConfig::generation, &GenerationConfig::temperature,
               "Divides the logits before sampling (default 1)")
       ->check(CLI::NonNegativeNumber);
-  add_setting(group, flags, "--top-k", &GenerateConfig::generation, &GenerationConfig::top_k,
+  add_setting(command, flags, "--top-k", &GenerateConfig::generation, &GenerationConfig::top_k,
               "Sample among the k most likely tokens; 0 (default): all")
       ->check(CLI::NonNegativeNumber);
-  add_setting(group, flags, "--top-p", &GenerateConfig::generation, &GenerationConfig::top_p,
+  add_setting(command, flags, "--top-p", &GenerateConfig::generation, &GenerationConfig::top_p,
               "Sample among the fewest tokens that have this mass (default 1)");
-  add_setting(group, flags, "--seed", &GenerateConfig::generation, &GenerationConfig::seed,
+  add_setting(command, flags, "--seed", &GenerateConfig::generation, &GenerationConfig::seed,
               "Of the sampling draws (default 0)")
       ->check([](const std::string& text) { return text.starts_with('-') ? "is negative" : ""; });
-  add_setting(group, flags, "--stop", &GenerateConfig::generation, &GenerationConfig::stop,
+  add_setting(command, flags, "--stop", &GenerateConfig::generation, &GenerationConfig::stop,
               "Text ends before this; may be repeated")
       ->allow_extra_args(false);
-  add_switch(group, flags, "--ignore-eos", &GenerateConfig::generation, &GenerationConfig::ignore_eos, true,
+  add_switch(command, flags, "--ignore-eos", &GenerateConfig::generation, &GenerationConfig::ignore_eos, true,
              "Go on after the end-of-sequence token");
 }
 
 void add_synthetic_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Synthetic benchmark (distinct random prompts)");
-  add_setting(group, flags, "--prompt-len", &GenerateConfig::synthetic, &SyntheticConfig::prompt_len,
+  command.option_defaults()->group("Synthetic benchmark (distinct random prompts)");
+  add_setting(command, flags, "--prompt-len", &GenerateConfig::synthetic, &SyntheticConfig::prompt_len,
               "Tokens of each prompt; with --gen-len tokens generated after it")
       ->check(CLI::PositiveNumber);
-  add_setting(group, flags, "--num-prompts", &GenerateConfig::synthetic, &SyntheticConfig::num_prompts,
+  add_setting(command, flags, "--num-prompts", &GenerateConfig::synthetic, &SyntheticConfig::num_prompts,
               "How many; default: one block")
       ->check(CLI::PositiveNumber);
 }
 
 void add_config_flags(CLI::App& command, GenerateFlags& flags) {
-  CLI::App& group = *command.add_option_group("Configuration");
-  group.add_option("--run-config", flags.run_config, "A YAML file of settings; flags win");
-  group.add_option("--set", flags.assignments, "section.key=value, for example placement.mixing=false")
+  command.option_defaults()->group("Configuration");
+  command.add_option("--run-config", flags.run_config, "A YAML file of settings; flags win");
+  command.add_option("--set", flags.assignments, "section.key=value, for example placement.mixing=false")
       ->allow_extra_args(false);
-  group.add_flag("--print-config", flags.print_config, "Print the resolved settings as YAML and exit");
+  command.add_flag("--print-config", flags.print_config, "Print the resolved settings as YAML and exit");
 }
 
 struct ForeignFlag {
@@ -246,6 +253,11 @@ void add_generate_flags(CLI::App& command, GenerateFlags& flags) {
 
 GenerateConfig resolve_config(const GenerateFlags& flags) {
   GenerateConfig config;
+  if (flags.run_config.empty()) {
+    apply_overrides(config, flags.assignments);
+  } else {
+    config = load_config<GenerateConfig>(flags.run_config, flags.assignments);
+  }
   for (const auto& override_field : flags.overrides) override_field(config);
   if (flags.print_config) return config;
   SLUICE_CHECK(!config.model.path.empty(), Code::kInvalidArgument, "no model",

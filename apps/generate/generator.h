@@ -16,7 +16,7 @@ class Generator {
   /// As offload::Engine's functions of the same names.
   virtual std::int64_t submit(offload::Request request) = 0;
   virtual void run(std::stop_token stop, const std::function<void(offload::Result)>& on_result) = 0;
-  /// Thread-safe: the progress line asks while run() works.
+  /// From the thread of run(), between its calls of on_token and on_result too.
   virtual offload::RunStats stats() const = 0;
 };
 

@@ -1,8 +1,6 @@
 #include "apps/generate/progress.h"
 
-#include <condition_variable>
 #include <cstdio>
-#include <mutex>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -26,34 +24,6 @@ std::size_t terminal_columns() {
   return size.ws_col;
 }
 
-void show(const std::function<ProgressSample()>& sample, bool is_tty, const std::stop_token& stop) {
-  using namespace std::chrono_literals;
-  const auto interval = is_tty ? std::chrono::milliseconds(500) : std::chrono::milliseconds(10'000);
-  std::mutex mutex;
-  std::condition_variable_any wake;
-  ProgressSample before = sample();
-  bool shown = false;
-  for (;;) {
-    {
-      std::unique_lock lock(mutex);
-      wake.wait_for(lock, stop, interval, [] { return false; });
-    }
-    if (stop.stop_requested()) break;
-    ProgressSample now = sample();
-    std::string text = progress_text(before, now);
-    if (is_tty) {
-      // A text that wraps could not be rewritten in place.
-      text = fmt::format("\r{:.{}}\x1b[K", text, terminal_columns() - 1);
-    } else {
-      text += '\n';
-    }
-    std::fputs(text.c_str(), stderr);
-    shown = true;
-    before = std::move(now);
-  }
-  if (is_tty && shown) std::fputs("\r\x1b[K", stderr);
-}
-
 }  // namespace
 
 std::string progress_text(const ProgressSample& before, const ProgressSample& now) {
@@ -73,11 +43,25 @@ std::string progress_text(const ProgressSample& before, const ProgressSample& no
   return text;
 }
 
-ProgressLine::ProgressLine(std::function<ProgressSample()> sample, bool is_tty)
-    : thread_([sample = std::move(sample), is_tty](const std::stop_token& stop) {
-        show(sample, is_tty, stop);
-      }) {}
+ProgressLine::ProgressLine(bool is_tty) : is_tty_(is_tty) {}
 
-ProgressLine::~ProgressLine() = default;
+ProgressLine::~ProgressLine() {
+  if (is_tty_ && shown_) std::fputs("\r\x1b[K", stderr);
+}
+
+void ProgressLine::update(const std::function<ProgressSample()>& sample) {
+  const Clock::time_point now = Clock::now();
+  if (now < next_) return;
+  next_ = now + (is_tty_ ? std::chrono::milliseconds(500) : std::chrono::milliseconds(10'000));
+  ProgressSample current = sample();
+  const std::string text = progress_text(before_, current);
+  // On a terminal a text that wraps could not be rewritten in place.
+  const std::string line =
+      is_tty_ ? fmt::format("\r{:.{}}\x1b[K", text, terminal_columns() - 1) : text + "\n";
+  std::fputs(line.c_str(), stderr);
+  std::fflush(stderr);
+  shown_ = true;
+  before_ = std::move(current);
+}
 
 }  // namespace sluice::apps

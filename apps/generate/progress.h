@@ -1,12 +1,10 @@
-// One line on stderr while a run goes on. The text is a pure function; the line belongs to one thread that it
-// starts.
+// One line on stderr while a run goes on.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <thread>
 
 #include "offload/engine.h"
 
@@ -25,17 +23,25 @@ struct ProgressSample {
 /// that they were stalled, waiting for others.
 std::string progress_text(const ProgressSample& before, const ProgressSample& now);
 
-/// Shows progress_text every half second until destroyed, on one line that is rewritten (`is_tty`), or every
-/// ten seconds on lines of its own.
+/// Rewrites one line on a terminal twice a second, or adds one every ten seconds. One thread: the one that
+/// runs the engine, which calls update() with every token, so that a sample needs no lock.
 class ProgressLine {
  public:
-  ProgressLine(std::function<ProgressSample()> sample, bool is_tty);
+  explicit ProgressLine(bool is_tty);
+  /// Clears the line.
   ~ProgressLine();
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
+  /// Takes a sample and shows it if the last one is old enough.
+  void update(const std::function<ProgressSample()>& sample);
+
  private:
-  std::jthread thread_;
+  using Clock = std::chrono::steady_clock;
+  const bool is_tty_;
+  Clock::time_point next_ = Clock::now();  // the first sample is shown at once: loading may take long
+  ProgressSample before_;
+  bool shown_ = false;
 };
 
 }  // namespace sluice::apps

@@ -38,8 +38,8 @@ std::string format_result(const PendingRequest& pending, const offload::Result& 
 class Run {
  public:
   Run(std::vector<PendingRequest>& requests, ResultOutput& output, ResultFormat format, RunCounts& counts,
-      const std::function<void()>& on_result)
-      : requests_(requests), output_(output), format_(format), counts_(counts), on_result_(on_result) {}
+      const std::function<void()>& on_progress)
+      : requests_(requests), output_(output), format_(format), counts_(counts), on_progress_(on_progress) {}
 
   void submit_all(Generator& generator, OnBadRequest on_bad) {
     counts_ = {.total = static_cast<std::int64_t>(requests_.size()),
@@ -57,6 +57,7 @@ class Run {
 
   /// Runs to the end, to a request to stop, or to the first failure of the engine or the output.
   void run(Generator& generator, std::stop_token stop) {
+    on_progress_();
     // A result that cannot be written ends the run as Ctrl-C does, and is rethrown once the engine is quiet.
     std::stop_source inner;
     const std::stop_callback forward(stop, [&] { inner.request_stop(); });
@@ -84,6 +85,7 @@ class Run {
       // are told apart by the request's number in the input.
       offload::Request request = pending.request;
       request.draw_key = pending.has_seed ? 0 : static_cast<std::uint64_t>(index);
+      request.on_token = [this](std::int32_t) { on_progress_(); };
       const std::int64_t engine_index = generator.submit(std::move(request));
       SLUICE_ASSERT(engine_index == static_cast<std::int64_t>(index_of_.size()));
       index_of_.push_back(index);
@@ -106,14 +108,14 @@ class Run {
     const PendingRequest& pending = requests_[static_cast<std::size_t>(index)];
     output_.put(index, format_result(pending, result, format_, requests_.size() == 1));
     ++counts_.done;
-    on_result_();
+    on_progress_();
   }
 
   std::vector<PendingRequest>& requests_;
   ResultOutput& output_;
   const ResultFormat format_;
   RunCounts& counts_;
-  const std::function<void()>& on_result_;
+  const std::function<void()>& on_progress_;
   std::vector<std::int64_t> index_of_;  ///< engine's number -> ours
 };
 
@@ -135,8 +137,8 @@ void save_finished(ResultOutput& output) noexcept {
 
 void run_requests(Generator& generator, std::vector<PendingRequest>& requests, ResultOutput& output,
                   ResultFormat format, OnBadRequest on_bad, std::stop_token stop, RunCounts& counts,
-                  const std::function<void()>& on_result) {
-  Run run(requests, output, format, counts, on_result);
+                  const std::function<void()>& on_progress) {
+  Run run(requests, output, format, counts, on_progress);
   try {
     run.submit_all(generator, on_bad);
     run.run(generator, stop);

@@ -25,9 +25,10 @@ struct RunCounts {
 /// Runs every request that has no problem and is not done yet, and writes all results to `output`.
 /// A request that the engine refuses throws, or with kKeepGoing becomes an error line. If `stop` is asked for
 /// or the run fails, finished results are written before Error{kCancelled}, or the failure, is thrown.
-/// `counts` is kept up to date; `on_result` is called after each change of it. Both on this thread.
+/// `counts` is kept up to date; `on_progress` is called on this thread at the start, with each token and each
+/// result.
 void run_requests(Generator& generator, std::vector<PendingRequest>& requests, ResultOutput& output,
                   ResultFormat format, OnBadRequest on_bad, std::stop_token stop, RunCounts& counts,
-                  const std::function<void()>& on_result);
+                  const std::function<void()>& on_progress);
 
 }  // namespace sluice::apps

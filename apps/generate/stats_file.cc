@@ -11,17 +11,28 @@ namespace {
 using nlohmann::ordered_json;
 
 template <class T>
-concept HasFields = requires(const T& value) {
-  T::visit_fields(value, [](const auto&...) {});
+ordered_json to_json(T& value);
+
+class JsonFields {
+ public:
+  template <class T>
+  void operator()(std::string_view name, T& value, std::string_view /*help*/, const Bounds& = {}) {
+    object_[std::string(name)] = to_json(value);
+  }
+  ordered_json take() { return std::move(object_); }
+
+ private:
+  ordered_json object_ = ordered_json::object();
 };
 
 template <class T>
-ordered_json to_json(const T& value) {
-  if constexpr (HasFields<T>) {
-    ordered_json object;
-    T::visit_fields(
-        value, [&](const char* name, const auto& field, const auto&...) { object[name] = to_json(field); });
-    return object;
+ordered_json to_json(T& value) {
+  if constexpr (ConfigStruct<T>) {
+    JsonFields fields;
+    visit_fields(fields, value);
+    return fields.take();
+  } else if constexpr (std::is_same_v<T, KvFormat>) {
+    return kv_format_name(value);
   } else {
     return value;
   }
@@ -47,7 +58,7 @@ ordered_json placement_json(const policy::Placement& p) {
 
 }  // namespace
 
-ordered_json config_json(const GenerateConfig& config) { return to_json(config); }
+ordered_json config_json(GenerateConfig config) { return to_json(config); }
 
 StatsFile::StatsFile(const std::string& path, const GenerateConfig& config,
                      const offload::EngineOptions& options, const std::string& model_fingerprint) {

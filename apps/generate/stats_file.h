@@ -29,6 +29,6 @@ class StatsFile {
 };
 
 /// The configuration as nested objects, by its own list of fields.
-nlohmann::ordered_json config_json(const GenerateConfig& config);
+nlohmann::ordered_json config_json(GenerateConfig config);
 
 }  // namespace sluice::apps

@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "apps/nearest_name.h"
+#include "core/config/nearest.h"
 
 namespace sluice::apps {
 namespace {
@@ -156,10 +156,10 @@ const Field* find_field(std::string_view name) {
   return nullptr;
 }
 
-std::string nearest_field(std::string_view name) {
+std::string suggest_field(std::string_view name) {
   std::vector<std::string_view> names;
   for (const Field& field : kFields) names.push_back(field.name);
-  return std::string(nearest_name(name, names));
+  return suggest_name(name, names);
 }
 
 /// Parses the line and refuses repeated keys, of which a JSON library would silently keep the last.
@@ -213,7 +213,7 @@ RequestLine read_fields(std::string_view line, const LinePosition& at, const off
   for (const auto& [key, value] : object.items()) {
     const Field* field = find_field(key);
     if (field == nullptr) {
-      refuse(fmt::format("{}: unknown field", key), fmt::format("did you mean {}?", nearest_field(key)));
+      refuse(fmt::format("{}: unknown field", key), suggest_field(key));
     }
     if (value.is_null()) continue;
     with_prefix(key + ": ", [&, &v = value] { field->read(v, result); });

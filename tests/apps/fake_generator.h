@@ -46,6 +46,9 @@ class FakeGenerator final : public Generator {
         result.finish_reason = offload::FinishReason::kCancelled;
       } else {
         result.token_ids.assign(request.prompt_ids.rbegin(), request.prompt_ids.rend());
+        for (std::int32_t token : result.token_ids) {
+          if (request.on_token) request.on_token(token);
+        }
         result.text = std::to_string(request.prompt_ids.front()) + "!";
       }
       on_result(std::move(result));

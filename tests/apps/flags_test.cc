@@ -40,7 +40,7 @@ TEST_F(FlagsTest, StartsFromTheDocumentedDefaults) {
   const GenerateConfig c = parse({"hello"});
   EXPECT_THAT(flags_.prompts, ElementsAre("hello"));
   EXPECT_EQ(c.generation.max_new_tokens, 32);
-  EXPECT_EQ(c.placement.kv_format, "fp16");
+  EXPECT_EQ(c.placement.kv_format, KvFormat::kF16);
   EXPECT_EQ(c.placement.prefetch_depth, 2);
   EXPECT_EQ(c.placement.max_tokens_per_gpu_batch, 8192);
   EXPECT_TRUE(c.placement.mixing);
@@ -64,7 +64,7 @@ TEST_F(FlagsTest, ReadsEverySetting) {
       {{"--gpu-batch-size", "32"}, [](const auto& c) { return c.placement.gpu_batch_size == 32; }},
       {{"--num-gpu-batches", "3"}, [](const auto& c) { return c.placement.num_gpu_batches == 3; }},
       {{"--cpu-cache-compute"}, [](const auto& c) { return c.placement.cpu_cache_compute; }},
-      {{"--kv-format", "fp32"}, [](const auto& c) { return c.placement.kv_format == "fp32"; }},
+      {{"--kv-format", "fp32"}, [](const auto& c) { return c.placement.kv_format == KvFormat::kF32; }},
       {{"--prefetch-depth", "5"}, [](const auto& c) { return c.placement.prefetch_depth == 5; }},
       {{"--max-tokens-per-gpu-batch", "64"},
        [](const auto& c) { return c.placement.max_tokens_per_gpu_batch == 64; }},

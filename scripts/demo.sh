@@ -11,7 +11,15 @@ bash scripts/build.sh cpu --target sluice
 sluice=build/cpu/apps/sluice
 model=tests/golden/tiny-opt-books-sparse80
 store=build/demo/tiny-opt
-say() { printf '\n$ %s\n' "$*"; "$@"; }
+say() {  # prints a command as one would type it, then runs it
+  local word line='$'
+  for word in "$@"; do
+    [[ $word != *[[:space:]]* ]] || word=\'$word\'
+    line+=" $word"
+  done
+  printf '\n%s\n' "$line"
+  "$@"
+}
 
 # A store whose source has changed is made again; an interrupted conversion goes on where it stopped.
 if [ ! -f "$store/manifest.json" ] || [ "$model/model.safetensors" -nt "$store/manifest.json" ]; then

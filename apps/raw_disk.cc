@@ -25,7 +25,8 @@ constexpr std::array kBlockBytes = {256_KiB, 1_MiB, 2_MiB, 4_MiB, 8_MiB};
 
 double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, std::int64_t begin,
                          std::int64_t end, const RawLoop& loop, std::span<std::byte> memory) {
-  SLUICE_ASSERT(static_cast<std::int64_t>(memory.size()) >= loop.num_threads * loop.block_bytes);
+  const auto memory_bytes = static_cast<std::int64_t>(memory.size());
+  SLUICE_ASSERT(memory_bytes >= loop.num_threads * loop.block_bytes && memory_bytes % loop.block_bytes == 0);
   const bool reading = op == offload::IoOp::kRead;
   const offload::UniqueFd fd(::open(path.c_str(), (reading ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC));
   SLUICE_CHECK(fd, Code::kIo,
@@ -33,10 +34,11 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
                "name a file on a disk with --file");
   std::atomic<std::int64_t> next{begin};
   std::atomic<int> error{0};
-  const auto run = [&](std::byte* block) {
+  const auto run = [&] {
     for (std::int64_t at = next.fetch_add(loop.block_bytes); at < end && error == 0;
          at = next.fetch_add(loop.block_bytes)) {
       const auto bytes = static_cast<std::size_t>(std::min(loop.block_bytes, end - at));
+      std::byte* block = memory.data() + (at - begin) % memory_bytes;
       const ssize_t moved = reading ? pread(fd.get(), block, bytes, at) : pwrite(fd.get(), block, bytes, at);
       if (moved != static_cast<ssize_t>(bytes)) error = moved < 0 ? errno : EIO;
     }
@@ -44,8 +46,7 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
   const auto start = std::chrono::steady_clock::now();
   {
     std::vector<std::jthread> threads;
-    for (int i = 0; i < loop.num_threads; ++i)
-      threads.emplace_back(run, memory.data() + i * loop.block_bytes);
+    for (int i = 0; i < loop.num_threads; ++i) threads.emplace_back(run);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   SLUICE_CHECK(error == 0, Code::kIo,
@@ -57,27 +58,37 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
 
 RawLoop best_raw_loop(const std::filesystem::path& path, offload::IoOp op, std::int64_t probe_bytes,
                       std::span<std::byte> memory) {
-  RawLoop best;
-  double best_rate = 0;
+  struct Candidate {
+    RawLoop loop;
+    std::vector<double> rates;
+    double median() {
+      std::sort(rates.begin(), rates.end());
+      return rates[rates.size() / 2];
+    }
+  };
+  std::vector<Candidate> candidates;
   for (const int depth : kQueueDepths) {
     for (const std::int64_t block : kBlockBytes) {
-      const RawLoop loop{depth, block};
-      double rate = 0;
-      for (int pass = 0; pass < 2; ++pass) {
-        rate = std::max(rate, raw_bytes_per_sec(path, op, 0, probe_bytes, loop, memory));
-      }
-      if (rate > best_rate) {
-        best_rate = rate;
-        best = loop;
-      }
+      if (depth * block <= static_cast<std::int64_t>(memory.size()))
+        candidates.push_back({{depth, block}, {}});
     }
   }
-  return best;
-}
-
-std::int64_t raw_loop_memory_bytes() {
-  return *std::max_element(kQueueDepths.begin(), kQueueDepths.end()) *
-         *std::max_element(kBlockBytes.begin(), kBlockBytes.end());
+  // One pass for all, then three more for the best four: a single lucky pass does not win.
+  for (int passes = 1; candidates.size() > 1; passes += 2) {
+    for (int pass = 0; pass < passes; ++pass) {
+      for (Candidate& c : candidates) {
+        c.rates.push_back(raw_bytes_per_sec(path, op, 0, probe_bytes, c.loop, memory));
+      }
+    }
+    std::vector<std::pair<double, Candidate>> ranked;
+    for (Candidate& c : candidates) ranked.emplace_back(c.median(), c);
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    const std::size_t keep = candidates.size() > 4 ? 4 : 1;
+    candidates.clear();
+    for (std::size_t i = 0; i < keep; ++i) candidates.push_back(std::move(ranked[i].second));
+  }
+  return candidates.front().loop;
 }
 
 }  // namespace sluice::apps

@@ -17,17 +17,16 @@ struct RawLoop {
   std::int64_t block_bytes = 0;  ///< of one transfer
 };
 
-/// Bytes/s of moving [begin, end) of `path` once. `memory` is aligned to kPageAlign and holds num_threads
-/// blocks; writes write what is in it. Throws Error{kIo}.
+/// Bytes/s of moving [begin, end) of `path` once. Blocks land one after another in `memory`, over and over:
+/// where the disk is virtual, the host copies, and a loop that lands in one warm block would measure the
+/// cache of the processor. `memory` is aligned to kPageAlign and holds a whole number of blocks, num_threads
+/// at least; writes write what is in it. Throws Error{kIo}.
 double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, std::int64_t begin,
                          std::int64_t end, const RawLoop& loop, std::span<std::byte> memory);
 
-/// The fastest of several queue depths and block sizes on the first `probe_bytes` of the file, best of two
-/// passes each.
+/// The fastest of several queue depths and block sizes on the first `probe_bytes` of the file; `memory`
+/// bounds their product.
 RawLoop best_raw_loop(const std::filesystem::path& path, offload::IoOp op, std::int64_t probe_bytes,
                       std::span<std::byte> memory);
-
-/// Memory that best_raw_loop's largest candidate needs.
-std::int64_t raw_loop_memory_bytes();
 
 }  // namespace sluice::apps

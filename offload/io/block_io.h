@@ -73,9 +73,12 @@ class BlockIo {
   virtual std::string description() const = 0;
 };
 
+/// The defaults were the best of 512 KiB x 64 to 8 MiB x 16, in reads and in writes, on a virtual disk with
+/// both cores busy: with fewer bytes in flight the disk starves while the thread that reaps waits for its
+/// turn.
 struct BlockIoOptions {
   int queue_depth = 32;  ///< pieces in flight
-  std::int64_t piece_bytes = 1 << 20;
+  std::int64_t piece_bytes = 4 << 20;
   int max_requests = 64;
   bool allow_direct = true;
   bool allow_uring = true;

@@ -50,12 +50,7 @@ std::optional<IoCompletion> PieceIo::wait(Time deadline) {
 }
 
 void PieceIo::pump() {
-  bool started = false;
-  while (std::optional<Piece> piece = queue_.next()) {
-    start(*piece);
-    started = true;
-  }
-  if (started) flush();
+  while (const std::optional<Piece> piece = queue_.next()) start(*piece);
 }
 
 void PieceIo::finish(std::int32_t slot, std::int64_t result) {

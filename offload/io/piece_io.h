@@ -23,10 +23,8 @@ class PieceIo : public BlockIo {
   /// Throws Error{kInvalidArgument} for options that make no sense.
   explicit PieceIo(const BlockIoOptions& options);
 
-  /// Takes a piece; at most queue_depth are out at a time.
+  /// Hands a piece to the system; at most queue_depth are out at a time.
   virtual void start(const Piece& piece) = 0;
-  /// Hands to the system what start() collected.
-  virtual void flush() = 0;
   /// Calls finish() for the results that are there; if there are none, waits for the first until `deadline`.
   /// False if the deadline came first.
   virtual bool reap(Time deadline) = 0;

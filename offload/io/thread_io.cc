@@ -71,10 +71,12 @@ class ThreadIo final : public PieceIo {
   }
 
   void start(const Piece& piece) override {
-    const MutexLock lock(mutex_);
-    todo_.push_back({piece, files_[piece.file].fd()});
+    {
+      const MutexLock lock(mutex_);
+      todo_.push_back({piece, files_[piece.file].fd()});
+    }
+    work_ready_.notify_one();
   }
-  void flush() override { work_ready_.notify_all(); }
   bool reap(Time deadline) override;
   Status request_done(const IoRequest& r) override {
     return files_[r.file].drop_behind(r.op, r.offset, r.bytes);

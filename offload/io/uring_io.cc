@@ -78,7 +78,7 @@ class UringIo final : public PieceIo {
 
  private:
   void start(const Piece& piece) override;
-  void flush() override;
+  void flush();
   bool reap(Time deadline) override;
   Status request_done(const IoRequest& r) override {
     return files_[r.file].drop_behind(r.op, r.offset, r.bytes);
@@ -164,6 +164,10 @@ void UringIo::start(const Piece& piece) {
   }
   if (fixed_file) io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
   io_uring_sqe_set_data64(sqe, static_cast<std::uint64_t>(piece.slot));
+  // One by one: of a batch the kernel merges neighbouring pieces into larger requests, and these are 6 %
+  // slower on a virtual disk of 1.7 GB/s (1.57 against 1.67 GB/s, 32 pieces of 1 MiB in flight). A call a MiB
+  // costs nothing.
+  flush();
 }
 
 void UringIo::flush() {

@@ -76,7 +76,6 @@ class FakeIo final : public PieceIo {
     Time due;
   };
   void start(const Piece& piece) override;
-  void flush() override {}
   bool reap(Time deadline) override;
   Status request_done(const IoRequest& request) override {
     (void)request;

@@ -64,20 +64,26 @@ UniqueFd open_direct(const std::filesystem::path& file, int flags, bool& is_dire
   return open_file(file, flags);  // tmpfs and some network file systems refuse O_DIRECT
 }
 
-void read_at(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
-             std::span<std::byte> out) {
-  while (!out.empty()) {
-    const ssize_t got = ::pread(fd.get(), out.data(), out.size(), offset);
+void read_at_least(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
+                   std::span<std::byte> out, std::int64_t least) {
+  std::int64_t done = 0;
+  while (done < least) {
+    const std::size_t wanted = out.size() - static_cast<std::size_t>(done);
+    const ssize_t got = ::pread(fd.get(), out.data() + done, wanted, offset + done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      throw_file_error(file, fmt::format("read of {} bytes at offset {}", out.size(), offset), errno);
-    SLUICE_CHECK(
-        got > 0, Code::kCorrupt,
-        fmt::format("{}: ends at offset {}, {} more bytes were expected", file.string(), offset, out.size()),
-        "the file is truncated: convert or copy it again");
-    out = out.subspan(static_cast<std::size_t>(got));
-    offset += got;
+      throw_file_error(file, fmt::format("read of {} bytes at offset {}", wanted, offset + done), errno);
+    SLUICE_CHECK(got > 0, Code::kCorrupt,
+                 fmt::format("{}: ends at offset {}, {} more bytes were expected", file.string(),
+                             offset + done, least - done),
+                 "the file is truncated: convert or copy it again");
+    done += got;
   }
+}
+
+void read_at(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
+             std::span<std::byte> out) {
+  read_at_least(fd, file, offset, out, static_cast<std::int64_t>(out.size()));
 }
 
 void write_at(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,

@@ -39,6 +39,10 @@ UniqueFd open_direct(const std::filesystem::path& file, int flags, bool& is_dire
 /// Resumes short transfers and EINTR. A read past the end throws Error{kCorrupt} naming file and offset.
 void read_at(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
              std::span<std::byte> out);
+/// The same for memory of whole pages over the end of a file, as O_DIRECT reads it: only the first `least`
+/// bytes must be there.
+void read_at_least(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
+                   std::span<std::byte> out, std::int64_t least);
 void write_at(const UniqueFd& fd, const std::filesystem::path& file, std::int64_t offset,
               std::span<const std::byte> bytes);
 

@@ -31,6 +31,12 @@ std::vector<fs::path> tokenizer_of(const fs::path& folder, const fs::path& given
   return files;
 }
 
+SourceFingerprint fingerprint_now(const CheckpointSource& source) {
+  std::vector<fs::path> small_files = source.tokenizer_files;
+  small_files.push_back(source.config);
+  return fingerprint_of(source.tensors, small_files);
+}
+
 }  // namespace
 
 std::vector<fs::path> tokenizer_files_in(const fs::path& folder) {
@@ -50,11 +56,11 @@ CheckpointSource open_source(const fs::path& path, const SourceOptions& options)
                "give a checkpoint's folder or file");
   const fs::path folder = fs::is_directory(path) ? path : fs::absolute(path).parent_path();
   const std::unique_ptr<CheckpointReader> reader = open_checkpoint(path);
-  const fs::path config = config_of(folder, options.config);
 
   CheckpointSource source;
   source.path = path;
-  source.plan.spec = read_hf_config(config);
+  source.config = config_of(folder, options.config);
+  source.plan.spec = read_hf_config(source.config);
   const std::vector<TensorSpec> wanted = model_tensors(source.plan.spec);
   const ModelMap map = map_model_tensors(source.plan.spec, reader->tensors());
   source.indexes = map.source;
@@ -68,10 +74,14 @@ CheckpointSource open_source(const fs::path& path, const SourceOptions& options)
   source.plan.spec.weight_dtype = matrices_are_bf16 ? DType::kBF16 : DType::kF16;
 
   source.tokenizer_files = tokenizer_of(folder, options.tokenizer);
-  std::vector<fs::path> small_files = source.tokenizer_files;
-  small_files.insert(small_files.begin(), config);
-  source.plan.source = fingerprint_of(reader->tensors(), small_files);
+  source.plan.source = fingerprint_now(source);
   return source;
+}
+
+void check_unchanged(const CheckpointSource& source) {
+  SLUICE_CHECK(fingerprint_now(source) == source.plan.source, Code::kCorrupt,
+               fmt::format("{}: its files changed while they were converted", source.path.string()),
+               "convert it again once nothing writes to it");
 }
 
 }  // namespace sluice::kernels

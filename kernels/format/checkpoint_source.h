@@ -23,6 +23,7 @@ struct CheckpointSource {
   std::filesystem::path path;             ///< what open_checkpoint takes
   std::vector<CheckpointTensor> tensors;  ///< one per entry of model_tensors(plan.spec)
   std::vector<std::size_t> indexes;       ///< of `tensors` in the reader
+  std::filesystem::path config;
   std::vector<std::filesystem::path> tokenizer_files;
   StorePlan plan;
 };
@@ -30,6 +31,9 @@ struct CheckpointSource {
 /// Throws Error{kNotFound} if `path`, the config or a given tokenizer does not exist, and what the readers
 /// throw.
 CheckpointSource open_source(const std::filesystem::path& path, const SourceOptions& options);
+
+/// Throws Error{kCorrupt} if the files behind `source` are no longer those that were opened.
+void check_unchanged(const CheckpointSource& source);
 
 /// The files that make a tokenizer, as far as `folder` has them.
 std::vector<std::filesystem::path> tokenizer_files_in(const std::filesystem::path& folder);

@@ -54,6 +54,7 @@ ConvertSummary convert_source(const CheckpointSource& source, StoreLock lock, co
     options.progress(progress);
   };
   run_encode_pipeline(source, writer, pipeline);
+  check_unchanged(source);
 
   for (const std::filesystem::path& file : source.tokenizer_files) writer.add_tokenizer_file(file);
   summary.manifest = writer.commit();

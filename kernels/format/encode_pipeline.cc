@@ -1,9 +1,7 @@
 #include "kernels/format/encode_pipeline.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <exception>
-#include <new>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -13,33 +11,10 @@
 #include "core/store/checksum.h"
 #include "core/units.h"
 #include "kernels/format/format.h"
+#include "kernels/format/piece_reader.h"
 
 namespace sluice::kernels {
 namespace {
-
-struct FreeDeleter {
-  void operator()(std::byte* memory) const noexcept { std::free(memory); }
-};
-
-/// Page-aligned memory that grows to what a piece needs and stays.
-class PieceBuffer {
- public:
-  std::span<std::byte> get(std::int64_t bytes) {
-    if (bytes > capacity_) {
-      const std::int64_t wanted = align_up(bytes, kPageAlign);
-      memory_.reset();
-      memory_.reset(
-          static_cast<std::byte*>(std::aligned_alloc(kPageAlign, static_cast<std::size_t>(wanted))));
-      if (!memory_) throw std::bad_alloc();
-      capacity_ = wanted;
-    }
-    return {memory_.get(), static_cast<std::size_t>(bytes)};
-  }
-
- private:
-  std::unique_ptr<std::byte, FreeDeleter> memory_;
-  std::int64_t capacity_ = 0;
-};
 
 /// A run of one tensor's elements.
 struct Piece {
@@ -88,7 +63,8 @@ struct Slot {
       SlotState::kFree;  // guarded by the pipeline's mutex; the rest belongs to whose turn it is
   Piece piece;
   PieceBuffer source, stored;
-  std::span<std::byte> source_bytes, stored_bytes;
+  std::span<const std::byte> source_bytes;
+  std::span<std::byte> stored_bytes;
   std::uint64_t checksum = 0;  // of the whole tensor, if the piece ends it
 };
 
@@ -166,17 +142,10 @@ class Pipeline {
   }
 
   void read_pieces() {
-    const std::unique_ptr<CheckpointReader> reader = options_.open_reader();
+    PieceReader reader(source_, options_.open_reader());
     while (Slot* slot = claim()) {
       const Piece& piece = slot->piece;
-      const StoredTensor& tensor = writer_.tensors()[piece.tensor];
-      const std::int64_t source_bytes = piece.count * dtype_bytes(source_.tensors[piece.tensor].dtype);
-      const std::int64_t stored_bytes = codec_of(tensor.format).max_run_bytes(tensor.spec, piece.count);
-      // fp16 that stays fp16 is read to where it is written from, and only looked through in between.
-      const bool in_place = source_bytes == stored_bytes;
-      slot->stored_bytes = slot->stored.get(stored_bytes);
-      slot->source_bytes = in_place ? slot->stored_bytes : slot->source.get(source_bytes);
-      reader->read(source_.indexes[piece.tensor], piece.first, piece.count, slot->source_bytes);
+      slot->source_bytes = reader.read(piece.tensor, piece.first, piece.count, slot->source);
       set_state(*slot, SlotState::kRead);
     }
   }
@@ -188,7 +157,9 @@ class Pipeline {
       const StoredTensor& tensor = writer_.tensors()[slot.piece.tensor];
       const SourceRun run{&tensor.spec, source_.tensors[slot.piece.tensor].dtype, slot.source_bytes,
                           slot.piece.first};
-      const std::int64_t bytes = codec_of(tensor.format).encode(run, slot.stored_bytes);
+      const FormatCodec& codec = codec_of(tensor.format);
+      slot.stored_bytes = slot.stored.get(codec.max_run_bytes(tensor.spec, slot.piece.count));
+      const std::int64_t bytes = codec.encode(run, slot.stored_bytes);
       slot.stored_bytes = slot.stored_bytes.first(static_cast<std::size_t>(bytes));
       checksum.update(slot.stored_bytes);
       if (slot.piece.ends_tensor) {

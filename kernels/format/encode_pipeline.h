@@ -16,7 +16,7 @@ namespace sluice::kernels {
 
 struct PipelineOptions {
   std::int64_t piece_bytes = std::int64_t{8} << 20;  ///< of source or stored data, whichever is larger
-  int num_pieces = 6;                                ///< in memory at once
+  int num_pieces = 5;                                ///< in memory at once, each as source and as stored data
   int num_readers = 2;
   std::function<std::unique_ptr<CheckpointReader>()> open_reader;  ///< called once on each reader thread
   std::stop_token stop;                                       ///< asks the run to end with Error{kCancelled}

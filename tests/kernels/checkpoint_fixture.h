@@ -26,6 +26,7 @@ struct TinyCheckpoint {
   std::function<DType(const std::string&)> dtype = [](const std::string&) { return DType::kF16; };
   std::function<float(const std::string&, std::int64_t)> value = value_of;
   bool with_config = true, with_tokenizer = true;
+  std::size_t header_size_mod_64 = 0;  ///< odd: no element lies at a multiple of its size
 };
 
 inline void append_element(std::string& bytes, DType dtype, float value) {
@@ -70,7 +71,8 @@ inline void write_checkpoint(const std::filesystem::path& folder, const TinyChec
     header["model." + tensor.name] = {
         {"dtype", type}, {"shape", shape}, {"data_offsets", {begin, data.size()}}};
   }
-  const std::string text = header.dump();
+  std::string text = header.dump();
+  while (text.size() % 64 != checkpoint.header_size_mod_64) text += ' ';
   const std::uint64_t length = text.size();
   std::string file(reinterpret_cast<const char*>(&length), sizeof(length));
   write_file(folder / "model.safetensors", file + text + data);

@@ -1,6 +1,9 @@
 #include <atomic>
 #include <csignal>
-#include <sys/resource.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,10 +11,12 @@
 #include <gtest/gtest.h>
 
 #include "core/build_config.h"
+#include "core/store/posix_file.h"
 #include "core/store/read_tensor.h"
 #include "core/units.h"
 #include "kernels/format/convert.h"
 #include "kernels/format/encode_pipeline.h"
+#include "kernels/format/piece_reader.h"
 #include "tests/kernels/checkpoint_fixture.h"
 
 namespace sluice::kernels {
@@ -261,6 +266,87 @@ TEST(EncodePipeline, CutsTensorsIntoPiecesOfAnySize) {
   }
 }
 
+/// With tensors that are worth a read past the page cache, the last one at the end of the file.
+TinyCheckpoint checkpoint_of_larger_tensors() {
+  TinyCheckpoint checkpoint;
+  checkpoint.spec.num_layers = 1;
+  checkpoint.spec.vocab_size = 5003;
+  checkpoint.spec.max_positions = 1999;
+  return checkpoint;
+}
+
+TEST(PieceReader, ReadsPastThePageCacheAndThroughTheReaderAlike) {
+  for (const DType dtype : {DType::kF16, DType::kF32}) {
+    for (const std::size_t header_size :
+         {0U, 2U, 1U}) {  // elements aligned to pages' parts, to themselves, not at all
+      for (const std::int64_t piece_bytes : {std::int64_t{8} << 20, std::int64_t{70000}}) {
+        ScratchFolder scratch;
+        TinyCheckpoint checkpoint = checkpoint_of_larger_tensors();
+        checkpoint.header_size_mod_64 = header_size;
+        checkpoint.dtype = [dtype](const std::string&) { return dtype; };
+        write_checkpoint(scratch / "model", checkpoint);
+        const CheckpointSource source = open_source(scratch / "model", {});
+        StoreWriter writer(StoreLock::acquire(scratch / "store"), source.plan, ExistingStore::kRefuse);
+        PipelineOptions options;
+        options.piece_bytes = piece_bytes;
+        options.open_reader = [&] { return open_checkpoint(source.path); };
+        run_encode_pipeline(source, writer, options);
+        writer.commit();
+        expect_store_holds(scratch / "store", checkpoint);
+      }
+    }
+  }
+}
+
+TEST(PieceReader, NamesFileAndOffsetWhereTheFileEnds) {
+  ScratchFolder scratch;
+  write_checkpoint(scratch / "model", checkpoint_of_larger_tensors());
+  const CheckpointSource source = open_source(scratch / "model", {});
+  const std::filesystem::path file = scratch / "model/model.safetensors";
+  std::filesystem::resize_file(file, 4096);
+  PieceReader reader(source, nullptr);  // not needed for large tensors
+  PieceBuffer buffer;
+  const std::size_t last = source.tensors.size() - 1;
+  const Error error = error_of([&] { reader.read(last, 0, source.tensors[last].num_elements(), buffer); });
+  EXPECT_EQ(error.code(), Code::kCorrupt);
+  EXPECT_THAT(error.what(), HasSubstr(file.string() + ": ends at offset 4096"));
+  std::filesystem::remove(file);
+  PieceReader other(source, nullptr);
+  EXPECT_EQ(error_of([&] { other.read(last, 0, source.tensors[last].num_elements(), buffer); }).code(),
+            Code::kNotFound);
+}
+
+TEST(Convert, NoticesACheckpointThatChangesMeanwhile) {
+  ScratchFolder scratch;
+  write_checkpoint(scratch / "model", {});
+  const std::filesystem::path file = scratch / "model/model.safetensors";
+  ConvertOptions options;
+  int pieces = 0;
+  options.progress = [&](const ConvertProgress&) {
+    if (++pieces == 5)
+      std::filesystem::last_write_time(file,
+                                       std::filesystem::last_write_time(file) + std::chrono::seconds(1));
+  };
+  const Error error = error_of([&] { convert_checkpoint(scratch / "model", scratch / "store", options); });
+  EXPECT_EQ(error.code(), Code::kCorrupt);
+  EXPECT_THAT(error.what(), HasSubstr("changed while"));
+  EXPECT_FALSE(is_store(scratch / "store"));
+  EXPECT_EQ(convert_checkpoint(scratch / "model", scratch / "store", {}).resumed_bytes, 0);
+}
+
+/// Share of a file's pages that are in memory.
+double cached_share(const std::filesystem::path& file) {
+  const auto size = static_cast<std::size_t>(std::filesystem::file_size(file));
+  const sluice::detail::UniqueFd fd = sluice::detail::open_file(file, O_RDONLY);
+  void* const memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd.get(), 0);
+  std::vector<unsigned char> pages(size / 4096);
+  EXPECT_EQ(::mincore(memory, size, pages.data()), 0);
+  ::munmap(memory, size);
+  return static_cast<double>(
+             std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1U) != 0; })) /
+         static_cast<double>(pages.size());
+}
+
 TEST(Convert, NeedsLittleMemoryWhateverTheModel) {
   if (!kSanitize.empty()) GTEST_SKIP() << "sanitizers change what is resident";
   ScratchFolder scratch;
@@ -289,6 +375,11 @@ TEST(Convert, NeedsLittleMemoryWhateverTheModel) {
   int status = 0;
   ::waitpid(child, &status, 0);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  struct statfs file_system {};
+  ASSERT_EQ(::statfs(scratch.path().c_str(), &file_system), 0);
+  if (file_system.f_type != TMPFS_MAGIC) {
+    EXPECT_LT(cached_share(scratch / "store/output.bin"), 0.01) << "the page cache is left to others";
+  }
 }
 
 }  // namespace

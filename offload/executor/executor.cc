@@ -33,9 +33,10 @@ struct Executor::Lane {
   std::atomic<std::uint64_t> taken{0};
   std::atomic<bool> stop{false};
 
-  // Lane thread only.
+  // Lane thread only. A schedule whose steps are finished may be rebuilt at any time, so how many it has is
+  // noted when it is taken.
   Submitted current;
-  std::size_t position = 0;  // in current.schedule's list for this lane
+  std::size_t position = 0, count = 0;  // in current.schedule's list for this lane
   struct InFlight {
     const Step* step = nullptr;
     std::size_t index = 0;
@@ -139,10 +140,7 @@ double Executor::now_sec() const { return clock_sec() - started_sec_; }
 /// with it, false only when the executor stops.
 bool Executor::next_step(Lane& lane, bool block) {
   while (true) {
-    if (lane.current.schedule != nullptr &&
-        lane.position < lane.current.schedule->lane_steps[lane_index(lane.kind)].size()) {
-      return true;
-    }
+    if (lane.position < lane.count) return true;
     const std::uint64_t taken = lane.taken.load(std::memory_order_relaxed);
     if (lane.submitted.load() == taken) {
       if (lane.stop.load() || !block) return false;
@@ -151,6 +149,9 @@ bool Executor::next_step(Lane& lane, bool block) {
     }
     lane.current = lane.ring[taken % kMaxSubmitted];
     lane.position = 0;
+    lane.count = lane.current.schedule == nullptr
+                     ? 0
+                     : lane.current.schedule->lane_steps[lane_index(lane.kind)].size();
     lane.taken.store(taken + 1);
   }
 }

@@ -188,5 +188,21 @@ TEST_F(ExecutorTest, StopsWithStepsStillWaiting) {
   EXPECT_LE(runner.order.size(), 1U);
 }
 
+// The lane has not looked at the schedule since it finished its last step, and now finds more of them there.
+TEST_F(ExecutorTest, AScheduleMayBeRebuiltOnceItsStepsAreFinished) {
+  Executor executor(runner, make_io(), make_io());
+  std::vector<int> expected;
+  for (int i = 1; i <= 20; ++i) {
+    script.next();
+    for (int unit = 0; unit < i; ++unit) {
+      script.add(LaneKind::kGpu, StepKind::kPre);
+      expected.push_back(unit);
+    }
+    executor.submit(script.schedule);
+    executor.wait_all(script.schedule.last_seq);
+  }
+  EXPECT_EQ(runner.order, expected);
+}
+
 }  // namespace
 }  // namespace sluice::offload

@@ -44,8 +44,11 @@ class ScheduleBuilder {
 
   // Weights.
   std::int64_t unit_of_stream(std::int64_t stream) const;
+  const UnitStream& unit_at(std::int64_t stream) const {
+    return shape_.units[static_cast<std::size_t>(unit_of_stream(stream))];
+  }
   void emit_load_piece(std::int64_t stream, std::int64_t piece);
-  void emit_read_piece(std::int64_t stream, std::int64_t piece);
+  void emit_read_piece(std::int64_t stream, std::int64_t disk_piece);
   void release_stream(std::int64_t stream);
   void emit_weight_share(std::int64_t share, std::int64_t shares);
   Access reads_weights(std::int64_t stream) const;

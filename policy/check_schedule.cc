@@ -145,15 +145,20 @@ struct ScheduleChecker::Impl {
     }
     slot.second.insert(step.piece);
     if (step.piece >= shape.cpu_pieces(unit)) {
-      read(seen, Place::kWeightStage, step.stage_slot, step.piece);
-      if (stage_pieces[{step.stage_slot, step.piece}] != step.unit)
+      read(seen, Place::kWeightStage, step.stage_slot, disk_piece(step));
+      if (stage_pieces[{step.stage_slot, disk_piece(step)}] != step.unit)
         complain(seen, "its staged piece is of another unit");
     }
   }
   void read_weights(const Seen& seen) {
-    in_range(seen, seen.step.stage_slot, shape.num_weight_stages, "weight stage");
-    write(seen, Place::kWeightStage, seen.step.stage_slot, seen.step.piece);
-    stage_pieces[{seen.step.stage_slot, seen.step.piece}] = seen.step.unit;
+    const Step& step = seen.step;
+    in_range(seen, step.stage_slot, shape.num_weight_stages, "weight stage");
+    write(seen, Place::kWeightStage, step.stage_slot, disk_piece(step));
+    stage_pieces[{step.stage_slot, disk_piece(step)}] = step.unit;
+  }
+  /// A stage slot holds the disk part alone, so its place counts from the unit's first disk piece.
+  std::int64_t disk_piece(const Step& step) const {
+    return step.piece - shape.cpu_pieces(shape.units[static_cast<std::size_t>(step.unit)]);
   }
   void use_weights(const Seen& seen, std::int64_t slot, std::int64_t unit) {
     const std::int64_t pieces = shape.num_pieces(shape.units[static_cast<std::size_t>(unit)]);

@@ -15,7 +15,7 @@ namespace sluice::policy {
 /// Memory that steps of different lanes share. Each kind is an array of instances.
 enum class ResourceKind : std::uint8_t {
   kWeightSlot,   ///< [weight slot]
-  kWeightStage,  ///< [stage slot * pieces + piece]
+  kWeightStage,  ///< [stage slot * pieces + piece of the unit's disk part]
   kInputs,       ///< [pass parity * batches + batch]
   kActSlot,      ///< [GPU residual slot]
   kActBuffer,    ///< [CPU residual buffer]

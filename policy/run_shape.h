@@ -83,13 +83,14 @@ struct RunShape {
   std::int64_t num_sets = 1;  ///< q, k, v, attention buffers in flight
 
   std::int64_t carrier(std::int64_t unit) const { return unit == 0 ? output_unit(spec) : unit; }
-  std::int64_t num_pieces(const UnitStream& unit) const {
-    return div_up(unit.cpu_bytes, traits.weight_piece_bytes) +
-           div_up(unit.disk_bytes, traits.weight_piece_bytes);
-  }
+  /// Pieces in which a unit moves: its CPU-resident part, then its disk part.
   std::int64_t cpu_pieces(const UnitStream& unit) const {
     return div_up(unit.cpu_bytes, traits.weight_piece_bytes);
   }
+  std::int64_t disk_pieces(const UnitStream& unit) const {
+    return div_up(unit.disk_bytes, traits.weight_piece_bytes);
+  }
+  std::int64_t num_pieces(const UnitStream& unit) const { return cpu_pieces(unit) + disk_pieces(unit); }
   std::int64_t q_dim() const { return spec.num_heads * spec.head_dim; }
   std::int64_t kv_dim() const { return spec.num_kv_heads * spec.head_dim; }
   std::int64_t act_bytes() const { return dtype_bytes(traits.activation_dtype); }

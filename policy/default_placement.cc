@@ -37,15 +37,21 @@ class Rule {
            placement.max_tokens_per_gpu_batch / 2 >= std::max(kLeastTokens, gpu_batch_size)) {
       placement.max_tokens_per_gpu_batch /= 2;
     }
+    // Most on the GPU first, then most in CPU memory. Slots and stages are as large as the largest streamed
+    // unit, so neither total is exactly monotone in the shares, and each pair is judged as a whole.
     PerTier<int>& share = placement.percents.weights;
-    const auto set_gpu = [&](int gpu) { share = {{gpu, 100 - gpu, 0}}; };
-    if (!largest_share(set_gpu, placement, Tier::kGpu)) return std::nullopt;
-    const int gpu = share[Tier::kGpu];
-    const auto set_cpu = [&](int from_top) { share = {{gpu, from_top, 100 - gpu - from_top}}; };
-    if (!largest_share(set_cpu, placement, Tier::kCpu, 100 - gpu)) return std::nullopt;
-    // Staging slots for disk weights, or slots that grew, may have moved the other tier over its budget.
-    if (plan(placement).total[Tier::kGpu] > budgets_[Tier::kGpu]) return std::nullopt;
-    return placement;
+    for (int gpu = 100; gpu >= 0; --gpu) {
+      for (int cpu = 100 - gpu; cpu >= 0; --cpu) {
+        share = {{gpu, cpu, 100 - gpu - cpu}};
+        const MemoryPlan memory = plan(placement);
+        if (memory.bytes(Purpose::kWeights, Tier::kGpu) > budgets_[Tier::kGpu]) break;
+        if (memory.total[Tier::kGpu] <= budgets_[Tier::kGpu] &&
+            memory.total[Tier::kCpu] <= budgets_[Tier::kCpu]) {
+          return placement;
+        }
+      }
+    }
+    return std::nullopt;
   }
 
   Placement with_batch(std::int64_t gpu_batch_size) const {
@@ -80,16 +86,6 @@ class Rule {
  private:
   MemoryPlan plan(const Placement& placement) const {
     return make_memory_plan(make_run_shape(spec_, sizes_, placement, workload_, traits_), false);
-  }
-
-  /// Sets the largest percent for which `tier` stays within its budget; false if not even 0 does.
-  template <class Set>
-  bool largest_share(const Set& set, const Placement& placement, Tier tier, int most = 100) const {
-    for (int percent = most; percent >= 0; --percent) {
-      set(percent);
-      if (plan(placement).total[tier] <= budgets_[tier]) return true;
-    }
-    return false;
   }
 
   const ModelSpec& spec_;

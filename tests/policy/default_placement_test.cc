@@ -55,6 +55,18 @@ TEST(DefaultPlacement, SpillsWeightsToDiskOnlyWhenMemoryIsShort) {
   for (Tier tier : kTiers) EXPECT_LE(plan.total[tier], budgets[tier]) << to_string(plan);
 }
 
+// The vocabulary matrix is the largest unit here, and whether it is streamed decides the size of the slots.
+TEST(DefaultPlacement, FillsSmallMemories) {
+  const ModelSpec spec = opt_spec(24, 2048, 32);
+  const Workload work{.max_prompt_len = 64, .max_gen_len = 6, .max_total_len = 70, .num_requests = 8};
+  const PerTier<std::int64_t> budgets{{1_GiB, 1_GiB, 100_GiB}};
+  const Placement placement = default_placement(spec, work, budgets, unset());
+  EXPECT_EQ(placement.block_size(), 8);
+  EXPECT_GE(placement.percents.weights[Tier::kGpu] + placement.percents.weights[Tier::kCpu], 25);
+  const MemoryPlan plan = plan_of(spec, work, placement);
+  for (Tier tier : kTiers) EXPECT_LE(plan.total[tier], budgets[tier]) << to_string(plan);
+}
+
 TEST(DefaultPlacement, KeepsWhatTheCallerFixed) {
   const ModelSpec spec = opt_spec(24, 2048, 32);
   Placement wanted = unset();

@@ -18,7 +18,7 @@
 namespace sluice::apps {
 namespace {
 
-constexpr std::array kQueueDepths = {1, 2, 4, 8, 16, 32};
+constexpr std::array kQueueDepths = {1, 2, 4, 8, 16, 32, 64};
 constexpr std::array kBlockBytes = {256_KiB, 1_MiB, 2_MiB, 4_MiB, 8_MiB};
 
 }  // namespace

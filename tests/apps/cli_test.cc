@@ -1,0 +1,378 @@
+// `sluice generate` through the program itself: exit statuses, streams, interrupts and resumed runs.
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "tests/apps/program.h"
+#include "tests/apps/temp_dir.h"
+#include "tests/support/paths.h"
+
+namespace sluice::apps {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+class GenerateTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    shared_ = std::make_unique<TempDir>();
+    const ProgramResult result =
+        run_program({"convert", testing::golden("tiny-opt-books-sparse80").string(), *shared_ / "store"});
+    ASSERT_EQ(result.status, 0) << result.err;
+  }
+  static void TearDownTestSuite() { shared_.reset(); }
+
+  static std::vector<std::string> generate() { return {"generate", "-q", "--model", *shared_ / "store"}; }
+  ProgramResult run(const std::vector<std::string>& args, const std::string& input = {}) const {
+    return run_program(generate() + args, input);
+  }
+  static int status_of(Code code) { return exit_status(code); }
+
+  /// Requests that sample, so that a resumed run must draw the same.
+  static std::string many_requests(int count, int max_new_tokens) {
+    std::string text;
+    for (int i = 0; i < count; ++i) {
+      json request = {{"id", fmt::format("r{}", i)},
+                      {"prompt_ids", {2, 40 + i, 50}},
+                      {"max_new_tokens", max_new_tokens - 7 * (i % 5)},
+                      {"do_sample", true},
+                      {"ignore_eos", true}};
+      if (i % 3 == 0) request["seed"] = i;
+      text += request.dump() + "\n";
+    }
+    return text;
+  }
+
+  /// Interrupts a run with `signal` once its output has some lines, and returns its exit status.
+  int interrupt(const std::vector<std::string>& args, const std::string& output, int signal) {
+    RunningProgram program(args);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (lines_of(read_text(output)).size() < 3 && program.is_running()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        ADD_FAILURE() << "no results after a minute";
+        return -1;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    EXPECT_TRUE(program.is_running()) << "it was done before it could be interrupted";
+    if (program.is_running()) program.signal(signal);
+    return program.wait();
+  }
+
+  static std::unique_ptr<TempDir> shared_;
+  const TempDir dir_;
+};
+
+std::unique_ptr<TempDir> GenerateTest::shared_;
+
+TEST_F(GenerateTest, ContinuesATextOnStandardOutputAlone) {
+  const ProgramResult result = run({"The old man", "--max-new-tokens", "5"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_THAT(result.out, StartsWith("The old man"));
+  EXPECT_GT(result.out.size(), std::string("The old man\n").size());
+  EXPECT_EQ(result.err, "");
+}
+
+TEST_F(GenerateTest, ReportsTheRunOnStandardError) {
+  const ProgramResult result =
+      run_program({"generate", "--model", *shared_ / "store", "The old man", "--max-new-tokens", "5"});
+  EXPECT_THAT(result.err, HasSubstr("1 of 1 done"));
+  EXPECT_THAT(result.err, HasSubstr("peak resident size"));
+  EXPECT_THAT(result.out, Not(HasSubstr("done")));
+}
+
+TEST_F(GenerateTest, AnswersJsonlOnTheStandardStreams) {
+  const ProgramResult result =
+      run({"--input", "-"},
+          "{\"id\": \"x\", \"prompt\": \"Hello\", \"max_new_tokens\": 3, \"logprobs\": 2}\n\n"
+          "{\"prompt_ids\": [2, 9, 11], \"max_new_tokens\": 0, \"prompt_logprobs\": true}\n");
+  EXPECT_EQ(result.status, 0) << result.err;
+  const std::vector<std::string> lines = lines_of(result.out);
+  ASSERT_EQ(lines.size(), 2U);
+  const json first = json::parse(lines[0]);
+  EXPECT_EQ(first.at("id"), "x");
+  EXPECT_EQ(first.at("prompt_ids").at(0), 2) << "bos in front";
+  EXPECT_EQ(first.at("token_ids").size(), 3U);
+  EXPECT_EQ(first.at("finish_reason"), "length");
+  ASSERT_EQ(first.at("logprobs").size(), 3U);
+  const json& token = first.at("logprobs").at(0);
+  EXPECT_EQ(token.at("token_id"), first.at("token_ids").at(0));
+  EXPECT_EQ(token.at("top").size(), 2U);
+  EXPECT_EQ(token.at("top").at(0).at("logprob"), token.at("logprob")) << "greedy takes the most likely";
+  const json second = json::parse(lines[1]);
+  EXPECT_EQ(second.at("id"), 1);
+  EXPECT_EQ(second.at("token_ids").size(), 0U);
+  ASSERT_EQ(second.at("prompt_logprobs").size(), 3U);
+  EXPECT_TRUE(second.at("prompt_logprobs").at(0).is_null());
+  EXPECT_LT(second.at("prompt_logprobs").at(2).get<float>(), 0);
+}
+
+TEST_F(GenerateTest, EndsWithLengthAtTheContextsEnd) {
+  json ids = json::array({2});
+  for (int i = 1; i < 1020; ++i) ids.push_back(10 + i % 50);
+  const ProgramResult result =
+      run({"--input", "-"},
+          json{{"prompt_ids", ids}, {"max_new_tokens", 100}, {"ignore_eos", true}}.dump() + "\n");
+  EXPECT_EQ(result.status, 0) << result.err;
+  const json answer = json::parse(result.out);
+  EXPECT_EQ(answer.at("token_ids").size(), 4U);
+  EXPECT_EQ(answer.at("finish_reason"), "length");
+}
+
+TEST_F(GenerateTest, EndsTheTextBeforeAStopStringAndKeepsTheTokens) {
+  const json free =
+      json::parse(run({"--input", "-"}, R"({"prompt": "The old man", "max_new_tokens": 12})").out);
+  const std::string text = free.at("text");
+  ASSERT_GT(text.size(), 8U);
+  const std::string stop = text.substr(5, 3);
+  const json stopped = json::parse(
+      run({"--input", "-"}, json{{"prompt", "The old man"}, {"max_new_tokens", 12}, {"stop", stop}}.dump())
+          .out);
+  EXPECT_EQ(stopped.at("finish_reason"), "stop");
+  EXPECT_EQ(stopped.at("text"), text.substr(0, text.find(stop)));
+  EXPECT_LE(stopped.at("token_ids").size(), free.at("token_ids").size());
+}
+
+TEST_F(GenerateTest, TakesPromptsFromAFile) {
+  write_text(dir_ / "prompts.txt", "One\n\nTwo\n");
+  const ProgramResult result =
+      run({"--prompts-file", dir_ / "prompts.txt", "--output", dir_ / "out.jsonl", "--gen-len", "2"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(lines_of(read_text(dir_ / "out.jsonl")).size(), 2U);
+}
+
+struct Refusal {
+  std::vector<std::string> args;
+  Code code;
+  const char* message;
+};
+
+TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
+  const std::string store = *shared_ / "store";
+  write_text(dir_ / "bad.jsonl", "{\"prompt_ids\": [5]}\n{\"prompt_ids\": [5], \"top_p\": 3}\n");
+  write_text(dir_ / "long.jsonl", json{{"prompt_ids", std::vector<int>(1025, 5)}}.dump());
+  write_text(dir_ / "id.jsonl", "{\"prompt_ids\": [4096]}\n");
+  write_text(dir_ / "empty.jsonl", "\n");
+  write_text(dir_ / "config.yaml", "placement:\n  gpu_batch_sise: 3\n  mixing: maybe\n");
+  const Refusal refusals[] = {
+      {{"generate"}, Code::kInvalidArgument, "no model"},
+      {{"generate", "--model", store}, Code::kInvalidArgument, "no prompts"},
+      {{"generate", "--model", dir_ / "none", "x"}, Code::kNotFound, "none"},
+      {{"generate", "--model", "random:opt-31b", "x"}, Code::kNotFound, "opt-13b"},
+      {{"generate", "--model", "random:opt-125m:x", "x"}, Code::kInvalidArgument, "no seed"},
+      {{"generate", "--model", "random:opt-125m", "text"}, Code::kUnsupported, "--tokenizer"},
+      {{"generate", "--model", store, "x", "--no-such-flag"}, Code::kInvalidArgument, "--no-such-flag"},
+      {{"generate", "--model", store, "x", "--compress-weight"}, Code::kUnsupported, "--compress-weight"},
+      {{"generate", "--model", store, "x", "--percent", "60", "50", "0", "0", "0", "0"},
+       Code::kInvalidArgument,
+       "60"},
+      {{"generate", "--model", store, "x", "--percent", "60", "40"}, Code::kInvalidArgument, "--percent"},
+      {{"generate", "--model", store, "x", "--gpu-memory", "1MiB"}, Code::kOutOfMemory, "--gpu-memory"},
+      {{"generate", "--model", store, "x", "--cpu-memory", "0", "--percent", "0", "100", "0", "100", "0",
+        "100"},
+       Code::kOutOfMemory,
+       "--cpu-memory"},
+      {{"generate", "--model", store, "x", "--gpu-memory", "lots"}, Code::kInvalidArgument, "--gpu-memory"},
+      {{"generate", "--model", store, "x", "--top-p", "2"}, Code::kInvalidArgument, "top_p"},
+      {{"generate", "--model", store, "--input", dir_ / "bad.jsonl"},
+       Code::kInvalidArgument,
+       "bad.jsonl:2: top_p"},
+      {{"generate", "--model", store, "--input", dir_ / "long.jsonl"}, Code::kInvalidArgument, "1025 tokens"},
+      {{"generate", "--model", store, "--input", dir_ / "id.jsonl"}, Code::kInvalidArgument, "4096"},
+      {{"generate", "--model", store, "--input", dir_ / "empty.jsonl"}, Code::kInvalidArgument, "no request"},
+      {{"generate", "--model", store, "--input", dir_ / "none.jsonl"}, Code::kNotFound, "none.jsonl"},
+      {{"generate", "--model", store, "x", "--output", dir_ / "none/out"}, Code::kNotFound, "none/out"},
+      {{"generate", "--model", store, "x", "--output", "/dev/full"}, Code::kIo, "No space left"},
+      {{"generate", "--model", store, "x", "--resume"}, Code::kInvalidArgument, "--output"},
+      {{"generate", "--model", store, "x", "--run-config", dir_ / "config.yaml"},
+       Code::kInvalidArgument,
+       "config.yaml:2: placement.gpu_batch_sise"},
+      {{"generate", "--model", store, "x", "--set", "generation.seed=x"},
+       Code::kInvalidArgument,
+       "generation.seed"},
+      {{"nonsense"}, Code::kInvalidArgument, "see 'sluice --help'"},
+      {{}, Code::kInvalidArgument, "subcommand"},
+  };
+  for (const Refusal& refusal : refusals) {
+    std::string line;
+    for (const std::string& arg : refusal.args) line += arg + " ";
+    const ProgramResult result = run_program(refusal.args + std::vector<std::string>{"-q"});
+    EXPECT_EQ(result.status, status_of(refusal.code)) << line << "\n" << result.err;
+    EXPECT_THAT(result.err, StartsWith("error: ")) << line;
+    EXPECT_THAT(result.err, HasSubstr(refusal.message)) << line;
+    EXPECT_THAT(result.err, HasSubstr("; ")) << line << "says what to do";
+    EXPECT_EQ(result.out, "") << line;
+  }
+}
+
+TEST_F(GenerateTest, ReportsEveryProblemOfAConfigurationAtOnce) {
+  write_text(dir_ / "config.yaml", "placement:\n  gpu_batch_sise: 3\n  mixing: maybe\n");
+  const ProgramResult result = run({"x", "--run-config", dir_ / "config.yaml", "--set", "memory.gpv=1"});
+  EXPECT_THAT(result.err, HasSubstr("config.yaml:2: placement.gpu_batch_sise"));
+  EXPECT_THAT(result.err, HasSubstr("config.yaml:3: placement.mixing"));
+  EXPECT_THAT(result.err, HasSubstr("memory.gpv"));
+}
+
+TEST_F(GenerateTest, PrintsAConfigurationThatReadsBackAndFlagsWin) {
+  const std::vector<std::string> flags = {
+      "--percent", "20",       "80",          "0",    "100",           "0",  "100",
+      "--stop",    "a: \"b\"", "--kv-format", "fp32", "--temperature", "0.7"};
+  const ProgramResult first = run_program(std::vector<std::string>{"generate", "--print-config"} + flags);
+  EXPECT_EQ(first.status, 0) << first.err;
+  write_text(dir_ / "config.yaml", first.out);
+  const ProgramResult second =
+      run_program({"generate", "--print-config", "--run-config", dir_ / "config.yaml"});
+  EXPECT_EQ(second.out, first.out) << second.err;
+  const ProgramResult third =
+      run_program({"generate", "--print-config", "--run-config", dir_ / "config.yaml", "--set",
+                   "generation.top_k=5", "--top-k", "6", "--set", "generation.seed=9"});
+  EXPECT_THAT(third.out, HasSubstr("top_k: 6"));
+  EXPECT_THAT(third.out, HasSubstr("seed: 9"));
+  EXPECT_THAT(third.out, HasSubstr("temperature: 0.7"));
+}
+
+TEST_F(GenerateTest, KeepsGoingPastLinesThatCannotRun) {
+  const ProgramResult result = run(
+      {"--input", "-", "--keep-going"},
+      "{\"prompt_ids\": [5], \"max_new_tokens\": 2}\nnonsense\n{\"id\": \"long\", \"prompt_ids\": [99999]}\n"
+      "{\"prompt_ids\": [6], \"max_new_tokens\": 2}\n");
+  EXPECT_EQ(result.status, 0) << result.err;
+  const std::vector<std::string> lines = lines_of(result.out);
+  ASSERT_EQ(lines.size(), 4U);
+  EXPECT_EQ(json::parse(lines[0]).at("token_ids").size(), 2U);
+  EXPECT_EQ(json::parse(lines[1]).at("id"), 1);
+  EXPECT_EQ(json::parse(lines[1]).at("error").at("code"), "invalid_argument");
+  EXPECT_EQ(json::parse(lines[2]).at("id"), "long");
+  EXPECT_THAT(json::parse(lines[2]).at("error").at("message").get<std::string>(), HasSubstr("99999"));
+  EXPECT_EQ(json::parse(lines[3]).at("token_ids").size(), 2U);
+}
+
+TEST_F(GenerateTest, AnswersWhenNoRequestCanRun) {
+  const ProgramResult result = run({"--input", "-", "--keep-going"}, "nonsense\n");
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(json::parse(result.out).at("error").at("code"), "invalid_argument");
+}
+
+TEST_F(GenerateTest, RunsTheSyntheticBenchmark) {
+  const ProgramResult result = run({"--prompt-len",
+                                    "16",
+                                    "--gen-len",
+                                    "4",
+                                    "--num-prompts",
+                                    "6",
+                                    "--percent",
+                                    "20",
+                                    "80",
+                                    "0",
+                                    "100",
+                                    "0",
+                                    "100",
+                                    "--gpu-batch-size",
+                                    "2",
+                                    "--num-gpu-batches",
+                                    "2",
+                                    "--cpu-cache-compute",
+                                    "--stats-out",
+                                    dir_ / "stats.jsonl"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("num prompts: 6  prompt len: 16  gen len: 4"));
+  EXPECT_THAT(result.out, HasSubstr("prefill throughput: "));
+  EXPECT_THAT(result.out, HasSubstr("total throughput: "));
+  const std::vector<std::string> stats = lines_of(read_text(dir_ / "stats.jsonl"));
+  ASSERT_EQ(stats.size(), 2U);
+  const json header = json::parse(stats[0]);
+  EXPECT_EQ(header.at("kind"), "run");
+  EXPECT_TRUE(header.contains("commit") && header.contains("device"));
+  EXPECT_EQ(header.at("config").at("placement").at("percent").at(1), 80);
+  const json summary = json::parse(stats[1]);
+  EXPECT_EQ(summary.at("generated_tokens"), 24);
+  EXPECT_EQ(summary.at("prompt_tokens"), 96);
+}
+
+TEST_F(GenerateTest, WritesATraceForPerfetto) {
+  const ProgramResult result = run({"The old man", "--gen-len", "3", "--trace", dir_ / "trace.json"});
+  EXPECT_EQ(result.status, 0) << result.err;
+  const json trace = json::parse(read_text(dir_ / "trace.json"));
+  EXPECT_FALSE((trace.is_array() ? trace : trace.at("traceEvents")).empty());
+}
+
+TEST_F(GenerateTest, CtrlCKeepsFinishedResultsAndResumeGivesTheOutputOfOneRun) {
+  write_text(dir_ / "in.jsonl", many_requests(24, 120));
+  std::filesystem::create_directory(dir_ / "disk");
+  const auto args = [&](const std::string& output) {
+    // KV on CPU and disk, so that there are files of the run to remove.
+    return generate() + std::vector<std::string>{"--input", dir_ / "in.jsonl", "--output", dir_ / output} +
+           std::vector<std::string>{"--disk-dir", dir_ / "disk",       "--gpu-batch-size",
+                                    "2",          "--num-gpu-batches", "2"} +
+           std::vector<std::string>{"--percent", "100", "0", "0", "50", "100", "0"};
+  };
+  EXPECT_EQ(run_program(args("whole")).status, 0);
+  const std::string whole = read_text(dir_ / "whole");
+  ASSERT_EQ(lines_of(whole).size(), 24U);
+
+  for (int signal : {SIGINT, SIGTERM, SIGKILL}) {
+    const std::string output = fmt::format("out{}", signal);
+    const int status = interrupt(args(output), dir_ / output, signal);
+    EXPECT_EQ(status, signal == SIGKILL ? 128 + SIGKILL : status_of(Code::kCancelled));
+    const std::vector<std::string> kept = lines_of(read_text(dir_ / output));
+    EXPECT_GE(kept.size(), 3U);
+    EXPECT_LT(kept.size(), 24U);
+    for (const std::string& line : kept) EXPECT_THAT(whole, HasSubstr(line + "\n"));
+    if (signal != SIGKILL) {
+      EXPECT_TRUE(std::filesystem::is_empty(dir_ / "disk")) << "files of the run are removed";
+      EXPECT_FALSE(std::filesystem::exists(dir_ / (output + ".sluice.waiting")));
+    }
+    const ProgramResult fresh = run_program(args(output));
+    EXPECT_EQ(fresh.status, status_of(Code::kInvalidArgument)) << "an unfinished run is not overwritten";
+    const ProgramResult changed =
+        run_program(args(output) + std::vector<std::string>{"--resume", "--kv-format", "fp32"});
+    EXPECT_EQ(changed.status, status_of(Code::kInvalidArgument));
+    EXPECT_THAT(changed.err, HasSubstr("kv_format was fp16 and is fp32"));
+    const ProgramResult resumed = run_program(args(output) + std::vector<std::string>{"--resume"});
+    EXPECT_EQ(resumed.status, 0) << resumed.err;
+    EXPECT_EQ(read_text(dir_ / output), whole) << "after signal " << signal;
+  }
+  EXPECT_EQ(run_program(args("whole") + std::vector<std::string>{"--resume"}).status, 0)
+      << "nothing is left to do";
+  EXPECT_EQ(read_text(dir_ / "whole"), whole);
+}
+
+TEST_F(GenerateTest, SaysWhatItIs) {
+  const ProgramResult result = run_program({"--version"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_THAT(result.out,
+              MatchesRegex("sluice [0-9.]+\n  commit +[^\n]+\n  build +[^\n]+\n  devices +cpu: [^\n]+\n"
+                           "  disk I/O +[^\n]+\n"));
+}
+
+TEST_F(GenerateTest, ExplainsEveryCommand) {
+  for (const char* command : {"generate", "convert", "inspect", "bench"}) {
+    const ProgramResult result = run_program({command, "--help"});
+    EXPECT_EQ(result.status, 0) << command;
+    EXPECT_THAT(result.out, HasSubstr("Usage: sluice")) << command;
+    EXPECT_GT(lines_of(result.out).size(), 8U) << command;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::apps

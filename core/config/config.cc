@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "core/checkpoint/printable.h"
 #include "core/config/yaml.h"
 #include "core/error.h"
 
@@ -30,7 +31,7 @@ std::optional<ConfigNode> parse_layer(std::string_view text, const std::string& 
 }
 
 std::optional<ConfigNode> parse_override(const std::string& assignment, ConfigProblems& problems) {
-  const std::string source = "--set " + assignment;
+  const std::string source = "--set " + printable(assignment);
   problems.set_source(source);
   const std::size_t equals = assignment.find('=');
   const std::string_view path = std::string_view(assignment).substr(0, equals);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/checkpoint/printable.h"
 #include "core/error.h"
 
 namespace sluice {
@@ -13,7 +14,7 @@ void ConfigProblems::set_source(std::string source) {
 
 void ConfigProblems::add(int line, std::string_view key, std::string_view problem, std::string_view fix) {
   std::string text = line > 0 ? fmt::format("{}:{}: ", source_, line) : source_ + ": ";
-  if (!key.empty()) text += fmt::format("{}: ", key);
+  if (!key.empty()) text += fmt::format("{}: ", printable(key));
   problems_.push_back({source_number_, line, fmt::format("{}{}; {}", text, problem, fix)});
 }
 

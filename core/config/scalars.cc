@@ -3,7 +3,7 @@
 #include <charconv>
 #include <cmath>
 
-#include <fmt/format.h>
+#include "core/checkpoint/printable.h"
 
 namespace sluice {
 namespace {
@@ -30,7 +30,7 @@ void read_number(const ConfigSite& site, Number& value, const Bounds& bounds, st
   if (!parse_number(site.node, number) || !std::isfinite(static_cast<double>(number))) {
     site.refuse(fmt::format("{} is not {}", describe(site.node), what), with_bounds(what, bounds));
   } else if (!bounds.contains(static_cast<double>(number))) {
-    site.refuse(fmt::format("{} is out of range", site.node.scalar), with_bounds(what, bounds));
+    site.refuse(fmt::format("{} is out of range", describe(site.node)), with_bounds(what, bounds));
   } else {
     value = number;
   }
@@ -61,7 +61,7 @@ std::string describe(const ConfigNode& node) {
     case ConfigNode::Kind::kNull:
       return "nothing";
     case ConfigNode::Kind::kScalar:
-      return fmt::format("'{}'", node.scalar);
+      return fmt::format("'{}'", printable(node.scalar));
     case ConfigNode::Kind::kList:
       return "a list";
     case ConfigNode::Kind::kMap:

@@ -8,7 +8,9 @@
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
+#include "core/checkpoint/printable.h"
 #include "core/error.h"
+#include "core/tokenizer/utf8.h"
 
 namespace sluice {
 namespace {
@@ -79,7 +81,8 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   [[noreturn]] void refuse_tag(const YAML::Mark& mark, const std::string& tag) const {
-    refuse(source_, line_of(mark), fmt::format("a tag ({})", tag), "remove it; the key decides the type");
+    refuse(source_, line_of(mark), fmt::format("the tag '{}'", printable(tag)),
+           "remove it; the key decides the type");
   }
 
   void open(const YAML::Mark& mark, const std::string& tag, ConfigNode::Kind kind) {
@@ -106,7 +109,7 @@ class TreeBuilder final : public YAML::EventHandler {
       if (node.kind != ConfigNode::Kind::kScalar)
         refuse(source_, node.line, "a key that is no text", "name the key");
       if (parent.find(node.scalar) != nullptr) {
-        refuse(source_, node.line, fmt::format("{}: the key stands here twice", node.scalar),
+        refuse(source_, node.line, fmt::format("{}: the key stands here twice", printable(node.scalar)),
                "remove one of them");
       }
       parent.keys.push_back(std::move(node.scalar));
@@ -163,6 +166,14 @@ ConfigNode parse_yaml(std::string_view text, const std::string& source) {
       text.size() <= kMaxBytes, Code::kInvalidArgument,
       fmt::format("{}: {} bytes of configuration, at most {} are read", source, text.size(), kMaxBytes),
       "check that this is the configuration file");
+  // NUL is no YAML character, and to yaml-cpp it is a sign of UTF-16.
+  const std::size_t readable = std::min(valid_utf8_prefix(text), text.find('\0'));
+  if (readable < text.size()) {
+    const auto line =
+        1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(readable), '\n');
+    refuse(source, static_cast<int>(line), fmt::format("byte {} is not UTF-8 text", readable),
+           "save the file as UTF-8");
+  }
   try {
     std::istringstream in{std::string(text)};
     YAML::Parser parser(in);
@@ -175,7 +186,7 @@ ConfigNode parse_yaml(std::string_view text, const std::string& source) {
     }
     return root;
   } catch (const YAML::Exception& e) {
-    refuse(source, e.mark.is_null() ? 1 : e.mark.line + 1, e.msg, "mend the YAML there");
+    refuse(source, e.mark.is_null() ? 1 : e.mark.line + 1, printable(e.msg, 200), "mend the YAML there");
   }
 }
 

@@ -8,8 +8,8 @@
 
 namespace sluice {
 
-/// Reads one YAML document. An empty text is a kNull node. Aliases, tags and several documents in a file are
-/// refused: configuration needs none of them, and aliases can grow without bound. Throws
+/// Reads one YAML document in UTF-8. An empty text is a kNull node. Aliases, tags and several documents in a
+/// file are refused: configuration needs none of them, and aliases can grow without bound. Throws
 /// Error{kInvalidArgument} as `source:line: problem; fix`.
 ConfigNode parse_yaml(std::string_view text, const std::string& source);
 

@@ -5,9 +5,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/checkpoint/printable.h"
+#include "core/checkpoint/strict_json.h"
 #include "core/error.h"
 #include "core/tokenizer/byte_alphabet.h"
-#include "core/tokenizer/tokenizer_json.h"
 #include "core/tokenizer/utf8.h"
 
 namespace sluice {
@@ -19,14 +20,14 @@ constexpr const char* kFetchAgain = "fetch the model's tokenizer files again";
 
 nlohmann::json parse_vocab(const BpeFiles& files) {
   const std::string path = files.folder + "/vocab.json";
-  nlohmann::json vocab = parse_tokenizer_json(files.vocab, path);
-  SLUICE_CHECK(vocab.is_object() && !vocab.empty(), Code::kCorrupt,
-               path + ": the top level is not an object of tokens", kFetchAgain);
+  nlohmann::json vocab = parse_json_object(files.vocab, path);
+  SLUICE_CHECK(!vocab.empty(), Code::kCorrupt, path + ": no tokens", kFetchAgain);
   for (const auto& [symbol, id] : vocab.items()) {
     SLUICE_CHECK(
         id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() < kMaxTokenId,
         Code::kCorrupt,
-        fmt::format("{}: id of '{}' is {}, not a number in [0, {})", path, symbol, id.dump(), kMaxTokenId),
+        fmt::format("{}: id of '{}' is {}, not a number in [0, {})", path, printable(symbol),
+                    printable(id.dump()), kMaxTokenId),
         kFetchAgain);
   }
   return vocab;
@@ -40,10 +41,10 @@ IdsBySymbol index_vocab(const nlohmann::json& vocab, const std::string& folder) 
   for (auto it = vocab.begin(); it != vocab.end(); ++it) {
     const auto id = it->get<std::int32_t>();
     const auto [other, is_new] = symbols.emplace(id, it.key());
-    SLUICE_CHECK(
-        is_new, Code::kCorrupt,
-        fmt::format("{}/vocab.json: '{}' and '{}' both have id {}", folder, other->second, it.key(), id),
-        kFetchAgain);
+    SLUICE_CHECK(is_new, Code::kCorrupt,
+                 fmt::format("{}/vocab.json: '{}' and '{}' both have id {}", folder, printable(other->second),
+                             printable(it.key()), id),
+                 kFetchAgain);
     ids.emplace(it.key(), id);
   }
   return ids;
@@ -66,11 +67,11 @@ std::vector<BpeMerges::Merge> parse_merges(const BpeFiles& files, const IdsBySym
     const std::size_t space = line.find(' ');
     if (space == 0 || space == std::string_view::npos || space + 1 == line.size() ||
         line.find(' ', space + 1) != std::string_view::npos) {
-      throw refuse(fmt::format("'{}' is not two symbols with a space between", line));
+      throw refuse(fmt::format("'{}' is not two symbols with a space between", printable(line)));
     }
     const auto id_of = [&](std::string_view symbol) {
       const auto it = ids.find(symbol);
-      if (it == ids.end()) throw refuse(fmt::format("'{}' is not in vocab.json", symbol));
+      if (it == ids.end()) throw refuse(fmt::format("'{}' is not in vocab.json", printable(symbol)));
       return it->second;
     };
     const std::string_view left = line.substr(0, space), right = line.substr(space + 1);
@@ -129,7 +130,7 @@ ByteLevelBpe::ByteLevelBpe(const Loaded& loaded)
     Token& token = tokens_[static_cast<std::size_t>(added.id)];
     SLUICE_CHECK(!token.added && (token.bytes.empty() || loaded.ids.contains(added.text)), Code::kCorrupt,
                  fmt::format("{}: added token '{}' has id {}, which another token has too", loaded.folder,
-                             added.text, added.id),
+                             printable(added.text), added.id),
                  kFetchAgain);
     token = {added.special ? std::string() : added.text, added.special, /*added=*/true};
   }
@@ -139,7 +140,7 @@ ByteLevelBpe::ByteLevelBpe(const Loaded& loaded)
     const auto it = loaded.ids.find(symbol);
     SLUICE_CHECK(it != loaded.ids.end() || loaded.special.unk, Code::kCorrupt,
                  fmt::format("{}/vocab.json: byte 0x{:02x} ('{}') has no token, and there is no unk_token",
-                             loaded.folder, byte, symbol),
+                             loaded.folder, byte, printable(symbol)),
                  kFetchAgain);
     byte_ids_[byte] = it != loaded.ids.end() ? it->second : loaded.role_id("unk_token", loaded.special.unk);
   }

@@ -5,8 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/checkpoint/printable.h"
+#include "core/checkpoint/strict_json.h"
 #include "core/error.h"
-#include "core/tokenizer/tokenizer_json.h"
 
 namespace sluice {
 namespace {
@@ -31,7 +32,7 @@ class Reader {
     if (const auto it = config.find("added_tokens_decoder"); it != config.end() && !it->is_null()) {
       SLUICE_CHECK(it->is_object(), Code::kCorrupt, path() + ": added_tokens_decoder is not an object", kFix);
       for (const auto& [id, token] : it->items()) {
-        const std::string key = fmt::format("added_tokens_decoder.{}", id);
+        const std::string key = fmt::format("added_tokens_decoder.{}", printable(id));
         const bool special = token.is_object() && token.contains("special") && token["special"] == true;
         add(content(token, key), parse_id(id, key), special);
       }
@@ -46,7 +47,8 @@ class Reader {
     for (const auto& [token, id] : ids.items()) {
       SLUICE_CHECK(
           id.is_number_integer() && id.get<std::int64_t>() >= 0 && id.get<std::int64_t>() < kMaxTokenId,
-          Code::kCorrupt, fmt::format("{}: id of '{}' is {}", path(), token, id.dump()), kFix);
+          Code::kCorrupt, fmt::format("{}: id of '{}' is {}", path(), printable(token), printable(id.dump())),
+          kFix);
       SLUICE_CHECK(!token.empty(), Code::kCorrupt, path() + ": a token is empty", kFix);
       add(token, id.get<std::int32_t>(), false);
     }
@@ -68,9 +70,7 @@ class Reader {
 
   json object(const char* file, const std::string& text) {
     file_ = file;
-    json parsed = parse_tokenizer_json(text, path());
-    SLUICE_CHECK(parsed.is_object(), Code::kCorrupt, path() + ": the top level is not an object", kFix);
-    return parsed;
+    return parse_json_object(text, path());
   }
 
   /// A token is written as its text or as {"content": text, ...}.
@@ -122,12 +122,14 @@ class Reader {
   void add(const std::string& token, std::int32_t id, bool special) {
     const auto in_vocab = vocab_.find(token);
     SLUICE_CHECK(in_vocab == vocab_.end() || in_vocab->second == id, Code::kCorrupt,
-                 fmt::format("{}: '{}' has id {}, but {} in vocab.json", path(), token, id, in_vocab->second),
+                 fmt::format("{}: '{}' has id {}, but {} in vocab.json", path(), printable(token), id,
+                             in_vocab->second),
                  kFix);
     for (AddedToken& known : found_.tokens) {
       if (known.text != token) continue;
       SLUICE_CHECK(known.id == id, Code::kCorrupt,
-                   fmt::format("{}: '{}' has two ids, {} and {}", path(), token, known.id, id), kFix);
+                   fmt::format("{}: '{}' has two ids, {} and {}", path(), printable(token), known.id, id),
+                   kFix);
       known.special = known.special || special;
       return;
     }

@@ -12,6 +12,10 @@
 
 namespace sluice {
 
+/// Ids are below this, so that a damaged file cannot ask for gigabytes; the largest vocabularies in use have
+/// about 2^18 tokens.
+inline constexpr std::int32_t kMaxTokenId = 1 << 20;
+
 struct AddedToken {
   std::string text;
   std::int32_t id = -1;

@@ -104,8 +104,8 @@ TEST(Config, ReportsAllProblemsWithLinesAndRemedies) {
                "scale: fast\n"),
       ElementsAre("run.yaml:1: name: a list is not a text; write one text; \"\" is the empty one",
                   "run.yaml:2: verbos: unknown key; did you mean 'verbose'?",
-                  "run.yaml:3: count: 101 is out of range; write a whole number from 0 to 100",
-                  "run.yaml:5: cache.pinned_gib: 0 is out of range; write a number above 0 and at most 512",
+                  "run.yaml:3: count: '101' is out of range; write a whole number from 0 to 100",
+                  "run.yaml:5: cache.pinned_gib: '0' is out of range; write a number above 0 and at most 512",
                   "run.yaml:6: cache.polcy: unknown key; did you mean 'policy'?",
                   "run.yaml:7: cache.policy: 'lfu' is not one of the names; did you mean 'lru'?",
                   "run.yaml:8: lengths: '3' is not a list; write [a, b], or one '- a' a line",
@@ -124,9 +124,18 @@ TEST(Config, NamesTheElementOfAList) {
   EXPECT_THAT(
       problems("lengths: [1, x, -1]\nmore:\n  - threads: 0\n  - thread: 1\n"),
       ElementsAre("run.yaml:1: lengths[1]: 'x' is not a whole number; write a whole number of at least 0",
-                  "run.yaml:1: lengths[2]: -1 is out of range; write a whole number of at least 0",
-                  "run.yaml:3: more[0].threads: 0 is out of range; write a whole number of at least 1",
+                  "run.yaml:1: lengths[2]: '-1' is out of range; write a whole number of at least 0",
+                  "run.yaml:3: more[0].threads: '0' is out of range; write a whole number of at least 1",
                   "run.yaml:4: more[1].thread: unknown key; did you mean 'threads'?"));
+}
+
+TEST(Config, MessagesStayInOneLineWhateverTheFileHolds) {
+  EXPECT_THAT(
+      problems("\"a\\nb\": 1\ncount: \"\\e[31m'\""),
+      ElementsAre(
+          "run.yaml:1: a\\x0Ab: unknown key; known: name, verbose, count, small, seed, scale, lengths, "
+          "stops, policies, flags, cache, second, more",
+          "run.yaml:2: count: '\\x1B[31m\\x27' is not a whole number; write a whole number from 0 to 100"));
 }
 
 TEST(Config, RefusesValuesOfTheWrongType) {
@@ -171,10 +180,13 @@ TEST(Config, RefusesBrokenYamlWithItsLine) {
               ElementsAre("run.yaml:2: count: the key stands here twice; remove one of them"));
   EXPECT_THAT(problems("a: &x 1\nb: *x\n"), ElementsAre("run.yaml:2: an alias (*name); write the value out"));
   EXPECT_THAT(problems("count: !!int 3\n"),
-              ElementsAre(HasSubstr("run.yaml:1: a tag (tag:yaml.org,2002:int)")));
-  EXPECT_THAT(problems("cache: !x {}\n"), ElementsAre(HasSubstr("run.yaml:1: a tag")));
+              ElementsAre(HasSubstr("run.yaml:1: the tag 'tag:yaml.org,2002:int'; remove it")));
+  EXPECT_THAT(problems("cache: !x {}\n"), ElementsAre(HasSubstr("run.yaml:1: the tag '!x'")));
   EXPECT_THAT(problems("count: 1\n---\ncount: 2\n"), ElementsAre(HasSubstr("a second document")));
   EXPECT_THAT(problems("{[a]: 1}"), ElementsAre(HasSubstr("a key that is no text")));
+  EXPECT_THAT(problems("count: 1\nname: \xFF\n"),
+              ElementsAre("run.yaml:2: byte 15 is not UTF-8 text; save the file as UTF-8"));
+  EXPECT_THAT(problems(std::string(1, '\0')), ElementsAre(HasSubstr("run.yaml:1: byte 0 is not UTF-8 text")));
   EXPECT_THAT(problems(std::string(100, '[')),
               ElementsAre(HasSubstr("run.yaml:1: nested deeper than 64 levels")));
   EXPECT_THAT(problems(std::string(2 << 20, '#')), ElementsAre(HasSubstr("2097152 bytes of configuration")));
@@ -198,7 +210,7 @@ TEST(Config, OverridesAreNamedInTheirProblems) {
       problems("cuont: 1",
                {"count=-1", "cache.polic=lru", "novalue", "=3", "a..b=1", ".a=1", "name=[", "count"}),
       ElementsAre("run.yaml:1: cuont: unknown key; did you mean 'count'?",
-                  "--set count=-1: count: -1 is out of range; write a whole number from 0 to 100",
+                  "--set count=-1: count: '-1' is out of range; write a whole number from 0 to 100",
                   "--set cache.polic=lru: cache.polic: unknown key; did you mean 'policy'?",
                   "--set novalue: not an assignment; write --set key=value, or --set key.inner_key=value",
                   "--set =3: not an assignment; write --set key=value, or --set key.inner_key=value",

@@ -104,7 +104,7 @@ std::string refusal(std::string_view yaml) {
 TEST(ModelConfig, RefusesWhatIsNoModel) {
   EXPECT_EQ(refusal("num_layer: 3\nnum_heads: 0\nactivation: silu\nweight_dtype: f32\n"),
             "m.yaml:1: num_layer: unknown key; did you mean 'num_layers'?\n"
-            "m.yaml:2: num_heads: 0 is out of range; write a whole number of at least 1\n"
+            "m.yaml:2: num_heads: '0' is out of range; write a whole number of at least 1\n"
             "m.yaml:3: activation: 'silu' is not one of the names; did you mean 'relu'?\n"
             "m.yaml:4: weight_dtype: 'f32' is not one of the names; did you mean 'f16'?");
   EXPECT_THAT(refusal("name: x\n"), HasSubstr("m.yaml: model 'x': num_layers is 0, must be positive"));

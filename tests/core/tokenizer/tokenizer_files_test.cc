@@ -127,9 +127,11 @@ TEST(TokenizerFiles, RefusesADamagedVocabulary) {
   const auto vocab_as = [](const std::string& text) { return [text](BpeFiles& f) { f.vocab = text; }; };
   expect_refused(Code::kCorrupt, "dir/vocab.json: ", vocab_as("{\"a\": 1"));
   expect_refused(Code::kCorrupt, "line 2, column", vocab_as("{\"a\": 1,\n}"));
-  expect_refused(Code::kCorrupt, "is not an object", vocab_as("[1]"));
-  expect_refused(Code::kCorrupt, "is not an object", vocab_as("{}"));
-  for (const char* id : {"-1", "1.5", "\"7\"", "4194304", "18446744073709551615", "null"}) {
+  expect_refused(Code::kCorrupt, "number overflow", vocab_as("{\"a\": 1e400}"));
+  expect_refused(Code::kCorrupt, "is no JSON object", vocab_as("[1]"));
+  expect_refused(Code::kCorrupt, "dir/vocab.json: no tokens", vocab_as("{}"));
+  expect_refused(Code::kCorrupt, "key 'a' appears twice", vocab_as("{\"a\": 1, \"a\": 2}"));
+  for (const char* id : {"-1", "1.5", "\"7\"", "1048576", "18446744073709551615", "null"}) {
     expect_refused(Code::kCorrupt, fmt::format("id of 'q' is {}", id),
                    vocab_as(fmt::format("{{\"q\": {}}}", id)));
   }
@@ -162,7 +164,7 @@ TEST(TokenizerFiles, RefusesDamagedSpecialTokens) {
     return [text](BpeFiles& f) { f.special.tokenizer_config = text; };
   };
   expect_refused(Code::kCorrupt, "dir/tokenizer_config.json: ", config_as("{"));
-  expect_refused(Code::kCorrupt, "top level is not an object", config_as("3"));
+  expect_refused(Code::kCorrupt, "is no JSON object", config_as("3"));
   expect_refused(Code::kCorrupt, "bos_token is neither", config_as(R"({"bos_token": 3})"));
   expect_refused(Code::kCorrupt, "eos_token is neither", config_as(R"({"eos_token": {"content": ""}})"));
   expect_refused(Code::kUnsupported, "add_prefix_space", config_as(R"({"add_prefix_space": true})"));

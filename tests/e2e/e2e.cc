@@ -32,15 +32,19 @@ class ProcessFolder {
 
 }  // namespace
 
-std::filesystem::path store_of(const std::string& golden_name) {
+std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint) {
   static const ProcessFolder folder;
-  static std::map<std::string, std::filesystem::path> stores;
-  auto& store = stores[golden_name];
+  static std::map<std::filesystem::path, std::filesystem::path> stores;
+  auto& store = stores[checkpoint];
   if (store.empty()) {
-    store = folder.path() / golden_name;
-    kernels::convert_checkpoint(golden(golden_name), store, {});
+    store = folder.path() / checkpoint.filename();
+    kernels::convert_checkpoint(checkpoint, store, {});
   }
   return store;
+}
+
+std::filesystem::path store_of(const std::string& golden_name) {
+  return store_of_checkpoint(golden(golden_name));
 }
 
 std::vector<GoldenCase> golden_cases(const std::string& file_name) {

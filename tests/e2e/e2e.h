@@ -16,6 +16,9 @@ namespace sluice::testing {
 /// The store of a bundled checkpoint, converted in a folder that lives as long as the process.
 std::filesystem::path store_of(const std::string& golden_name);
 
+/// The same of a checkpoint in any folder.
+std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint);
+
 /// The same as the source of an engine.
 inline offload::ModelSource model(const std::string& golden_name) {
   offload::ModelSource source;

@@ -3,13 +3,14 @@
 // A task is one KV head of one segment and up to kMaxItems queries of it; a query ("item") is one row of one
 // of the query heads that share the KV head. Page by page, for all items of the task together:
 //   scores   s[i][t] = scale * q[i] . K[t]   in tiles of items x tokens; each dot product has one accumulator
-//            vector over head_dim, zero-padded, reduced by reduce_lanes()
+//            vector over head_dim, zero-padded, and is reduced by reduce_lanes()
 //   softmax  m = max, p = exp(s - m), l = sum p over the page's 64 slots, invisible ones masked to zero
 //   merge    the page's out = sum_t p[t] V[t], in token order from zero, is scaled into the item's running
 //            (max, sum, out)
 // No step of an item depends on the items beside it, so results do not depend on how rows are grouped. A page
 // is read from memory once for all items of the task. Up to kItemTile items (decode) K and V are widened from
 // their stored type in registers; with more, a page's K, then its V, are widened once into an L1/L2 buffer.
+//
 // This file is compiled once per SIMD target; the order of these includes makes it so.
 // clang-format off
 #include "kernels/device/cpu/simd_targets.h"
@@ -20,6 +21,7 @@
 // clang-format on
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -34,10 +36,61 @@ constexpr int kItemTile = 4;
 constexpr std::int64_t kPage = kKvPageTokens;
 static_assert(kMaxHeadDim % kLanes == 0 && kPage % kLanes == 0);
 
-/// Tokens of a score tile and vectors of an output tile: items * that accumulators fit the registers.
-constexpr int tile_width(int items) {
-  if (kHas32Registers) return items >= 3 ? 4 : 8;
-  return items == 1 ? 8 : items == 4 ? 2 : 4;
+/// Dot products of a score tile: whole vectors of results, and enough to hide the latency of multiply-add.
+constexpr int kDots = kLanes > 8 ? static_cast<int>(kLanes) : 8;
+/// Vectors of an output tile: items * that accumulators fit the registers.
+constexpr int value_vectors(int items) {
+  if (kHas32Registers) return items == 4 ? 4 : 8;
+  return items == 1 ? 8 : items == 2 ? 4 : 2;
+}
+
+/// Brings the K and V that come next into the L2 cache while the ones at hand are computed: hardware
+/// prefetchers stop at 4 KiB, and pages lie anywhere. Every step of the computation calls it for about as
+/// much as it reads itself, so that memory is never idle and never flooded; it runs up to one page ahead.
+class Fetcher {
+ public:
+  Fetcher(const PagedSegment& segment, const KvLayout& layout, std::int64_t kv_head, std::int64_t num_pages)
+      : pages_(segment.pages),
+        k_offset_(layout.k_offset(kv_head)),
+        v_offset_(layout.v_offset(kv_head)),
+        run_bytes_(layout.head_bytes()),
+        num_pages_(num_pages) {}
+
+  /// The computation has come to `page`.
+  void start_page(std::int64_t page) { limit_ = std::min(page + 2, num_pages_); }
+
+  /// Fetches the next kLines cache lines, if there is anything left to fetch for now. Always inlined: GCC 12
+  /// takes a function that only prefetches for one without effect and drops its calls.
+  template <int kLines>
+  HWY_INLINE void fetch() {
+    if (at_ >= end_ && !next_run()) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < kLines; ++i) __builtin_prefetch(at_ + 64 * i, 0, 2);
+    at_ += 64 * kLines;
+  }
+
+ private:
+  bool next_run() {
+    if (page_ >= limit_) return false;
+    at_ = pages_[page_] + (in_v_ ? v_offset_ : k_offset_);
+    end_ = at_ + run_bytes_;
+    page_ += in_v_ ? 1 : 0;
+    in_v_ = !in_v_;
+    return true;
+  }
+
+  const std::byte* const* pages_;
+  std::int64_t k_offset_, v_offset_, run_bytes_, num_pages_;
+  std::int64_t page_ = 0, limit_ = 0;  // the page of the next run; no run of limit_ is begun
+  bool in_v_ = true;                   // the first page's K is read before anything could be fetched
+  const std::byte* at_ = nullptr;
+  const std::byte* end_ = nullptr;
+};
+
+/// Cache lines that a step over `elements` of T reads, at least one.
+template <class T>
+constexpr int lines_of(std::int64_t elements) {
+  return static_cast<int>(std::max<std::int64_t>(1, elements * static_cast<std::int64_t>(sizeof(T)) / 64));
 }
 
 /// One task, and the state of its items between pages.
@@ -45,20 +98,30 @@ struct Task {
   std::int64_t head_dim, padded_dim;  // padded to whole vectors; the rest is zero
   std::int64_t num_items;
   float scale;
-  HWY_ALIGN float q[kMaxItems * kMaxHeadDim];      // [item][padded_dim]
-  HWY_ALIGN float out[kMaxItems * kMaxHeadDim];    // [item][padded_dim], not yet divided by sum
-  HWY_ALIGN float max[kMaxItems], sum[kMaxItems];  // running
-  HWY_ALIGN float keep[kMaxItems],
-      take[kMaxItems];                        // factors of the running and of the page's out in the merge
-  std::int64_t visible[kMaxItems];            // columns [0, visible) are seen; never falls with the item
-  HWY_ALIGN float scores[kMaxItems * kPage];  // [item][token], then the probabilities
-  HWY_ALIGN float accumulators[kItemTile * kPage * kLanes];  // [item of the tile][token][lane]
+  Fetcher* fetcher;
+  std::int64_t visible[kMaxItems];               // columns [0, visible) are seen; never falls with the item
+  HWY_ALIGN float q[kMaxItems * kMaxHeadDim];    // [item][padded_dim]
+  HWY_ALIGN float out[kMaxItems * kMaxHeadDim];  // [item][padded_dim], not yet divided by sum
+  // Per item, with room for a vector behind the last one.
+  float max[kMaxItems + kLanes], sum[kMaxItems + kLanes];            // running
+  float page_max[kMaxItems + kLanes], page_sum[kMaxItems + kLanes];  // of the page at hand
+  float keep[kMaxItems + kLanes], take[kMaxItems + kLanes];  // factors of the running out and the page's
+  HWY_ALIGN float scores[kMaxItems * kPage];                 // [item][token], then the probabilities
   HWY_ALIGN float widened[kPage * kMaxHeadDim];              // [token][padded_dim]
 
   /// How many columns of the page that starts at `first` item i sees.
   std::int64_t columns(std::int64_t i, std::int64_t first) const {
     return std::clamp<std::int64_t>(visible[i] - first, 0, kPage);
   }
+};
+
+/// K or V of one head of one page: kPage rows, `stride` apart, of `dim` elements; as stored, or widened.
+template <class T, bool kStored_>
+struct Rows {
+  using Element = T;
+  static constexpr bool kStored = kStored_;
+  const T* data;
+  std::int64_t stride, dim;
 };
 
 /// Vector `i` of a row of `dim` elements; beyond the row it is zero.
@@ -69,62 +132,62 @@ HWY_INLINE V32 load_column(const T* row, std::int64_t i, std::int64_t dim) {
 
 // --- scores -----------------------------------------------------------------------------------------------
 
-template <int kItems, int kTokens, class T>
-HWY_INLINE void score_tile(const float* HWY_RESTRICT q, std::int64_t q_stride, const T* HWY_RESTRICT k,
-                           std::int64_t k_stride, std::int64_t dim, float* HWY_RESTRICT accumulators) {
+/// scores[r][0..kDots / kItems) of kItems items at `q` against the tokens from t on.
+template <int kItems, class K>
+HWY_INLINE void score_tile(const float* HWY_RESTRICT q, std::int64_t q_stride, const K& k, std::int64_t t,
+                           float scale, Fetcher& fetcher, float* HWY_RESTRICT scores) {
+  using T = typename K::Element;
+  constexpr int kTokens = kDots / kItems;
   const F32 d;
-  V32 sum[kItems][kTokens];
-#pragma GCC unroll 8
-  for (int r = 0; r < kItems; ++r) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) sum[r][t] = hn::Zero(d);
-  }
+  const T* HWY_RESTRICT rows = k.data + t * k.stride;
+  V32 sum[kDots];  // [item][token]
+#pragma GCC unroll 16
+  for (int i = 0; i < kDots; ++i) sum[i] = hn::Zero(d);
   const auto step = [&](std::int64_t i, auto load) HWY_ATTR {
     V32 qs[kItems];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int r = 0; r < kItems; ++r) qs[r] = hn::Load(d, q + r * q_stride + i);
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      const V32 ks = load(k + t * k_stride + i);
-#pragma GCC unroll 8
-      for (int r = 0; r < kItems; ++r) sum[r][t] = hn::MulAdd(qs[r], ks, sum[r][t]);
+#pragma GCC unroll 16
+    for (int c = 0; c < kTokens; ++c) {
+      const V32 ks = load(rows + c * k.stride + i);
+#pragma GCC unroll 4
+      for (int r = 0; r < kItems; ++r) sum[r * kTokens + c] = hn::MulAdd(qs[r], ks, sum[r * kTokens + c]);
     }
   };
   std::int64_t i = 0;
-  for (; i + kLanes <= dim; i += kLanes) step(i, [](const T* p) HWY_ATTR { return load_f32(p); });
-  if (const std::int64_t rest = dim - i; rest > 0) {
+  for (; i + kLanes <= k.dim; i += kLanes) {
+    if (K::kStored) fetcher.fetch<lines_of<T>(kLanes * kTokens)>();
+    step(i, [](const T* p) HWY_ATTR { return load_f32(p); });
+  }
+  if (const std::int64_t rest = k.dim - i; rest > 0) {
     step(i, [rest](const T* p) HWY_ATTR { return load_f32_first(p, rest); });
   }
+  HWY_ALIGN float dots[kDots];
 #pragma GCC unroll 8
-  for (int r = 0; r < kItems; ++r) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) hn::Store(sum[r][t], d, accumulators + (r * kPage + t) * kLanes);
+  for (int first = 0; first < kDots; first += static_cast<int>(kLanes)) {
+    hn::Store(hn::Mul(reduce_lanes(sum + first), hn::Set(d, scale)), d, dots + first);
   }
+#pragma GCC unroll 4
+  for (int r = 0; r < kItems; ++r)
+    std::memcpy(scores + r * kPage, dots + r * kTokens, kTokens * sizeof(float));
 }
 
-/// Scores of items [item, item + kItems) against the first `columns` tokens of K (some more are computed).
-template <int kItems, class T>
-void score_strip(Task& task, std::int64_t item, const T* k, std::int64_t k_stride, std::int64_t dim,
-                 std::int64_t columns) {
-  const F32 d;
-  constexpr int kTokens = tile_width(kItems);
-  for (std::int64_t t = 0; t < columns; t += kTokens) {
-    score_tile<kItems, kTokens>(task.q + item * task.padded_dim, task.padded_dim, k + t * k_stride, k_stride,
-                                dim, task.accumulators + t * kLanes);
-  }
-  const V32 scale = hn::Set(d, task.scale);
-  for (int r = 0; r < kItems; ++r) {
-    for (std::int64_t t = 0; t < columns; t += kLanes) {
-      const V32 dots = reduce_lanes(task.accumulators + (r * kPage + t) * kLanes);
-      hn::Store(hn::Mul(dots, scale), d, task.scores + (item + r) * kPage + t);
-    }
+/// Scores of items [item, item + kItems) against the tokens that the last of them sees (some more are
+/// computed).
+template <int kItems, class K>
+void score_strip(Task& task, std::int64_t item, std::int64_t page_first, const K& k) {
+  const std::int64_t columns = task.columns(item + kItems - 1, page_first);
+  for (std::int64_t t = 0; t < columns; t += kDots / kItems) {
+    score_tile<kItems>(task.q + item * task.padded_dim, task.padded_dim, k, t, task.scale, *task.fetcher,
+                       task.scores + item * kPage + t);
   }
 }
 
 // --- softmax of one page and the running maximum and sum
 // ----------------------------------------------------
 
-void softmax_page(Task& task, std::int64_t item, std::int64_t columns, bool first_page) {
+/// Turns the item's scores into probabilities relative to the page's maximum, and notes maximum and sum.
+void softmax_page(Task& task, std::int64_t item, std::int64_t columns) {
   const F32 d;
   float* scores = task.scores + item * kPage;
   const V32 lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
@@ -135,30 +198,37 @@ void softmax_page(Task& task, std::int64_t item, std::int64_t columns, bool firs
   for (std::int64_t t = 0; t < kPage; t += kLanes) {
     maxima = hn::Max(maxima, hn::IfThenElse(visible(t), hn::Load(d, scores + t), lowest));
   }
-  const float page_max = max_of_lanes(maxima);
-  const V32 shift = hn::Set(d, page_max);
+  const V32 max = hn::MaxOfLanes(d, maxima);
   V32 sums = hn::Zero(d);
   for (std::int64_t t = 0; t < kPage; t += kLanes) {
-    const V32 p = hn::IfThenElseZero(visible(t), hn::Exp(d, hn::Sub(hn::Load(d, scores + t), shift)));
+    task.fetcher->fetch<4>();
+    const V32 p = hn::IfThenElseZero(visible(t), hn::Exp(d, hn::Sub(hn::Load(d, scores + t), max)));
     hn::Store(p, d, scores + t);
     sums = hn::Add(sums, p);
   }
-  const float page_sum = sum_of_lanes(sums);
-  if (first_page) {
-    task.max[item] = page_max;
-    task.sum[item] = page_sum;
-    task.keep[item] = 0.0F;
-    task.take[item] = 1.0F;
-    return;
+  task.page_max[item] = hn::GetLane(max);
+  task.page_sum[item] = sum_of_lanes(sums);
+}
+
+/// Merges maximum and sum of the page into the running ones of items [first, num_items), a vector of items at
+/// a time, and notes the factors for their outputs. Lanes beyond the last item compute on leftovers.
+void merge_sums(Task& task, std::int64_t first, bool first_page) {
+  const F32 d;
+  for (std::int64_t i = first; i < task.num_items; i += kLanes) {
+    const V32 page_max = hn::LoadU(d, task.page_max + i);
+    const V32 page_sum = hn::LoadU(d, task.page_sum + i);
+    const V32 old_max = first_page ? page_max : hn::LoadU(d, task.max + i);
+    const V32 max = hn::Max(old_max, page_max);
+    // Before the first page there is nothing to keep, and the page is taken as it is.
+    const V32 keep = first_page ? hn::Zero(d) : hn::Exp(d, hn::Sub(old_max, max));
+    const V32 take = first_page ? hn::Set(d, 1.0F) : hn::Exp(d, hn::Sub(page_max, max));
+    const V32 sum =
+        first_page ? page_sum : hn::MulAdd(page_sum, take, hn::Mul(hn::LoadU(d, task.sum + i), keep));
+    hn::StoreU(max, d, task.max + i);
+    hn::StoreU(sum, d, task.sum + i);
+    hn::StoreU(keep, d, task.keep + i);
+    hn::StoreU(take, d, task.take + i);
   }
-  const float old_max = task.max[item];
-  const float new_max = page_max > old_max ? page_max : old_max;
-  const float keep = hn::GetLane(hn::Exp(d, hn::Set(d, old_max - new_max)));
-  const float take = hn::GetLane(hn::Exp(d, hn::Set(d, page_max - new_max)));
-  task.max[item] = new_max;
-  task.sum[item] = task.sum[item] * keep + page_sum * take;
-  task.keep[item] = keep;
-  task.take[item] = take;
 }
 
 // --- probabilities times V, merged into the running output
@@ -166,11 +236,13 @@ void softmax_page(Task& task, std::int64_t item, std::int64_t columns, bool firs
 
 /// Columns [i, i + kVectors * kLanes) of the output of kItems items. `columns[r]` tokens of item r count; the
 /// first columns[0] are common to all. An item's sum runs over its own tokens only, in token order.
-template <int kItems, int kVectors, class T, class Load>
-HWY_INLINE void value_tile(Task& task, std::int64_t item, const std::int64_t* columns,
-                           const T* HWY_RESTRICT v, std::int64_t v_stride, std::int64_t i, const Load& load) {
+template <int kItems, int kVectors, class V, class Load>
+HWY_INLINE void value_tile(Task& task, std::int64_t item, const std::int64_t* columns, const V& v,
+                           std::int64_t i, const Load& load) {
+  using T = typename V::Element;
   const F32 d;
-  const float* p = task.scores + item * kPage;
+  const float* HWY_RESTRICT p = task.scores + item * kPage;
+  const T* HWY_RESTRICT rows = v.data + i;
   V32 sum[kItems][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kItems; ++r) {
@@ -178,12 +250,13 @@ HWY_INLINE void value_tile(Task& task, std::int64_t item, const std::int64_t* co
     for (int c = 0; c < kVectors; ++c) sum[r][c] = hn::Zero(d);
   }
   for (std::int64_t t = 0; t < columns[0]; ++t) {
+    if (V::kStored) task.fetcher->template fetch<lines_of<T>(kVectors * kLanes)>();
     V32 ps[kItems];
 #pragma GCC unroll 8
     for (int r = 0; r < kItems; ++r) ps[r] = hn::Set(d, p[r * kPage + t]);
 #pragma GCC unroll 8
     for (int c = 0; c < kVectors; ++c) {
-      const V32 vs = load(v + t * v_stride + i + c * kLanes);
+      const V32 vs = load(rows + t * v.stride + c * kLanes);
 #pragma GCC unroll 8
       for (int r = 0; r < kItems; ++r) sum[r][c] = hn::MulAdd(ps[r], vs, sum[r][c]);
     }
@@ -194,7 +267,7 @@ HWY_INLINE void value_tile(Task& task, std::int64_t item, const std::int64_t* co
       const V32 ps = hn::Set(d, p[r * kPage + t]);
 #pragma GCC unroll 8
       for (int c = 0; c < kVectors; ++c) {
-        sum[r][c] = hn::MulAdd(ps, load(v + t * v_stride + i + c * kLanes), sum[r][c]);
+        sum[r][c] = hn::MulAdd(ps, load(rows + t * v.stride + c * kLanes), sum[r][c]);
       }
     }
   }
@@ -211,90 +284,83 @@ HWY_INLINE void value_tile(Task& task, std::int64_t item, const std::int64_t* co
   }
 }
 
-template <int kItems, class T>
-void value_strip(Task& task, std::int64_t item, std::int64_t page_first, const T* v, std::int64_t v_stride,
-                 std::int64_t dim) {
-  constexpr int kVectors = tile_width(kItems);
+template <int kItems, class V>
+void value_strip(Task& task, std::int64_t item, std::int64_t page_first, const V& v) {
+  using T = typename V::Element;
+  constexpr int kVectors = value_vectors(kItems);
   std::int64_t columns[kItems];
   for (int r = 0; r < kItems; ++r) columns[r] = task.columns(item + r, page_first);
   const auto full = [](const T* p) HWY_ATTR { return load_f32(p); };
   std::int64_t i = 0;
-  for (; i + kVectors * kLanes <= dim; i += kVectors * kLanes) {
-    value_tile<kItems, kVectors>(task, item, columns, v, v_stride, i, full);
+  for (; i + kVectors * kLanes <= v.dim; i += kVectors * kLanes) {
+    value_tile<kItems, kVectors>(task, item, columns, v, i, full);
   }
-  for (; i + kLanes <= dim; i += kLanes) value_tile<kItems, 1>(task, item, columns, v, v_stride, i, full);
-  if (const std::int64_t rest = dim - i; rest > 0) {
-    value_tile<kItems, 1>(task, item, columns, v, v_stride, i,
+  for (; i + kLanes <= v.dim; i += kLanes) value_tile<kItems, 1>(task, item, columns, v, i, full);
+  if (const std::int64_t rest = v.dim - i; rest > 0) {
+    value_tile<kItems, 1>(task, item, columns, v, i,
                           [rest](const T* p) HWY_ATTR { return load_f32_first(p, rest); });
   }
 }
 
 // --- pages ------------------------------------------------------------------------------------------------
 
-/// Calls strip(integral_constant<items>, first item) for items [first, end) in strips of kItemTile and a
-/// rest.
+/// Calls strip(integral_constant<items>, first item) for items [first, end) in strips of 4, 2 and 1.
 template <class Strip>
 HWY_INLINE void for_each_strip(std::int64_t first, std::int64_t end, const Strip& strip) {
   for (; first + kItemTile <= end; first += kItemTile) strip(std::integral_constant<int, kItemTile>{}, first);
-  switch (end - first) {
-    case 3:
-      return strip(std::integral_constant<int, 3>{}, first);
-    case 2:
-      return strip(std::integral_constant<int, 2>{}, first);
-    case 1:
-      return strip(std::integral_constant<int, 1>{}, first);
-    default:
-      return;
+  if (first + 2 <= end) {
+    strip(std::integral_constant<int, 2>{}, first);
+    first += 2;
   }
+  if (first < end) strip(std::integral_constant<int, 1>{}, first);
 }
 
+template <class K>
+void score_page(Task& task, std::int64_t first_item, std::int64_t page_first, const K& k) {
+  for_each_strip(first_item, task.num_items, [&](auto items, std::int64_t item) HWY_ATTR {
+    score_strip<decltype(items)::value>(task, item, page_first, k);
+  });
+}
+
+template <class V>
+void value_page(Task& task, std::int64_t first_item, std::int64_t page_first, const V& v) {
+  for_each_strip(first_item, task.num_items, [&](auto items, std::int64_t item) HWY_ATTR {
+    value_strip<decltype(items)::value>(task, item, page_first, v);
+  });
+}
+
+/// The first `count` rows in fp32, in the task's buffer.
 template <class T>
-void widen_rows(const T* rows, std::int64_t num_rows, const Task& task, float* to) {
-  for (std::int64_t t = 0; t < num_rows; ++t) {
+Rows<float, false> widen(Task& task, const Rows<T, true>& rows, std::int64_t count) {
+  for (std::int64_t t = 0; t < count; ++t) {
     for (std::int64_t i = 0; i < task.padded_dim; i += kLanes) {
-      hn::Store(load_column(rows + t * task.head_dim + i, 0, task.head_dim - i), F32{},
-                to + t * task.padded_dim + i);
+      task.fetcher->template fetch<lines_of<T>(kLanes)>();
+      hn::Store(load_column(rows.data + t * rows.stride, i, rows.dim), F32{},
+                task.widened + t * task.padded_dim + i);
     }
   }
-}
-
-template <class T>
-void score_page(Task& task, std::int64_t first_item, std::int64_t page_first, const T* k,
-                std::int64_t k_stride, std::int64_t dim) {
-  for_each_strip(first_item, task.num_items, [&](auto items, std::int64_t item) HWY_ATTR {
-    constexpr int kItems = decltype(items)::value;
-    score_strip<kItems>(task, item, k, k_stride, dim, task.columns(item + kItems - 1, page_first));
-  });
-}
-
-template <class T>
-void value_page(Task& task, std::int64_t first_item, std::int64_t page_first, const T* v,
-                std::int64_t v_stride, std::int64_t dim) {
-  for_each_strip(first_item, task.num_items, [&](auto items, std::int64_t item) HWY_ATTR {
-    value_strip<decltype(items)::value>(task, item, page_first, v, v_stride, dim);
-  });
+  return {task.widened, task.padded_dim, task.padded_dim};
 }
 
 /// One page for the items from `first_item` on, which all see at least its first column.
 template <class T>
-void attend_page(Task& task, std::int64_t first_item, std::int64_t page_first, const T* k, const T* v) {
-  const bool widen = task.num_items - first_item > kItemTile;
-  const std::int64_t columns = task.columns(task.num_items - 1, page_first);
-  if (widen) {
-    // Score tiles compute whole groups of tokens, so whole pages are widened.
-    widen_rows(k, kPage, task, task.widened);
-    score_page<float>(task, first_item, page_first, task.widened, task.padded_dim, task.padded_dim);
+void attend_page(Task& task, std::int64_t first_item, std::int64_t page_first, const Rows<T, true>& k,
+                 const Rows<T, true>& v) {
+  const bool widened = task.num_items - first_item > kItemTile;
+  if (widened) {
+    // Score tiles compute whole groups of tokens, so the whole page is widened.
+    score_page(task, first_item, page_first, widen(task, k, kPage));
   } else {
-    score_page<T>(task, first_item, page_first, k, task.head_dim, task.head_dim);
+    score_page(task, first_item, page_first, k);
   }
   for (std::int64_t i = first_item; i < task.num_items; ++i) {
-    softmax_page(task, i, task.columns(i, page_first), page_first == 0);
+    softmax_page(task, i, task.columns(i, page_first));
   }
-  if (widen) {
-    widen_rows(v, columns, task, task.widened);
-    value_page<float>(task, first_item, page_first, task.widened, task.padded_dim, task.padded_dim);
+  merge_sums(task, first_item, page_first == 0);
+  if (widened) {
+    value_page(task, first_item, page_first, widen(task, v, task.columns(task.num_items - 1, page_first)));
   } else {
-    value_page<T>(task, first_item, page_first, v, task.head_dim, task.head_dim);
+    value_page(task, first_item, page_first, v);
   }
 }
 
@@ -326,12 +392,18 @@ void attend(const AttentionArgs& args, const PagedSegment& segment, std::int64_t
     task.visible[i] = visible_of(i);
   }
 
+  const auto rows_of = [&](std::int64_t kv, std::int64_t offset) {
+    return reinterpret_cast<const T*>(segment.pages[kv / kPage] + offset);
+  };
+  Fetcher fetcher(segment, layout, kv_head, kv_pages(visible_of(n - 1)));
+  task.fetcher = &fetcher;
   std::int64_t first_item = 0;
   for (std::int64_t page_first = 0; page_first < visible_of(n - 1); page_first += kPage) {
     while (task.visible[first_item] <= page_first) ++first_item;
-    const std::byte* page = segment.pages[page_first / kPage];
-    attend_page(task, first_item, page_first, reinterpret_cast<const T*>(page + layout.k_offset(kv_head)),
-                reinterpret_cast<const T*>(page + layout.v_offset(kv_head)));
+    fetcher.start_page(page_first / kPage);
+    attend_page<T>(task, first_item, page_first,
+                   {rows_of(page_first, layout.k_offset(kv_head)), layout.head_dim, layout.head_dim},
+                   {rows_of(page_first, layout.v_offset(kv_head)), layout.head_dim, layout.head_dim});
   }
 
   for (std::int64_t i = 0; i < n; ++i) {

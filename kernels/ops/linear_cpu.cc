@@ -6,10 +6,11 @@
 // rows beside it. Instruction-level parallelism comes from several dot products at once: a register tile of
 // rows x features.
 //
-// Up to kTileRows rows (decode) the weight is streamed once from memory and widened on the fly; this is bound
-// by the memory's read rate. More rows go block by block: kRowBlock rows x kFeatureBlock features, k in
+// Up to kFewRows rows (decode) the weight is streamed once from memory and widened in registers; this is
+// bound by the memory's read rate. More rows go block by block: kRowBlock rows x kFeatureBlock features, k in
 // chunks of kChunk; a chunk of the weight is widened to fp32 once per row block and stays in L1 while the row
 // tiles pass over it, and the accumulators wait in L2 between chunks. This is bound by multiply-adds.
+//
 // This file is compiled once per SIMD target; the order of these includes makes it so.
 // clang-format off
 #include "kernels/device/cpu/simd_targets.h"
@@ -19,6 +20,7 @@
 // clang-format on
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/units.h"
 #include "kernels/ops/cpu_kernels.h"
@@ -27,9 +29,13 @@ HWY_BEFORE_NAMESPACE();
 namespace sluice::kernels::HWY_NAMESPACE {
 
 constexpr int kTileRows = kHas32Registers ? 4 : 3;
+/// Where widening a weight once for all rows begins to pay: from here on it is read again and again from L1.
+constexpr std::int64_t kFewRows = 16;
 constexpr std::int64_t kRowBlock = 64;
 constexpr std::int64_t kFeatureBlock = 48;  // a multiple of kLanes and of the tiles' features
 constexpr std::int64_t kChunk = 1024;
+/// How far ahead of its use a weight is fetched from memory, in elements: 1 KiB of each of the tile's rows.
+constexpr std::int64_t kFetchAhead = 512;
 /// Row blocks that pass over a feature block before the next one, so that the weight comes from memory once
 /// per this many rows while their x stays in the last-level cache.
 constexpr std::int64_t kRowBlocksTogether = 8;
@@ -45,42 +51,72 @@ static_assert(kFeatureBlock % kLanes == 0 && kFeatureBlock % 8 == 0 && kFeatureB
 /// The accumulators of one block: [row][feature][lane].
 constexpr std::int64_t kAccumulatorRow = kFeatureBlock * kLanes;
 
-/// accumulators[r][f] (+)= x[r][0..k) * w[f][0..k) for a tile; starts from zero unless `resume`.
+/// Rows of x times rows of a weight, or of its widened chunk.
+template <class W>
+struct Product {
+  const float* x;
+  const W* w;
+  std::int64_t x_stride, w_stride, k;
+  float* accumulators;  // of x's first row and w's first row
+  bool resume;          // false: start from zero
+
+  Product at(std::int64_t row, std::int64_t feature) const {
+    return {x + row * x_stride,
+            w + feature * w_stride,
+            x_stride,
+            w_stride,
+            k,
+            accumulators + row * kAccumulatorRow + feature * kLanes,
+            resume};
+  }
+};
+
+/// accumulators[r][f] (+)= x[r][0..k) * w[f][0..k) for a tile.
 template <int kRows, int kFeatures, class W>
-HWY_INLINE void dot_tile(const float* HWY_RESTRICT x, std::int64_t x_stride, const W* HWY_RESTRICT w,
-                         std::int64_t w_stride, std::int64_t k, float* HWY_RESTRICT accumulators,
-                         bool resume) {
+HWY_INLINE void dot_tile(const Product<W>& p) {
+  // Stored weights come from memory, in as many streams as the tile has features; at a row's end the stream
+  // goes on in the next tile's row (beyond the last one there is nothing to fetch, which does no harm).
+  // Widened ones are in L1.
+  constexpr bool kFetch = !std::is_same_v<W, float>;
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(W));
   const F32 d;
+  const float* HWY_RESTRICT x = p.x;
+  const W* HWY_RESTRICT w = p.w;
+  float* HWY_RESTRICT accumulators = p.accumulators;
   V32 sum[kRows][kFeatures];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
     for (int f = 0; f < kFeatures; ++f) {
-      sum[r][f] = resume ? hn::Load(d, accumulators + r * kAccumulatorRow + f * kLanes) : hn::Zero(d);
+      sum[r][f] = p.resume ? hn::Load(d, accumulators + r * kAccumulatorRow + f * kLanes) : hn::Zero(d);
     }
   }
+  const auto multiply = [&](const V32* xs, std::int64_t i, auto load) HWY_ATTR {
+#pragma GCC unroll 8
+    for (int f = 0; f < kFeatures; ++f) {
+      const V32 ws = load(w + f * p.w_stride + i);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) sum[r][f] = hn::MulAdd(xs[r], ws, sum[r][f]);
+    }
+  };
   std::int64_t i = 0;
-  for (; i + kLanes <= k; i += kLanes) {
+  for (; i + kLanes <= p.k; i += kLanes) {
     V32 xs[kRows];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) xs[r] = load_f32(x + r * x_stride + i);
+    for (int r = 0; r < kRows; ++r) xs[r] = load_f32(x + r * p.x_stride + i);
+    if (kFetch && i % kLine == 0) {
+      const std::int64_t ahead = i + kFetchAhead;
+      const W* from = w + (ahead < p.k ? ahead : ahead - p.k + kFeatures * p.w_stride);
 #pragma GCC unroll 8
-    for (int f = 0; f < kFeatures; ++f) {
-      const V32 ws = load_f32(w + f * w_stride + i);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) sum[r][f] = hn::MulAdd(xs[r], ws, sum[r][f]);
+      for (int f = 0; f < kFeatures; ++f) __builtin_prefetch(from + f * p.w_stride);
     }
+    multiply(xs, i, [](const W* from) HWY_ATTR { return load_f32(from); });
   }
-  if (const std::int64_t rest = k - i; rest > 0) {
+  if (const std::int64_t rest = p.k - i; rest > 0) {
     V32 xs[kRows];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) xs[r] = load_f32_first(x + r * x_stride + i, rest);
-#pragma GCC unroll 8
-    for (int f = 0; f < kFeatures; ++f) {
-      const V32 ws = load_f32_first(w + f * w_stride + i, rest);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) sum[r][f] = hn::MulAdd(xs[r], ws, sum[r][f]);
-    }
+    for (int r = 0; r < kRows; ++r) xs[r] = load_f32_first(x + r * p.x_stride + i, rest);
+    multiply(xs, i, [rest](const W* from) HWY_ATTR { return load_f32_first(from, rest); });
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -93,38 +129,30 @@ HWY_INLINE void dot_tile(const float* HWY_RESTRICT x, std::int64_t x_stride, con
 
 /// One strip of kRows rows over `features` <= kFeatureBlock features: full tiles, then pairs, then one.
 template <int kRows, class W>
-void dot_strip(const float* x, std::int64_t x_stride, const W* w, std::int64_t w_stride, std::int64_t k,
-               std::int64_t features, float* accumulators, bool resume) {
+void dot_strip(const Product<W>& p, std::int64_t features) {
   constexpr int kFeatures = tile_features(kRows);
   std::int64_t f = 0;
-  for (; f + kFeatures <= features; f += kFeatures) {
-    dot_tile<kRows, kFeatures>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
-  }
-  for (; f + 2 <= features; f += 2) {
-    dot_tile<kRows, 2>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
-  }
-  if (f < features) {
-    dot_tile<kRows, 1>(x, x_stride, w + f * w_stride, w_stride, k, accumulators + f * kLanes, resume);
-  }
+  for (; f + kFeatures <= features; f += kFeatures) dot_tile<kRows, kFeatures>(p.at(0, f));
+  for (; f + 2 <= features; f += 2) dot_tile<kRows, 2>(p.at(0, f));
+  if (f < features) dot_tile<kRows, 1>(p.at(0, f));
 }
 
-template <class W>
-void dot_rows(std::int64_t rows, const float* x, std::int64_t x_stride, const W* w, std::int64_t w_stride,
-              std::int64_t k, std::int64_t features, float* accumulators, bool resume) {
+/// All rows in strips; calls before_strip(first row) ahead of each full strip.
+template <class W, class BeforeStrip>
+void dot_rows(const Product<W>& p, std::int64_t rows, std::int64_t features,
+              const BeforeStrip& before_strip) {
   std::int64_t r = 0;
   for (; r + kTileRows <= rows; r += kTileRows) {
-    dot_strip<kTileRows>(x + r * x_stride, x_stride, w, w_stride, k, features,
-                         accumulators + r * kAccumulatorRow, resume);
+    before_strip(r);
+    dot_strip<kTileRows>(p.at(r, 0), features);
   }
-  x += r * x_stride;
-  accumulators += r * kAccumulatorRow;
   switch (rows - r) {
     case 3:
-      return dot_strip<3>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+      return dot_strip<3>(p.at(r, 0), features);
     case 2:
-      return dot_strip<2>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+      return dot_strip<2>(p.at(r, 0), features);
     case 1:
-      return dot_strip<1>(x, x_stride, w, w_stride, k, features, accumulators, resume);
+      return dot_strip<1>(p.at(r, 0), features);
     default:
       return;
   }
@@ -155,8 +183,7 @@ HWY_INLINE V32 load_bias(const Params<W>& p, std::int64_t feature, std::int64_t 
   return n >= kLanes ? load_f32(b) : load_f32_first(b, n);
 }
 
-/// Reduces the block's accumulators and writes y for rows [row, row + rows) x features [feature, feature +
-/// n).
+/// Reduces the block's accumulators and writes y: rows [row, row + rows), features [feature, feature + n).
 template <class W>
 void finish_block(const Params<W>& p, std::int64_t row, std::int64_t rows, std::int64_t feature,
                   std::int64_t n, const float* accumulators) {
@@ -181,12 +208,26 @@ void finish_block(const Params<W>& p, std::int64_t row, std::int64_t rows, std::
   }
 }
 
-/// All of up to kTileRows rows for one block of features, the weight read once.
+/// All of up to kFewRows rows for one block of features; each tile of the weight comes from memory once.
 template <class W>
 void few_rows(const Params<W>& p, std::int64_t feature, std::int64_t n) {
-  HWY_ALIGN float accumulators[kTileRows * kAccumulatorRow];
-  dot_rows(p.rows, p.x, p.x_stride, p.w + feature * p.k, p.k, p.k, n, accumulators, /*resume=*/false);
+  HWY_ALIGN float accumulators[kFewRows * kAccumulatorRow];
+  const Product<W> product{p.x, p.w + feature * p.k, p.x_stride, p.k, p.k, accumulators, /*resume=*/false};
+  const std::int64_t together = p.rows <= kTileRows ? n : tile_features(kTileRows);
+  for (std::int64_t f = 0; f < n; f += together) {
+    dot_rows<W>(product.at(0, f), p.rows, std::min(n - f, together), [](std::int64_t) {});
+  }
   finish_block(p, 0, p.rows, feature, n, accumulators);
+}
+
+/// Widens k columns [0, chunk) of `features` rows, zeros behind the last up to a whole vector.
+template <class W>
+void widen(const W* w, std::int64_t w_stride, std::int64_t features, std::int64_t chunk, float* to) {
+  for (std::int64_t f = 0; f < features; ++f, w += w_stride, to += kChunk) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= chunk; i += kLanes) store_f32(load_f32(w + i), to + i);
+    if (i < chunk) store_f32(load_f32_first(w + i, chunk - i), to + i);
+  }
 }
 
 /// A block of rows and features, in chunks of k.
@@ -196,19 +237,25 @@ void many_rows(const Params<W>& p, std::int64_t row, std::int64_t rows, std::int
   HWY_ALIGN float accumulators[kRowBlock * kAccumulatorRow];
   constexpr int kFeatures = tile_features(kTileRows);
   HWY_ALIGN float widened[kFeatures * kChunk];
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(W));
   for (std::int64_t k = 0; k < p.k; k += kChunk) {
     const std::int64_t chunk = std::min(p.k - k, kChunk);
     for (std::int64_t f = 0; f < n; f += kFeatures) {
       const std::int64_t features = std::min<std::int64_t>(n - f, kFeatures);
-      for (std::int64_t i = 0; i < features; ++i) {
-        const W* w = p.w + (feature + f + i) * p.k + k;
-        float* to = widened + i * kChunk;
-        std::int64_t j = 0;
-        for (; j + kLanes <= chunk; j += kLanes) store_f32(load_f32(w + j), to + j);
-        if (j < chunk) store_f32(load_f32_first(w + j, chunk - j), to + j);
-      }
-      dot_rows<float>(rows, p.x + row * p.x_stride + k, p.x_stride, widened, kChunk, chunk, features,
-                      accumulators + f * kLanes, /*resume=*/k > 0);
+      const W* w = p.w + (feature + f) * p.k + k;
+      widen(w, p.k, features, chunk, widened);
+      // The next features' part of this chunk comes from memory meanwhile, some lines with each strip.
+      const W* next = w + kFeatures * p.k;
+      const std::int64_t lines = f + kFeatures < n ? kFeatures * (chunk / kLine) : 0;
+      dot_rows<float>(
+          {p.x + row * p.x_stride + k, widened, p.x_stride, kChunk, chunk, accumulators + f * kLanes,
+           /*resume=*/k > 0},
+          rows, features, [&](std::int64_t strip_row) __attribute__((always_inline)) {  // else GCC drops it
+            const std::int64_t end = std::min(strip_row + kTileRows, rows) * lines / rows;
+            for (std::int64_t i = strip_row * lines / rows; i < end; ++i) {
+              __builtin_prefetch(next + i % kFeatures * p.k + i / kFeatures * kLine, 0, 2);
+            }
+          });
     }
   }
   finish_block(p, row, rows, feature, n, accumulators);
@@ -230,7 +277,7 @@ void linear_typed(const LinearArgs& args, ThreadPool& pool) {
                     args.weight.cols,
                     args.epilogue};
   const std::int64_t feature_blocks = div_up(p.features, kFeatureBlock);
-  if (p.rows <= kTileRows) {
+  if (p.rows <= kFewRows) {
     pool.parallel_for(feature_blocks, 1, [&](std::int64_t begin, std::int64_t) HWY_ATTR {
       const std::int64_t feature = begin * kFeatureBlock;
       few_rows(p, feature, std::min(p.features - feature, kFeatureBlock));

@@ -33,6 +33,8 @@ const Case kCases[] = {
     {"three_rows", 3, 97, 40, kBF16, false, Epilogue::kGelu},
     {"four_rows", 4, 49, 31, kF16, true, Epilogue::kGeluTanh, true},
     {"five_rows", 5, 7, 16, kF16, true, Epilogue::kRelu, true, 1},
+    {"few_rows", 16, 55, 530, kF16, true},
+    {"many_rows", 17, 55, 530, kBF16, true},
     {"row_block", 64, 48, 32},
     {"row_block_and_one", 65, 13, 47, kBF16, true, Epilogue::kGelu, true, 5},
     {"seventy_rows", 70, 100, 80, kF16, true, Epilogue::kRelu, true},

@@ -75,21 +75,29 @@ HWY_INLINE void store_f32_first(V32 v, float* p, std::int64_t n) {
 
 // --- the final tree of a dot product ----------------------------------------------------------------------
 
-/// Sums each of the kLanes accumulators at `accumulators` (kLanes floats each, aligned) over its lanes; lane
-/// i of the result is the sum of accumulator i. The tree adds neighbours: (l0 + l1) + (l2 + l3) and so on.
-/// This is the only way in which kernels reduce a dot product.
-HWY_INLINE V32 reduce_lanes(const float* accumulators) {
-  const F32 d;
-  V32 v[static_cast<std::size_t>(kLanes)];
-  for (std::int64_t i = 0; i < kLanes; ++i) v[i] = hn::Load(d, accumulators + i * kLanes);
+/// Sums each of the kLanes accumulators v[0..kLanes) over its lanes; lane i of the result is the sum of v[i].
+/// The tree adds neighbours: (l0 + l1) + (l2 + l3) and so on. Overwrites `v`. This is the only way in which
+/// kernels reduce a dot product.
+HWY_INLINE V32 reduce_lanes(V32* v) {
 #if HWY_TARGET != HWY_SCALAR
+  const F32 d;
+#pragma GCC unroll 4
   for (std::int64_t n = kLanes; n > 1; n /= 2) {
+#pragma GCC unroll 8
     for (std::int64_t i = 0; i < n / 2; ++i) {
       v[i] = hn::Add(hn::ConcatEven(d, v[2 * i + 1], v[2 * i]), hn::ConcatOdd(d, v[2 * i + 1], v[2 * i]));
     }
   }
 #endif
   return v[0];
+}
+
+/// The same of kLanes accumulators in memory, kLanes aligned floats each.
+HWY_INLINE V32 reduce_lanes(const float* accumulators) {
+  V32 v[static_cast<std::size_t>(kLanes)];
+#pragma GCC unroll 16
+  for (std::int64_t i = 0; i < kLanes; ++i) v[i] = hn::Load(F32{}, accumulators + i * kLanes);
+  return reduce_lanes(v);
 }
 
 HWY_INLINE float sum_of_lanes(V32 v) { return hn::GetLane(hn::SumOfLanes(F32{}, v)); }

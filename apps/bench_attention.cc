@@ -1,0 +1,171 @@
+// `sluice bench attention`: how close CPU decode attention comes to the machine's read rate, and prefill
+// attention to its rate of multiply-adds.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "apps/bench_common.h"
+#include "apps/commands.h"
+#include "core/error.h"
+#include "core/kv_page.h"
+#include "core/units.h"
+#include "kernels/device/cpu/probe.h"
+#include "kernels/ops/attention.h"
+
+namespace sluice::apps {
+namespace {
+
+struct Options {
+  std::int64_t heads = 32, head_dim = 128, positions = 2048, prefill = 1024;
+  std::vector<std::int64_t> groups = {1, 4};
+  int threads = usable_cpus();
+  int rounds = 7;
+  std::string kv_format = "fp16";
+  std::string working_set;
+};
+
+/// As many sequences as fit `memory`, their pages one after the other, and one call of attention over them
+/// all: the last `rows_each` rows of each sequence.
+class Batch {
+ public:
+  Batch(std::span<std::byte> memory, const Options& options, std::int64_t group, KvFormat format,
+        std::int64_t positions, std::int64_t rows_each, std::int64_t max_sequences)
+      : layout_{options.heads / group, options.head_dim, format},
+        heads_(options.heads),
+        positions_(positions) {
+    const std::int64_t pages_each = kv_pages(positions);
+    num_sequences_ = std::min(static_cast<std::int64_t>(memory.size()) / (pages_each * layout_.page_stride()),
+                              max_sequences);
+    SLUICE_CHECK(num_sequences_ > 0, Code::kInvalidArgument,
+                 fmt::format("one sequence needs {}, the working set is {}",
+                             format_bytes(pages_each * layout_.page_stride()),
+                             format_bytes(static_cast<std::int64_t>(memory.size()))),
+                 "raise --working-set or lower --positions");
+    for (std::int64_t p = 0; p < num_sequences_ * pages_each; ++p) {
+      pages_.push_back(memory.data() + p * layout_.page_stride());
+    }
+    num_rows_ = num_sequences_ * rows_each;
+    for (std::int64_t s = 0; s < num_sequences_; ++s) {
+      segments_.push_back({.pages = pages_.data() + s * pages_each,
+                           .first_kv = positions - rows_each,
+                           .first_row = static_cast<std::int32_t>(s * rows_each),
+                           .num_rows = static_cast<std::int32_t>(rows_each)});
+    }
+    q_.assign(static_cast<std::size_t>(num_rows_ * heads_ * options.head_dim), 0.1F);
+    out_.resize(q_.size());
+  }
+
+  void run(kernels::Stream& stream) {
+    const std::int64_t width = heads_ * layout_.head_dim;
+    const auto* q = reinterpret_cast<const std::byte*>(q_.data());
+    auto* out = reinterpret_cast<std::byte*>(out_.data());
+    kernels::attention({.q = {q, DType::kF32, num_rows_, width, width},
+                        .segments = segments_,
+                        .layout = layout_,
+                        .num_heads = heads_,
+                        .scale = 0.088F,
+                        .out = {out, DType::kF32, num_rows_, width, width}},
+                       stream);
+  }
+  std::int64_t num_sequences() const { return num_sequences_; }
+  /// Bytes of K and V that one call must read.
+  double kv_bytes() const { return static_cast<double>(num_sequences_ * positions_ * layout_.token_bytes()); }
+  /// Multiply-adds of scores and values, two operations each, of causal rows that start at KV index 0.
+  double causal_flops() const {
+    const auto rows = static_cast<double>(positions_);
+    return static_cast<double>(num_sequences_) * rows * (rows + 1) / 2 *
+           static_cast<double>(heads_ * layout_.head_dim) * 4;
+  }
+  const KvLayout& layout() const { return layout_; }
+
+ private:
+  KvLayout layout_;
+  std::int64_t heads_, positions_, num_sequences_ = 0, num_rows_ = 0;
+  std::vector<const std::byte*> pages_;
+  std::vector<kernels::PagedSegment> segments_;
+  std::vector<float> q_, out_;
+};
+
+void run(const Options& options) {
+  require_measuring_build();
+  const std::optional<KvFormat> format = parse_kv_format(options.kv_format);
+  SLUICE_CHECK(format.has_value(), Code::kInvalidArgument,
+               fmt::format("--kv-format is '{}'", options.kv_format), "give fp32 or fp16");
+  SLUICE_CHECK(options.rounds > 0 && options.heads > 0 && options.positions > 0, Code::kInvalidArgument,
+               "--rounds, --heads and --positions must be positive", "");
+  kernels::ThreadPool pool(options.threads);
+  kernels::Stream stream(pool);
+  const WorkingMemory memory(working_set_bytes(options.working_set), options.threads);
+  memory.fill_half();
+  fmt::print("{}\nworking set {}\n", machine_text(options.threads),
+             format_bytes(static_cast<std::int64_t>(memory.bytes().size())));
+
+  std::vector<std::unique_ptr<Batch>> batches;
+  std::vector<std::function<double()>> contenders = {[&] {
+    kernels::read_all(memory.bytes(), pool);
+    return static_cast<double>(memory.bytes().size());
+  }};
+  for (const std::int64_t group : options.groups) {
+    SLUICE_CHECK(group > 0 && options.heads % group == 0, Code::kInvalidArgument,
+                 fmt::format("{} heads do not divide into groups of {}", options.heads, group),
+                 "change --group");
+    Batch& batch = *batches.emplace_back(
+        std::make_unique<Batch>(memory.bytes(), options, group, *format, options.positions, 1, INT64_MAX));
+    contenders.emplace_back([&] {
+      batch.run(stream);
+      return batch.kv_bytes();
+    });
+  }
+  const std::vector<Rates> rates = alternate(options.rounds, contenders);
+  fmt::print("read rate, plain loads       {} GB/s\n", rates_text(rates[0], 1e9));
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    const Batch& batch = *batches[i];
+    fmt::print(
+        "decode attention             {} GB/s, {:.1f} % of the read rate: {} {} KV heads of {}, {} queries "
+        "each, "
+        "{} sequences of {}\n",
+        rates_text(rates[i + 1], 1e9), 100 * rates[i + 1].median() / rates[0].median(), options.kv_format,
+        batch.layout().num_kv_heads, options.head_dim, options.groups[i], batch.num_sequences(),
+        options.positions);
+  }
+  if (options.prefill <= 0) return;
+
+  Batch prompt(memory.bytes(), options, options.groups.front(), *format, options.prefill, options.prefill, 1);
+  const std::vector<Rates> compute =
+      alternate(options.rounds, {[&] { return kernels::run_multiply_adds(2000, pool); },
+                                 [&] {
+                                   prompt.run(stream);
+                                   return prompt.causal_flops();
+                                 }});
+  fmt::print("multiply-adds in registers   {} GFLOP/s\n", rates_text(compute[0], 1e9));
+  fmt::print("prefill attention            {} GFLOP/s, {:.1f} % of them: one prompt of {}\n",
+             rates_text(compute[1], 1e9), 100 * compute[1].median() / compute[0].median(), options.prefill);
+}
+
+}  // namespace
+
+void add_bench_attention(CLI::App& bench) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      bench.add_subcommand("attention", "CPU attention over paged KV against the machine's read rate");
+  command->add_option("--heads", options->heads, "Query heads")->capture_default_str();
+  command->add_option("--group", options->groups, "Queries per KV head; may be repeated")
+      ->capture_default_str();
+  command->add_option("--head-dim", options->head_dim, "Elements of a head")->capture_default_str();
+  command->add_option("--positions", options->positions, "KV length of each sequence in decode")
+      ->capture_default_str();
+  command->add_option("--prefill", options->prefill, "Length of the prompt in prefill, 0 to leave it out")
+      ->capture_default_str();
+  command->add_option("--kv-format", options->kv_format, "fp16 or fp32")->capture_default_str();
+  command->add_option("--threads", options->threads, "Threads")->capture_default_str();
+  command->add_option("--rounds", options->rounds, "Measured rounds; the median is reported")
+      ->capture_default_str();
+  command->add_option("--working-set", options->working_set,
+                      "Bytes of KV; default 8 x last-level cache, at least 1 GiB");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace sluice::apps

@@ -95,6 +95,18 @@ void expect_kv_shares(const RunOutcome& outcome) {
   }
 }
 
+/// Shares are of GPU batches, to the batch.
+void expect_activation_shares(const RunOutcome& outcome) {
+  const policy::Placement& placement = outcome.shape.placement;
+  PerTier<int> batches{};
+  for (const Tier tier : outcome.shape.activation_tier) ++batches[tier];
+  for (const Tier tier : kTiers) {
+    const double asked =
+        placement.percents.activations[tier] * static_cast<double>(placement.num_gpu_batches) / 100;
+    EXPECT_LT(std::abs(batches[tier] - asked), 1.0) << tier_name(tier);
+  }
+}
+
 void expect_lane_bytes(const RunOutcome& outcome) {
   const auto expected = testing::expected_lane_bytes(outcome);
   const auto counted = testing::counted_lane_bytes(outcome);
@@ -112,6 +124,8 @@ RunOutcome run_and_judge(const offload::ModelSource& source, const Placement& pl
   expect_lane_bytes(outcome);
   expect_weight_shares(outcome);
   expect_kv_shares(outcome);
+  expect_activation_shares(outcome);
+  EXPECT_EQ(outcome.stats.reserved_bytes, outcome.stats.planned_bytes) << "bytes are reserved as planned";
   return outcome;
 }
 

@@ -1,8 +1,11 @@
 #include "apps/output/result_output.h"
 
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/store/checksum.h"
 
 namespace sluice::apps {
@@ -27,6 +30,17 @@ std::string hash_of(std::span<const RequestKey> requests) {
   hashes.reserve(requests.size());
   for (const RequestKey& request : requests) hashes.push_back(request.hash);
   return fmt::format("{:016x}", store_checksum(std::as_bytes(std::span(hashes))));
+}
+
+/// Ids may repeat, but --resume could not tell such requests apart; better said at the start than after a
+/// day.
+void warn_of_equal_ids(std::span<const RequestKey> requests) {
+  std::unordered_set<std::string_view> seen;
+  for (const RequestKey& request : requests) {
+    if (seen.insert(request.id).second) continue;
+    log_warn("several requests have the id {}: this run goes on, but could not be resumed", request.id);
+    return;
+  }
 }
 
 /// The input of a resumed run may have grown at its end, but not changed.
@@ -91,6 +105,7 @@ void ResultOutput::look_at_file(std::span<const RequestKey> requests) {
                fmt::format("--resume: {} does not exist, so nobody knows what {} was made with",
                            run_record_path(path_).string(), options_.path),
                "choose another --output, or remove the file");
+  warn_of_equal_ids(requests);
   const bool unfinished = before && !before->complete && std::filesystem::exists(path_) &&
                           (has_content(path_) || has_content(waiting_file));
   SLUICE_CHECK(!unfinished, Code::kInvalidArgument,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # check_install.sh CMAKE BUILD_DIR WORK_DIR: installs, moves the folder, and checks that the programs in it run
-# with an empty environment, need nothing of the system but glibc, and stay below 30 MB.
+# with an empty environment, need nothing of the system but glibc and libstdc++, and stay below 30 MB.
 set -euo pipefail
 cmake=$1 build=$2 work=$3
 limit_bytes=30000000
@@ -16,8 +16,8 @@ for program in bin/*; do
   readelf --sections --wide "$program" | grep -q '\.symtab' && fail "$program is not stripped"
   outside=$(env -i ldd "$program" | awk -v lib="$PWD/bin/../lib/" '
     /not found/ { print; next }
-    $3 ~ /^\// && index($3, lib) != 1 && $1 !~ /^lib(c|m|dl|rt|pthread|mvec)\.so/ { print }')
-  [ -z "$outside" ] || fail "$program needs libraries outside lib/ and glibc:"$'\n'"$outside"
+    $3 ~ /^\// && index($3, lib) != 1 && $1 !~ /^lib(c|m|dl|rt|pthread|mvec|stdc\+\+|gcc_s)\.so/ { print }')
+  [ -z "$outside" ] || fail "$program needs libraries outside lib/ and the system:"$'\n'"$outside"
 done
 
 version=$(env -i bin/sluice --version) || fail "sluice --version failed"
@@ -29,8 +29,11 @@ names=$(env -i bin/sluice_tests --gtest_list_tests | awk '/^[^ ]/ { suite = $1; 
 twice=$(sort <<< "$names" | uniq --repeated)
 [ -z "$twice" ] || fail "tests of the same name:"$'\n'"$twice"
 env -i bin/sluice_tests --gtest_brief=1 --gtest_filter='Half.*:InstalledFiles.*'
+env -i TMPDIR=/nowhere bin/sluice_tests --gtest_filter='InstalledFiles.*' > "$work/no_tmp" 2>&1 &&
+  fail "tests passed without a place for their files"
+grep -q 'set TMPDIR' "$work/no_tmp" || fail "no remedy for a missing TMPDIR in: $(cat "$work/no_tmp")"
 
 bytes=$(du --summarize --bytes . | cut -f1)
 [ "$bytes" -lt "$limit_bytes" ] || { du --bytes --all . | sort -n | tail -20; fail "$bytes bytes, limit $limit_bytes"; }
-glibc=$(readelf --version-info --wide bin/* lib/* | grep -o 'GLIBC_[0-9.]*' | sort --version-sort --unique | tail -1)
-echo "install: $bytes bytes, $(wc -l <<< "$names") tests, needs $glibc"
+newest() { readelf --version-info --wide bin/* lib/* | grep -oE "$1_[0-9.]+" | sort --version-sort --unique | tail -1; }
+echo "install: $bytes bytes, $(wc -l <<< "$names") tests, needs $(newest GLIBC) and $(newest GLIBCXX)"

@@ -36,10 +36,6 @@ constexpr std::int64_t kFeatureBlock = 48;  // a multiple of kLanes and of the t
 constexpr std::int64_t kChunk = 1024;
 /// How far ahead of its use a weight is fetched from memory, in elements: 1 KiB of each of the tile's rows.
 constexpr std::int64_t kFetchAhead = 512;
-/// Row blocks that pass over a feature block before the next one, so that the weight comes from memory once
-/// per this many rows while their x stays in the last-level cache.
-constexpr std::int64_t kRowBlocksTogether = 8;
-
 /// Features of a register tile: rows * features accumulators + rows of x + 1 or 2 of the weight fit the
 /// registers.
 constexpr int tile_features(int rows) {
@@ -284,16 +280,15 @@ void linear_typed(const LinearArgs& args, ThreadPool& pool) {
     });
     return;
   }
+  // Row blocks one after the other: a block of x stays in L2 while all features pass, whose weights are
+  // fetched ahead; the other way round x would come from L3 for each block of features.
   const std::int64_t row_blocks = div_up(p.rows, kRowBlock);
-  for (std::int64_t first = 0; first < row_blocks; first += kRowBlocksTogether) {
-    const std::int64_t together = std::min(row_blocks - first, kRowBlocksTogether);
-    pool.parallel_for(feature_blocks * together, 1, [&](std::int64_t begin, std::int64_t) HWY_ATTR {
-      const std::int64_t feature = begin / together * kFeatureBlock;
-      const std::int64_t row = (first + begin % together) * kRowBlock;
-      many_rows(p, row, std::min(p.rows - row, kRowBlock), feature,
-                std::min(p.features - feature, kFeatureBlock));
-    });
-  }
+  pool.parallel_for(row_blocks * feature_blocks, 1, [&](std::int64_t begin, std::int64_t) HWY_ATTR {
+    const std::int64_t row = begin / feature_blocks * kRowBlock;
+    const std::int64_t feature = begin % feature_blocks * kFeatureBlock;
+    many_rows(p, row, std::min(p.rows - row, kRowBlock), feature,
+              std::min(p.features - feature, kFeatureBlock));
+  });
 }
 
 void linear_any(const LinearArgs& args, ThreadPool& pool) {

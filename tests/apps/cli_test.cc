@@ -35,14 +35,14 @@ std::vector<std::string> lines_of(const std::string& text) {
 class GenerateTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    shared_ = std::make_unique<TempDir>();
+    suite_dir = std::make_unique<TempDir>();
     const ProgramResult result =
-        run_program({"convert", testing::golden("tiny-opt-books-sparse80").string(), *shared_ / "store"});
+        run_program({"convert", testing::golden("tiny-opt-books-sparse80").string(), *suite_dir / "store"});
     ASSERT_EQ(result.status, 0) << result.err;
   }
-  static void TearDownTestSuite() { shared_.reset(); }
+  static void TearDownTestSuite() { suite_dir.reset(); }
 
-  static std::vector<std::string> generate() { return {"generate", "-q", "--model", *shared_ / "store"}; }
+  static std::vector<std::string> generate() { return {"generate", "-q", "--model", *suite_dir / "store"}; }
   ProgramResult run(const std::vector<std::string>& args, const std::string& input = {}) const {
     return run_program(generate() + args, input);
   }
@@ -79,11 +79,11 @@ class GenerateTest : public ::testing::Test {
     return program.wait();
   }
 
-  static std::unique_ptr<TempDir> shared_;
+  static std::unique_ptr<TempDir> suite_dir;
   const TempDir dir_;
 };
 
-std::unique_ptr<TempDir> GenerateTest::shared_;
+std::unique_ptr<TempDir> GenerateTest::suite_dir;
 
 TEST_F(GenerateTest, ContinuesATextOnStandardOutputAlone) {
   const ProgramResult result = run({"The old man", "--max-new-tokens", "5"});
@@ -95,7 +95,7 @@ TEST_F(GenerateTest, ContinuesATextOnStandardOutputAlone) {
 
 TEST_F(GenerateTest, ReportsTheRunOnStandardError) {
   const ProgramResult result =
-      run_program({"generate", "--model", *shared_ / "store", "The old man", "--max-new-tokens", "5"});
+      run_program({"generate", "--model", *suite_dir / "store", "The old man", "--max-new-tokens", "5"});
   EXPECT_THAT(result.err, HasSubstr("1 of 1 done"));
   EXPECT_THAT(result.err, HasSubstr("peak resident size"));
   EXPECT_THAT(result.out, Not(HasSubstr("done")));
@@ -168,7 +168,7 @@ struct Refusal {
 };
 
 TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
-  const std::string store = *shared_ / "store";
+  const std::string store = *suite_dir / "store";
   write_text(dir_ / "bad.jsonl", "{\"prompt_ids\": [5]}\n{\"prompt_ids\": [5], \"top_p\": 3}\n");
   write_text(dir_ / "long.jsonl", json{{"prompt_ids", std::vector<int>(1025, 5)}}.dump());
   write_text(dir_ / "id.jsonl", "{\"prompt_ids\": [4096]}\n");

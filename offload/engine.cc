@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <exception>
+#include <map>
 #include <set>
 #include <thread>
 
 #include "core/log.h"
 #include "core/mutex.h"
 #include "core/units.h"
+#include "offload/check_request.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
 #include "offload/executor/run_hooks.h"
@@ -66,6 +69,8 @@ struct Engine::Impl {
         planned(plan_run(source, options, ModelRunner::traits(source.spec()))),
         shape(planned.shape),
         budget(planned.budget_bytes),
+        valid_vocab(tokenizer != nullptr ? std::min(tokenizer->vocab_size(), shape.spec.vocab_size)
+                                         : shape.spec.vocab_size),
         builder(shape),
         seats(static_cast<std::size_t>(shape.placement.block_size())),
         sequences(seats.size()) {
@@ -77,9 +82,7 @@ struct Engine::Impl {
                    pool.num_threads());
     weights.emplace(source, shape, *memory);
     kv.emplace(shape, *memory);
-    const std::int64_t vocab = tokenizer != nullptr ? std::min(tokenizer->vocab_size(), shape.spec.vocab_size)
-                                                    : shape.spec.vocab_size;
-    runner.emplace(shape, *memory, *weights, *kv, pool, vocab, hooks.poison);
+    runner.emplace(shape, *memory, *weights, *kv, pool, valid_vocab, hooks.poison);
     for (Slot& slot : slots) slot.schedule.reserve(builder.max_steps());
     prologue.schedule.reserve(builder.max_steps());
     if (!options.trace_file.empty()) trace.emplace(options.trace_file);
@@ -94,7 +97,9 @@ struct Engine::Impl {
     std::unique_ptr<BlockIo> disk_write = make_disk(hooks);
     {
       const std::unique_ptr<BlockIo> loader = make_block_io({});
+      const double began = clock_sec();
       weights->load_resident(*loader, pool, stop);
+      stats.load_sec = clock_sec() - began;
     }
     weights->open_files(*disk_read);
     kv->open_file(*disk_read, *disk_write);
@@ -120,7 +125,7 @@ struct Engine::Impl {
     if (&slot != &prologue) finish_slot(prologue);  // it came first
     executor->wait_all(slot.schedule.last_seq);
     slot.submitted = false;
-    if (!executor->status().ok() || stopping) return;
+    if (executor->skipping()) return;
     if (trace) trace->add(slot.schedule, slot.times);
     if (hooks.on_finished)
       hooks.on_finished(slot.schedule, &slot == &prologue ? nullptr : &slot.pass, slot.times);
@@ -129,49 +134,11 @@ struct Engine::Impl {
   // ---- Requests.
 
   std::int64_t submit(Request request) {
-    check(request);
+    check_request(request, {&shape.spec, &shape.workload, valid_vocab, tokenizer != nullptr});
     MutexLock lock(queue_mutex);
     const std::int64_t index = next_index++;
     queue.emplace_back(index, std::move(request), tokenizer, shape.spec.eos_id, shape.workload.max_total_len);
     return index;
-  }
-
-  void check(const Request& request) const {
-    const auto invalid = [](bool ok, const std::string& what, const char* fix) {
-      SLUICE_CHECK(ok, Code::kInvalidArgument, what, fix);
-    };
-    const auto prompt_len = static_cast<std::int64_t>(request.prompt_ids.size());
-    invalid(prompt_len > 0, "the prompt is empty", "give at least one token");
-    invalid(prompt_len <= shape.spec.max_positions,
-            fmt::format("the prompt has {} tokens, the context of model '{}' is {}", prompt_len,
-                        shape.spec.name, shape.spec.max_positions),
-            "shorten the prompt");
-    invalid(prompt_len <= shape.workload.max_prompt_len && prompt_len <= shape.workload.max_total_len,
-            fmt::format("the prompt has {} tokens, the run was planned for at most {}", prompt_len,
-                        std::min(shape.workload.max_prompt_len, shape.workload.max_total_len)),
-            "plan the run with this prompt in its workload");
-    invalid(request.max_new_tokens >= 0, fmt::format("max_new_tokens is {}", request.max_new_tokens),
-            "give 0 or more");
-    invalid(prompt_len + request.max_new_tokens <= shape.workload.max_total_len ||
-                shape.workload.max_total_len == shape.spec.max_positions,
-            fmt::format("prompt and output have {} tokens, the run was planned for at most {}",
-                        prompt_len + request.max_new_tokens, shape.workload.max_total_len),
-            "plan the run with this request in its workload");
-    for (const std::int32_t id : request.prompt_ids) {
-      invalid(id >= 0 && id < shape.spec.vocab_size,
-              fmt::format("token id {} is outside the vocabulary of {}", id, shape.spec.vocab_size),
-              "use the model's own tokenizer");
-    }
-    invalid(request.stop.empty() || tokenizer != nullptr, "stop strings need a tokenizer",
-            "use stop_ids, or give --tokenizer");
-    invalid(request.num_top_logprobs >= 0 && request.num_top_logprobs <= shape.workload.max_top_logprobs,
-            fmt::format("{} most likely tokens are wanted, the run was planned for {}",
-                        request.num_top_logprobs, shape.workload.max_top_logprobs),
-            "plan the run with this request in its workload");
-    invalid(!request.want_prompt_logprobs || shape.workload.max_logprob_rows > 0,
-            "prompt log-probs are wanted, the run was planned without",
-            "plan the run with this request in its workload");
-    validate(request.sampling);
   }
 
   void cancel(std::int64_t index) {
@@ -185,11 +152,11 @@ struct Engine::Impl {
     {
       MutexLock lock(queue_mutex);
       if (cancelled.empty()) return;
-      std::erase_if(queue, [&](Sequence& queued) {
-        if (!cancelled.contains(queued.index())) return false;
-        results.push_back(queued.take_cancelled());
-        return true;
-      });
+      const auto is_cancelled = [&](const Sequence& queued) { return cancelled.contains(queued.index()); };
+      for (Sequence& queued : queue) {
+        if (is_cancelled(queued)) results.push_back(queued.take_cancelled());
+      }
+      std::erase_if(queue, is_cancelled);
       for (std::size_t seat = 0; seat < seats.size(); ++seat) {
         if (!seats[seat].active || !cancelled.contains(sequences[seat]->index())) continue;
         results.push_back(sequences[seat]->take_cancelled());
@@ -204,36 +171,67 @@ struct Engine::Impl {
   // ---- Run.
 
   void run(std::stop_token stop, const std::function<void(Result)>& on_result) {
-    SLUICE_CHECK(!stopping && (!executor || executor->status().ok()), Code::kCancelled,
-                 "an earlier run of this engine failed or was stopped", "make a new engine");
-    const double started = clock_sec();
+    SLUICE_CHECK(!spent, Code::kCancelled, "an earlier run of this engine failed or was stopped",
+                 "make a new engine");
+    spent = true;  // until this run has come to its end
     if (!executor) start(stop);
-    const std::stop_callback on_stop(stop, [this] { executor->skip_rest(); });
-    while (!stop.stop_requested() && executor->status().ok()) {
+    const double started = clock_sec();
+    std::exception_ptr failure;
+    {
+      const std::stop_callback on_stop(stop, [this] { executor->skip_rest(); });
+      try {
+        run_passes(stop, on_result, started);
+        // What is left are transfers for a pass that may never come; only a watched run waits for them.
+        if (trace || hooks.on_finished) drain();
+        if (trace) trace->end_run();
+      } catch (...) {
+        failure = std::current_exception();
+        executor->skip_rest();
+      }
+    }
+    if (executor->skipping()) executor->wait_all(last_submitted());
+    stats.wall_sec += clock_sec() - started;
+    executor->status().throw_if_failed();
+    if (failure) std::rethrow_exception(failure);
+    SLUICE_CHECK(!executor->skipping(), Code::kCancelled, "the run was stopped",
+                 "results finished before are kept");
+    spent = false;
+  }
+
+  void run_passes(std::stop_token stop, const std::function<void(Result)>& on_result, double started) {
+    double last = clock_sec();
+    while (!executor->skipping()) {
       apply_cancels(on_result);
       Slot& slot = slots[static_cast<std::size_t>(next_pass % 2)];
       finish_slot(slot);
-      if (!compose(slot)) break;
-      const double submitted = clock_sec();
+      if (!compose(slot)) return;
       write_inputs(slot.pass);
       runner->set_pass(slot.pass);
       builder.build_pass(slot.pass, slot.schedule);
       submit_slot(slot);
-      executor->wait(policy::LaneKind::kD2hUrgent,
-                     slot.schedule.last_seq[policy::lane_index(policy::LaneKind::kD2hUrgent)]);
-      if (stop.stop_requested() || !executor->status().ok()) break;
+      const std::size_t results_lane = policy::lane_index(policy::LaneKind::kD2hUrgent);
+      executor->wait(policy::LaneKind::kD2hUrgent, slot.schedule.last_seq[results_lane]);
+      if (stop.stop_requested() || executor->skipping()) return;
       const std::int64_t generated = read_results(slot.pass, on_result);
-      account(slot.pass, generated, clock_sec() - submitted, started);
+      const double now = clock_sec();
+      account(slot.pass, generated, now - last, now - started);
+      last = now;
     }
-    stopping = stop.stop_requested();
-    if (stopping) executor->skip_rest();
-    // The prologue and the two passes drain: nothing of this run touches memory after it returns.
+  }
+
+  /// Waits for every step that was submitted and hands the timelines on in their order.
+  void drain() {
     finish_slot(prologue);
     for (std::int32_t i = 0; i < 2; ++i) finish_slot(slots[static_cast<std::size_t>((next_pass + i) % 2)]);
-    stats.wall_sec += clock_sec() - started;
-    executor->status().throw_if_failed();
-    SLUICE_CHECK(!stopping, Code::kCancelled, "the run was stopped", "results finished before are kept");
-    if (trace) trace->close();
+  }
+
+  std::array<std::int64_t, policy::kNumLanes> last_submitted() const {
+    std::array<std::int64_t, policy::kNumLanes> last = prologue.schedule.last_seq;
+    for (const Slot& slot : slots) {
+      for (std::size_t i = 0; i < policy::kNumLanes; ++i)
+        last[i] = std::max(last[i], slot.submitted ? slot.schedule.last_seq[i] : 0);
+    }
+    return last;
   }
 
   /// Chooses the rows of the next pass and seats the admitted requests. False if there is nothing to do.
@@ -253,6 +251,7 @@ struct Engine::Impl {
     for (const policy::Admission& admission : slot.pass.admissions) {
       const auto seat = static_cast<std::size_t>(admission.seat);
       sequences[seat].emplace(std::move(queue.front()));
+      sequences[seat]->reserve();
       queue.pop_front();
       const Sequence& sequence = *sequences[seat];
       seats[seat] = {true, 0, sequence.prompt_len(), sequence.request().want_prompt_logprobs,
@@ -347,9 +346,9 @@ struct Engine::Impl {
     return generated;
   }
 
-  void account(const Pass& pass, std::int64_t generated, double sec, double started) {
+  void account(const Pass& pass, std::int64_t generated, double sec, double since_start) {
     ++stats.num_passes;
-    if (stats.generated_tokens == 0 && generated > 0) stats.first_token_sec = clock_sec() - started;
+    if (stats.generated_tokens == 0 && generated > 0) stats.first_token_sec = since_start;
     stats.generated_tokens += generated;
     (pass.has_prefill ? stats.prefill_sec : stats.decode_sec) += sec;
     (pass.has_prefill ? stats.prefill_passes_tokens : stats.decode_passes_tokens) += generated;
@@ -359,7 +358,11 @@ struct Engine::Impl {
     RunStats result = stats;
     result.planned_bytes = planned.memory.total;
     for (Tier tier : kTiers) result.reserved_bytes[tier] = budget.reserved(tier);
-    result.peak_resident_bytes = peak_resident_bytes();
+    try {
+      result.peak_resident_bytes = peak_resident_bytes();
+    } catch (const Error& e) {
+      log_debug("{}", e.what());  // a figure for the report is no reason to fail
+    }
     if (!executor) return result;
     const auto counters = executor->counters();
     for (std::size_t i = 0; i < policy::kNumLanes; ++i) {
@@ -378,6 +381,7 @@ struct Engine::Impl {
   PlannedRun planned;
   const policy::RunShape& shape;
   MemoryBudget budget;
+  const std::int64_t valid_vocab;  // ids that the tokenizer knows
   std::optional<DiskDir> disk_dir;
   std::optional<TierMemory> memory;
   std::optional<WeightStore> weights;
@@ -393,7 +397,7 @@ struct Engine::Impl {
   Slot prologue;
   std::array<Slot, 2> slots;
   std::int32_t next_pass = 0;
-  bool stopping = false;
+  bool spent = false;  // a run failed or was stopped
   RunStats stats;
   std::optional<TraceWriter> trace;
 
@@ -423,21 +427,27 @@ std::vector<std::vector<std::int32_t>> generate(Engine& engine,
                                                 const std::vector<std::vector<std::int32_t>>& input_ids,
                                                 const GenerateParams& params) {
   std::vector<std::vector<std::int32_t>> rows(input_ids.size());
-  std::int64_t first = -1;
-  for (const std::vector<std::int32_t>& prompt : input_ids) {
-    Request request;
-    request.prompt_ids = prompt;
-    request.max_new_tokens = params.max_new_tokens;
-    request.sampling.do_sample = params.do_sample;
-    request.sampling.temperature = params.temperature;
-    if (params.stop) request.stop_ids = {*params.stop};
-    const std::int64_t index = engine.submit(std::move(request));
-    if (first < 0) first = index;
+  std::map<std::int64_t, std::size_t> row_of;  // other requests may be queued on the engine
+  try {
+    for (std::size_t row = 0; row < input_ids.size(); ++row) {
+      Request request;
+      request.prompt_ids = input_ids[row];
+      request.max_new_tokens = params.max_new_tokens;
+      request.sampling.do_sample = params.do_sample;
+      request.sampling.temperature = params.temperature;
+      if (params.stop) request.stop_ids = {*params.stop};
+      row_of.emplace(engine.submit(std::move(request)), row);
+    }
+  } catch (...) {
+    for (const auto& [index, row] : row_of) engine.cancel(index);
+    throw;
   }
-  engine.run({}, [&](Result result) {
-    const auto row = static_cast<std::size_t>(result.index - first);
-    rows[row] = input_ids[row];
-    rows[row].insert(rows[row].end(), result.token_ids.begin(), result.token_ids.end());
+  engine.run({}, [&](const Result& result) {
+    const auto found = row_of.find(result.index);
+    if (found == row_of.end()) return;
+    std::vector<std::int32_t>& row = rows[found->second];
+    row = input_ids[found->second];
+    row.insert(row.end(), result.token_ids.begin(), result.token_ids.end());
   });
   return rows;
 }

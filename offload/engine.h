@@ -94,6 +94,7 @@ struct RunStats {
   std::vector<LaneStats> lanes;
   PerTier<std::int64_t> planned_bytes, reserved_bytes;
   std::int64_t num_passes = 0, prompt_tokens = 0, generated_tokens = 0, requests_done = 0;
+  double load_sec = 0;  ///< reading or making the resident weights; not in wall_sec
   double wall_sec = 0, prefill_sec = 0, decode_sec = 0;  ///< passes with prefill rows, and without
   std::int64_t prefill_passes_tokens = 0, decode_passes_tokens = 0;  ///< tokens generated in each
   double first_token_sec = 0;
@@ -102,9 +103,8 @@ struct RunStats {
 
 class Engine {
  public:
-  /// Reserves and allocates everything and loads the resident weights, or throws Error{kOutOfMemory} with the
-  /// missing bytes and the knob. `tokenizer` may be null (then no text and no stop strings); it outlives the
-  /// engine.
+  /// Reserves and allocates everything, or throws Error{kOutOfMemory} with the missing bytes and the knob.
+  /// `tokenizer` may be null (then no text and no stop strings); it outlives the engine.
   Engine(const ModelSource& source, const Tokenizer* tokenizer, const EngineOptions& options);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -118,11 +118,13 @@ class Engine {
   std::int64_t submit(Request request);
   /// Cancels a queued or running request; its result comes with FinishReason::kCancelled. Thread-safe.
   void cancel(std::int64_t index);
-  /// Runs until every submitted request is done or `stop` is asked for. `on_result` is called on this thread
-  /// in order of completion. Throws the first failure after the lanes are drained; results delivered before
-  /// stay.
+  /// Runs until every submitted request is done or `stop` is asked for; the first call loads the resident
+  /// weights. `on_result` is called on this thread in order of completion. Throws the first failure after the
+  /// lanes are drained, be it theirs, `stop` (kCancelled) or what on_result or on_token threw; results
+  /// delivered before stay.
   void run(std::stop_token stop, const std::function<void(Result)>& on_result);
 
+  /// Call from the thread that runs, between or after runs.
   RunStats stats() const;
 
  private:

@@ -36,8 +36,10 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
       "put more on disk (--percent), or lower --gpu-batch-size or --num-gpu-batches");
   const std::int64_t disk = plan.total[Tier::kDisk];
   if (disk == 0) return;
+  std::error_code unusable;  // a bad $TMPDIR: DiskDir says so, with the remedy
   const std::filesystem::path folder =
-      options.disk_dir.empty() ? std::filesystem::temp_directory_path() : options.disk_dir;
+      options.disk_dir.empty() ? std::filesystem::temp_directory_path(unusable) : options.disk_dir;
+  if (unusable) return;
   const std::int64_t disk_free = usable_disk_bytes(folder);
   SLUICE_CHECK(disk <= disk_free / 10 * 9, Code::kOutOfMemory,
                fmt::format("the placement needs {} on disk, but 90 % of what is free at '{}' is {}",

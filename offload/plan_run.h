@@ -15,8 +15,9 @@ struct PlannedRun {
   PerTier<std::int64_t> budget_bytes{};
 };
 
-/// Throws Error{kInvalidArgument} for contradictions and Error{kOutOfMemory} if the plan exceeds a budget or
-/// 90 % of what the machine has free (on the CPU device the GPU and CPU tiers share the machine's memory).
+/// Throws Error{kInvalidArgument} for contradictions and Error{kOutOfMemory} if the plan exceeds 90 % of what
+/// the machine has free (on the CPU device the GPU and CPU tiers share its memory). Stated budgets are
+/// enforced when memory is reserved.
 PlannedRun plan_run(const WeightSource& source, const EngineOptions& options,
                     const policy::DeviceTraits& traits);
 

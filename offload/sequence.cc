@@ -23,11 +23,14 @@ Sequence::Sequence(std::int64_t index, Request request, const Tokenizer* tokeniz
     : request_(std::move(request)), tokenizer_(tokenizer), eos_id_(eos_id) {
   max_new_tokens_ = std::clamp<std::int64_t>(max_total_len - prompt_len(), 0, request_.max_new_tokens);
   result_.index = index;
+  if (tokenizer_ != nullptr) decoder_.emplace(*tokenizer_);
+  for (const std::string& stop : request_.stop) longest_stop_ = std::max(longest_stop_, stop.size());
+}
+
+void Sequence::reserve() {
   result_.token_ids.reserve(static_cast<std::size_t>(max_new_tokens_));
   if (request_.want_logprobs) result_.logprobs.reserve(static_cast<std::size_t>(max_new_tokens_));
   if (request_.want_prompt_logprobs) result_.prompt_logprobs.reserve(request_.prompt_ids.size());
-  if (tokenizer_ != nullptr) decoder_.emplace(*tokenizer_);
-  for (const std::string& stop : request_.stop) longest_stop_ = std::max(longest_stop_, stop.size());
 }
 
 std::int32_t Sequence::token_at(std::int64_t i) const {

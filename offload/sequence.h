@@ -12,9 +12,12 @@ namespace sluice::offload {
 
 class Sequence {
  public:
-  /// Storage for the whole result is reserved here. `tokenizer` may be null and outlives the sequence.
+  /// `tokenizer` may be null and outlives the sequence.
   Sequence(std::int64_t index, Request request, const Tokenizer* tokenizer, std::int32_t eos_id,
            std::int64_t max_total_len);
+
+  /// Reserves the storage of the whole result: at admission, so that a long queue costs only its prompts.
+  void reserve();
 
   const Request& request() const { return request_; }
   std::int64_t index() const { return result_.index; }

@@ -436,8 +436,10 @@ std::size_t ScheduleBuilder::max_steps() const {
   constexpr std::int64_t kStepsPerItem = 14;
   std::int64_t pieces = 0;
   for (const UnitStream& unit : shape_.units) pieces += shape_.num_pieces(unit);
-  // Every piece is read and loaded once per pass; the prologue holds less.
-  return static_cast<std::size_t>(num_units(shape_.spec) * num_batches_ * kStepsPerItem + 4 * pieces + 64);
+  // Every piece is read and loaded once per pass; the prologue fills the slots and stages.
+  const std::int64_t prologue = 2 * (shape_.num_weight_slots + shape_.num_weight_stages) * shape_.max_pieces;
+  return static_cast<std::size_t>(num_units(shape_.spec) * num_batches_ * kStepsPerItem + 4 * pieces +
+                                  prologue);
 }
 
 }  // namespace sluice::policy

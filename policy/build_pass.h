@@ -19,7 +19,7 @@ class ScheduleBuilder {
 
   /// The first weight transfers, before any pass. Call once, first.
   void build_prologue(Schedule& schedule);
-  /// Appends nothing to earlier schedules: clears `schedule` and fills it with this pass's steps and with the
+  /// Replaces `schedule` with this pass's steps and with the
   /// weight transfers of the next pass that fit. Allocates nothing if max_steps were reserved.
   void build_pass(const Pass& pass, Schedule& schedule);
 

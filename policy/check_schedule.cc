@@ -76,7 +76,7 @@ struct ScheduleChecker::Impl {
     if (seen.step.seq != static_cast<std::int64_t>(lane.size()) + 1)
       complain(seen, "does not follow its lane");
     if (!lane.empty()) seen.clock = lane.back();
-    seen.clock[own] = seen.step.seq - 1;
+    if (!is_disk(seen.step.lane)) seen.clock[own] = seen.step.seq - 1;  // disk steps overlap
     for (const Wait& wait : seen.step.wait_list()) {
       const auto& other = lanes[lane_index(wait.lane)];
       if (wait.count > static_cast<std::int64_t>(other.size()) || wait.count < 1) {
@@ -206,6 +206,46 @@ struct ScheduleChecker::Impl {
   static bool touches(const SeatPages& seat, const Segment& segment, Tier tier) {
     return tokens_on(seat, tier, segment.first_kv + segment.num_tokens) >
            tokens_on(seat, tier, segment.first_kv);
+  }
+
+  // ---- The pass itself, recounted from its segments.
+
+  void judge_pass() {
+    const auto bound = [&](std::int64_t value, std::int64_t most, std::size_t b, const char* what) {
+      if (value > most) {
+        violations.push_back(
+            fmt::format("pass {} batch {}: {} {}, planned for {}", pass->number, b, value, what, most));
+      }
+    };
+    for (std::size_t b = 0; b < pass->batches.size(); ++b) {
+      std::int64_t tokens = 0, wanted = 0, cpu_rows = 0, window = 0, stage = 0;
+      for (std::int32_t i = 0; i < pass->batches[b].num_segments; ++i) {
+        const Segment& s = pass->segments[static_cast<std::size_t>(pass->batches[b].first_segment + i)];
+        const SeatPages& seat = shape.seats.seats[static_cast<std::size_t>(s.seat)];
+        const std::int64_t pages = kv_pages(s.first_kv + s.num_tokens);
+        tokens += s.num_tokens;
+        wanted += s.num_wanted;
+        cpu_rows += s.on_cpu ? s.num_tokens : 0;
+        window += s.on_cpu ? 0 : std::max<std::int64_t>(0, pages - seat.count[Tier::kGpu]);
+        stage += std::max<std::int64_t>(0, pages - seat.count[Tier::kGpu] - seat.count[Tier::kCpu]);
+        bound(pages, seat.total(), b, "pages of a seat");
+        if (s.first_kv == 0) forget_seat(s.seat);
+      }
+      bound(tokens, shape.max_tokens, b, "tokens");
+      bound(wanted, shape.max_result_rows, b, "wanted rows");
+      bound(cpu_rows, shape.max_cpu_rows, b, "CPU rows");
+      bound(window, shape.window_pages, b, "window pages");
+      bound(stage, shape.kv_stage_pages, b, "stage pages");
+    }
+  }
+
+  /// A new sequence takes the seat: what the last one stored is not its history.
+  void forget_seat(std::int32_t seat) {
+    for (Tier tier : kTiers) {
+      for (std::int64_t unit = 0; unit < num_units(shape.spec); ++unit) {
+        stored[tier][static_cast<std::size_t>(unit * shape.placement.block_size() + seat)] = 0;
+      }
+    }
   }
 
   // ---- One step.
@@ -353,7 +393,6 @@ struct ScheduleChecker::Impl {
     if (!window) return;
     in_range(seen, seen.step.window, shape.num_windows, "KV window");
     const BatchPass& batch = pass->batches[static_cast<std::size_t>(seen.step.gpu_batch)];
-    if (batch.window_pages > shape.window_pages) complain(seen, "needs more pages than the window has");
     if (batch.load_kv_bytes > 0) expect(seen, Place::kWindow, seen.step.window, own, "KV window");
     write(seen, Place::kWindow, seen.step.window);
     hold(Place::kWindow, seen.step.window, own);
@@ -435,6 +474,7 @@ ScheduleChecker::~ScheduleChecker() = default;
 void ScheduleChecker::add(const Schedule& schedule, const Pass* pass, const std::vector<StepTime>* times) {
   impl_->pass = pass;
   impl_->timed = times != nullptr;
+  if (pass != nullptr) impl_->judge_pass();
   for (std::size_t i = 0; i < schedule.steps.size(); ++i) {
     Seen seen{.step = schedule.steps[i], .clock = {}, .time = {}};
     if (times != nullptr) seen.time = (*times)[i];

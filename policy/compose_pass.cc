@@ -70,6 +70,7 @@ class Composer {
     for (std::size_t i = 0; i < pass_.segments.size(); ++i) {
       Segment& segment = pass_.segments[i];
       const SeatPages& seat = pages_of(segment.seat);
+      SLUICE_ASSERT(segment_pages(segment).end <= seat.total());
       BatchPass& batch = pass_.batches[batch_index(segment.seat)];
       if (batch.num_segments++ == 0) batch.first_segment = static_cast<std::int32_t>(i);
       segment.first_row = batch.num_tokens;

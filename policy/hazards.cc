@@ -51,8 +51,7 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
     const auto r = static_cast<std::size_t>(resource);
     const auto h = static_cast<std::size_t>(hazard);
     for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
-      if (lane == own || earlier[lane] == 0) continue;
-      ++counts_[r][h];
+      if (earlier[lane] == 0 || (lane == own && !is_disk(step.lane))) continue;
       if (!dropped_[r][h]) needed[lane] = std::max(needed[lane], earlier[lane]);
     }
   };
@@ -74,7 +73,7 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
   }
   // Vector clocks: what the lane's past implies, then the waits that no other wait implies.
   PerLane clock = clock_of(own, step.seq - 1);
-  clock[own] = step.seq;
+  clock[own] = is_disk(step.lane) ? own_known_[own] : step.seq - 1;
   const auto implied_by_another = [&](std::size_t lane) {
     for (std::size_t other = 0; other < kNumLanes; ++other) {
       if (other != lane && needed[other] > 0 && clock_of(other, needed[other])[lane] >= needed[lane])
@@ -92,16 +91,14 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
     if (implied_by_another(lane)) continue;
     step.waits[static_cast<std::size_t>(step.num_waits++)] = {static_cast<LaneKind>(lane), needed[lane]};
   }
+  own_known_[own] = joined[own];
+  joined[own] = step.seq;
   clocks_[own][static_cast<std::size_t>(step.seq % kRemembered)] = joined;
   last_seq_[own] = step.seq;
 }
 
 void HazardTracker::drop(ResourceKind resource, HazardKind hazard) {
   dropped_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)] = true;
-}
-
-std::int64_t HazardTracker::count(ResourceKind resource, HazardKind hazard) const {
-  return counts_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)];
 }
 
 }  // namespace sluice::policy

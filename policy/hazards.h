@@ -1,5 +1,6 @@
-// Turns "this step reads A and writes B" into waits on other lanes. Lanes run in order, so one number per
-// lane says all about the past; a step waits for the last conflicting access of each other lane. Pure.
+// Turns "this step reads A and writes B" into waits. Lanes finish in order, so one number per lane says all
+// about the past; a step waits for the last conflicting access of each other lane, and on a disk lane, whose
+// steps overlap, of its own lane too. Pure.
 #pragma once
 
 #include <array>
@@ -55,8 +56,6 @@ class HazardTracker {
 
   /// For mutation tests: from now on leave out the waits of one kind of hazard on one kind of resource.
   void drop(ResourceKind resource, HazardKind hazard);
-  /// How many accesses of each kind had something to wait for.
-  std::int64_t count(ResourceKind resource, HazardKind hazard) const;
 
  private:
   using PerLane = std::array<std::int64_t, kNumLanes>;  // seq of the last access on each lane, 0 for none
@@ -71,8 +70,9 @@ class HazardTracker {
   static constexpr std::int64_t kRemembered = 4096;
   std::array<std::vector<PerLane>, kNumLanes> clocks_;  // of the last kRemembered steps of each lane
   std::array<std::int64_t, kNumLanes> last_seq_{};
+  std::array<std::int64_t, kNumLanes>
+      own_known_{};  // disk lanes: own steps finished when the last one starts
   std::array<std::array<bool, kNumHazardKinds>, kNumResourceKinds> dropped_{};
-  std::array<std::array<std::int64_t, kNumHazardKinds>, kNumResourceKinds> counts_{};
 };
 
 }  // namespace sluice::policy

@@ -1,4 +1,5 @@
-// Every reservation of a run, to the byte: offload allocates exactly this list, and nothing else. Pure.
+// Every reservation of the three tiers, to the byte: offload allocates exactly this list. Outside it are the
+// schedules' own storage (a few MB), prompts and results. Pure.
 #pragma once
 
 #include <cstdint>

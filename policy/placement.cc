@@ -42,13 +42,17 @@ void validate(const Placement& placement) {
   whole(placement.percents.weights, "weight");
   whole(placement.percents.kv_cache, "KV cache");
   whole(placement.percents.activations, "activation");
-  require(placement.gpu_batch_size >= 1, fmt::format("gpu_batch_size is {}", placement.gpu_batch_size));
-  require(placement.num_gpu_batches >= 1, fmt::format("num_gpu_batches is {}", placement.num_gpu_batches));
+  // Steps number batches and slots in 16 bits, seats and rows in 32.
+  const auto bounded = [&](std::int64_t value, std::int64_t least, std::int64_t most, const char* what) {
+    require(value >= least && value <= most,
+            fmt::format("{} is {}, it may be {} to {}", what, value, least, most));
+  };
+  bounded(placement.gpu_batch_size, 1, 1 << 20, "gpu_batch_size");
+  bounded(placement.num_gpu_batches, 1, 1024, "num_gpu_batches");
+  bounded(placement.prefetch_depth, 2, 1024, "prefetch_depth");
   require(placement.max_tokens_per_gpu_batch >= placement.gpu_batch_size,
           fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}",
                       placement.max_tokens_per_gpu_batch, placement.gpu_batch_size));
-  require(placement.prefetch_depth >= 2,
-          fmt::format("prefetch_depth is {}, the least is 2", placement.prefetch_depth));
   SLUICE_CHECK(problems.empty(), Code::kInvalidArgument, fmt::format("placement: {}", problems),
                "see 'sluice generate --help'");
 }

@@ -2,6 +2,7 @@
 // const.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -32,7 +33,8 @@ struct Placement {
   std::int64_t gpu_batch_size = 1;
   std::int64_t num_gpu_batches = 1;
   std::int64_t max_tokens_per_gpu_batch = 8192;  ///< bounds the workspace of a GPU batch
-  std::int64_t prefetch_depth = 2;  ///< units whose weights are on the GPU at once, the current one included
+  std::int64_t prefetch_depth = 2;  ///< units whose weights are on the GPU at once, the current one
+                                    ///< included; CPU attention takes one more
 
   std::int64_t block_size() const { return gpu_batch_size * num_gpu_batches; }
   friend bool operator==(const Placement&, const Placement&) = default;
@@ -50,8 +52,9 @@ struct Workload {
   std::int64_t max_logprob_rows = 0;  ///< prompt rows of one request whose log-probs are wanted
   std::int32_t max_top_logprobs = 0;
 
-  /// KV positions a seat needs: the last generated token is never written to the cache.
-  std::int64_t seat_tokens() const { return max_total_len > 1 ? max_total_len - 1 : 1; }
+  /// KV positions a seat needs. The last generated token is never written to the cache, but all of a prompt
+  /// is.
+  std::int64_t seat_tokens() const { return std::max(max_prompt_len, max_total_len - 1); }
   friend bool operator==(const Workload&, const Workload&) = default;
 };
 

@@ -50,7 +50,9 @@ void shape_weights(RunShape& shape, std::span<const TensorSize> tensors) {
     }
     shape.weight_bytes[home.tier] += home.padded_bytes;
   }
-  shape.num_weight_slots = shape.weight_slot_bytes > 0 ? shape.placement.prefetch_depth + shape.lag : 0;
+  // More slots than a pass has units would never be filled.
+  const std::int64_t depth = std::min(shape.placement.prefetch_depth, shape.spec.num_layers + 1);
+  shape.num_weight_slots = shape.weight_slot_bytes > 0 ? std::max<std::int64_t>(2, depth) + shape.lag : 0;
   shape.num_weight_stages = shape.weight_stage_bytes > 0 ? kNumWeightStages : 0;
 }
 

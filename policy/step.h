@@ -9,10 +9,12 @@
 
 namespace sluice::policy {
 
-/// A lane executes its steps in order. The urgent lanes carry small activations past bulk transfers.
+/// A lane starts and finishes its steps in order, one at a time, except that a disk lane starts its next step
+/// while earlier ones are in flight. The urgent lanes carry small activations past bulk transfers.
 enum class LaneKind : std::uint8_t { kDiskRead, kDiskWrite, kH2d, kH2dUrgent, kD2h, kD2hUrgent, kGpu, kCpu };
 inline constexpr std::size_t kNumLanes = 8;
 constexpr std::size_t lane_index(LaneKind lane) { return static_cast<std::size_t>(lane); }
+constexpr bool is_disk(LaneKind lane) { return lane == LaneKind::kDiskRead || lane == LaneKind::kDiskWrite; }
 std::string_view lane_name(LaneKind lane);
 
 enum class StepKind : std::uint8_t {
@@ -63,7 +65,7 @@ struct Step {
   std::int16_t set = -1;                ///< q, k, v, attention buffers (and their CPU twins)
   std::int64_t seq = 0;                 ///< position on the lane, from 1, over all passes
   std::int64_t bytes = 0;               ///< moved by a transfer, 0 for computations
-  std::array<Wait, kNumLanes - 1> waits{};
+  std::array<Wait, kNumLanes> waits{};
   std::int8_t num_waits = 0;
 
   std::span<const Wait> wait_list() const { return {waits.data(), static_cast<std::size_t>(num_waits)}; }

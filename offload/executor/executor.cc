@@ -116,9 +116,10 @@ void Executor::fail(const Step& step, const Status& status) {
   {
     MutexLock lock(status_mutex_);
     if (status_.ok()) {
-      const std::string where = step.unit < 0 ? std::string(step_kind_name(step.kind))
-                                              : fmt::format("{} of unit {} (pass {})",
-                                                            step_kind_name(step.kind), step.unit, step.pass);
+      const std::string where =
+          step.pass < 0
+              ? fmt::format("{} of unit {}", step_kind_name(step.kind), step.unit)
+              : fmt::format("{} of unit {} (pass {})", step_kind_name(step.kind), step.unit, step.pass);
       status_ = Status(status.code(), fmt::format("{}: {}", where, status.message()));
     }
   }
@@ -257,10 +258,13 @@ void Executor::disk_loop(Lane& lane) {
       }
       if (lane.io->in_flight() > 0) {
         if (const auto completion = lane.io->wait(std::chrono::steady_clock::now() + kPoll)) {
-          Lane::InFlight& step = slot(completion->tag);
-          --step.outstanding;
-          step.bytes += completion->bytes;
-          if (!completion->status.ok()) fail(*step.step, completion->status);
+          // After a failure of the queue itself, completions of steps that were given up may still come.
+          if (completion->tag >= lane.first_in_flight) {
+            Lane::InFlight& step = slot(completion->tag);
+            --step.outstanding;
+            step.bytes += completion->bytes;
+            if (!completion->status.ok()) fail(*step.step, completion->status);
+          }
         }
       }
     } catch (...) {

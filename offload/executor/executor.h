@@ -1,5 +1,6 @@
-// Runs schedules: one thread per lane executes its steps in order, each after the steps it waits for. Nothing
-// is allocated while it runs, and no step waits for the whole device.
+// Runs schedules: one thread per lane executes its steps in order, each after the steps it waits for; a disk
+// lane keeps several in flight and finishes them in order. Nothing is allocated while it runs, and no step
+// waits for the whole device.
 //
 // A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
 // finished, so nobody hangs, and the first failure is reported. `submit` and the waits belong to one thread.
@@ -51,7 +52,7 @@ class Executor {
   Executor& operator=(const Executor&) = delete;
 
   /// Hands a schedule to the lanes; it, and `times` if given (one entry a step), stay untouched until
-  /// `finished`.
+  /// `wait_all` has returned for it.
   void submit(const policy::Schedule& schedule, std::vector<policy::StepTime>* times = nullptr);
   /// Blocks until `lane` has finished its first `count` steps.
   void wait(policy::LaneKind lane, std::int64_t count) const;
@@ -60,6 +61,7 @@ class Executor {
 
   /// From now on steps are skipped. Thread-safe, returns at once.
   void skip_rest();
+  bool skipping() const { return skip_.load(); }
   /// The first failure, or ok. Thread-safe.
   Status status() const;
 

@@ -136,8 +136,7 @@ std::int64_t ModelRunner::run(const Step& step) {
   switch (step.kind) {
     case StepKind::kLoadWeights:
       if (step.piece == 0) poison(weights_.slot(step.weight_slot));
-      weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot);
-      return step.bytes;
+      return weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot);
     case StepKind::kLoadInputs:
       return load_inputs(step);
     case StepKind::kLoadActivations: {
@@ -186,7 +185,8 @@ std::int64_t ModelRunner::run(const Step& step) {
       break;  // io_requests
   }
   throw Error(Code::kInternal,
-              fmt::format("step {} on lane {}", step_kind_name(step.kind), lane_name(step.lane)));
+              fmt::format("step {} on lane {}", step_kind_name(step.kind), lane_name(step.lane)),
+              "please report this with the command line");
 }
 
 void ModelRunner::io_requests(const Step& step, std::vector<IoRequest>& out) {
@@ -211,7 +211,8 @@ void ModelRunner::io_requests(const Step& step, std::vector<IoRequest>& out) {
     case StepKind::kWriteActivations:
       return activation_request(IoOp::kWrite, write_file_);
     default:
-      throw Error(Code::kInternal, fmt::format("step {} on a disk lane", step_kind_name(step.kind)));
+      throw Error(Code::kInternal, fmt::format("step {} on a disk lane", step_kind_name(step.kind)),
+                  "please report this with the command line");
   }
 }
 
@@ -225,7 +226,8 @@ std::int64_t ModelRunner::load_inputs(const Step& step) {
   std::copy_n(from.position_rows.begin(), batch.num_tokens, to.position_rows.begin());
   std::copy_n(from.wanted_rows.begin(), batch.num_wanted, to.wanted_rows.begin());
   std::copy_n(from.sample_rows.begin(), batch.num_wanted, to.sample_rows.begin());
-  return step.bytes;
+  const auto sample_row = static_cast<std::int64_t>(sizeof(kernels::SampleRow));
+  return batch.num_tokens * 8 + batch.num_wanted * (4 + sample_row);
 }
 
 namespace {

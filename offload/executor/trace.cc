@@ -40,12 +40,12 @@ void TraceWriter::add(const policy::Schedule& schedule, const std::vector<StepTi
   check();
 }
 
-void TraceWriter::close() {
-  if (!out_.is_open()) return;
+void TraceWriter::end_run() {
+  const std::ofstream::pos_type end = out_.tellp();
   out_ << "\n]\n";
   out_.flush();
   check();
-  out_.close();
+  out_.seekp(end);  // the next step overwrites the bracket
 }
 
 }  // namespace sluice::offload

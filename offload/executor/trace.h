@@ -17,8 +17,9 @@ class TraceWriter {
   explicit TraceWriter(const std::filesystem::path& file);
   /// Appends the steps of a finished schedule.
   void add(const policy::Schedule& schedule, const std::vector<policy::StepTime>& times);
-  /// Ends the file. Throws Error{kIo} if anything could not be written.
-  void close();
+  /// Completes the file for now; a later `add` goes on where it ended. Throws Error{kIo} if anything could
+  /// not be written.
+  void end_run();
 
  private:
   void check() const;

@@ -25,7 +25,8 @@ class Transfers {
 
  private:
   void reap() {
-    SLUICE_CHECK(!stop_.stop_requested(), Code::kCancelled, "cancelled while loading weights", "");
+    SLUICE_CHECK(!stop_.stop_requested(), Code::kCancelled, "stopped while loading weights",
+                 "start the run again");
     const auto completion = io_.wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(100));
     if (completion) completion->status.throw_if_failed();
   }
@@ -119,11 +120,11 @@ void WeightStore::load_resident(BlockIo& io, kernels::ThreadPool& pool, std::sto
   if (source_.synthetic()) {
     generate(io, pool, stop);
   } else {
-    load_from_store(io, stop);
+    load_from_store(io, pool, stop);
   }
 }
 
-void WeightStore::load_from_store(BlockIo& io, std::stop_token stop) {
+void WeightStore::load_from_store(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
   const Manifest& manifest = source_.manifest();
   std::vector<FileId> ids(manifest.files.size(), -1);
   const auto resident = [&](std::size_t i) { return shape_.tensors[i].tier != Tier::kDisk; };
@@ -147,11 +148,16 @@ void WeightStore::load_from_store(BlockIo& io, std::stop_token stop) {
                       .tag = i});
   }
   transfers.finish();
-  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
-    if (!resident(i)) continue;
-    verify_tensor(source_.store(), manifest, manifest.tensors[i],
-                  home(i).first(static_cast<std::size_t>(manifest.tensors[i].bytes)));
-  }
+  pool.parallel_for(static_cast<std::int64_t>(manifest.tensors.size()), 1,
+                    [&](std::int64_t begin, std::int64_t end) {
+                      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+                        if (!resident(i) || stop.stop_requested()) continue;
+                        verify_tensor(source_.store(), manifest, manifest.tensors[i],
+                                      home(i).first(static_cast<std::size_t>(manifest.tensors[i].bytes)));
+                      }
+                    });
+  SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "stopped while loading weights",
+               "start the run again");
 }
 
 void WeightStore::generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
@@ -166,7 +172,8 @@ void WeightStore::generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_tok
         });
   };
   for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
-    SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "cancelled while making weights", "");
+    SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "stopped while making weights",
+                 "start the run again");
     if (shape_.tensors[i].tier != Tier::kDisk)
       fill(i, 0, home(i).first(static_cast<std::size_t>(source_.tensors()[i].bytes)));
   }
@@ -228,8 +235,8 @@ std::span<std::byte> WeightStore::slot(std::int64_t weight_slot) const {
                static_cast<std::size_t>(shape_.weight_slot_bytes));
 }
 
-void WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
-                             std::int64_t stage_slot) {
+std::int64_t WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
+                                     std::int64_t stage_slot) {
   const policy::UnitStream& stream = shape_.units[static_cast<std::size_t>(unit)];
   const std::int64_t cpu_pieces = shape_.cpu_pieces(stream);
   const bool staged = piece >= cpu_pieces;
@@ -243,6 +250,7 @@ void WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t
   if (staged) verify_staged(unit, first, {from, static_cast<std::size_t>(bytes)});
   std::byte* to = slot(weight_slot).data() + (staged ? stream.cpu_bytes : 0) + first;
   std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  return bytes;
 }
 
 void WeightStore::verify_staged(std::int64_t unit, std::int64_t first, std::span<const std::byte> bytes) {

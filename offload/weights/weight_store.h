@@ -34,9 +34,10 @@ class WeightStore {
   /// The reads of one piece of a unit's disk part into its staging slot; appends to `out`.
   void read_requests(std::int64_t unit, std::int64_t piece, std::int64_t stage_slot,
                      std::vector<IoRequest>& out) const;
-  /// Copies one piece (CPU-resident, or staged) into the GPU ring slot. Verifies the checksum of each staged
-  /// tensor the first time it passes.
-  void load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot, std::int64_t stage_slot);
+  /// Copies one piece (CPU-resident, or staged) into the GPU ring slot and returns its bytes. Verifies the
+  /// checksum of each staged tensor the first time it passes.
+  std::int64_t load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
+                          std::int64_t stage_slot);
 
   std::span<std::byte> slot(std::int64_t weight_slot) const;
 
@@ -78,7 +79,7 @@ class WeightStore {
   kernels::NormWeights norm(const NormIndex& norm, std::int64_t weight_slot) const;
   kernels::LinearWeights linear(const LinearIndex& linear, std::int64_t weight_slot) const;
 
-  void load_from_store(BlockIo& io, std::stop_token stop);
+  void load_from_store(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop);
   void generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop);
   void verify_staged(std::int64_t unit, std::int64_t first, std::span<const std::byte> bytes);
 

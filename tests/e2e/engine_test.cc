@@ -355,8 +355,9 @@ TEST_F(EngineRefusals, NameTheNumbers) {
   EXPECT_THAT(refusal(request_of(101, 5)),
               HasSubstr("the prompt has 101 tokens, the run was planned for at most 100"));
   EXPECT_THAT(refusal(request_of(20, -1)), HasSubstr("max_new_tokens is -1"));
-  EXPECT_THAT(refusal(request_of(100, 21)),
-              HasSubstr("prompt and output have 121 tokens, the run was planned for at most 120"));
+  EXPECT_THAT(
+      refusal(request_of(100, 21)),
+      HasSubstr("a prompt of 100 tokens with 21 new ones is more than the 120 that the run was planned for"));
 }
 
 TEST_F(EngineRefusals, NameTheTokenOutsideTheVocabulary) {

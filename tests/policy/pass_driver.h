@@ -3,7 +3,6 @@
 #pragma once
 
 #include <deque>
-#include <random>
 #include <vector>
 
 #include "policy/build_pass.h"
@@ -59,8 +58,6 @@ class PassDriver {
       if (--left_[index] <= 0) seat.active = false;
     }
   }
-
-  const std::vector<SeatState>& seats() const { return seats_; }
 
  private:
   const RunShape& shape_;

@@ -1,4 +1,3 @@
-#include <map>
 #include <random>
 
 #include <fmt/format.h>
@@ -119,9 +118,28 @@ TEST(ScheduleChecker, AcceptsRandomRaggedPasses) {
   }
 }
 
+// A prompt that is only scored fills its seat to the last row, even where that row starts a page.
+TEST(PassComposer, ScoresAPromptThatEndsInItsOwnPage) {
+  for (const bool cut : {false, true}) {
+    Scenario s;
+    s.spec = testing::opt_spec(2, 256, 4, 1024);
+    s.placement.percents.kv_cache = {{0, 100, 0}};
+    s.placement.max_tokens_per_gpu_batch = cut ? 64 : 8192;
+    s.requests = {{65, 0, true}};
+    s.workload = {.max_prompt_len = 65,
+                  .max_gen_len = 0,
+                  .max_total_len = 65,
+                  .num_requests = 1,
+                  .max_logprob_rows = 65};
+    const Judged result = judge(s);
+    EXPECT_TRUE(result.violations.empty()) << result.violations.front();
+    EXPECT_EQ(result.passes, cut ? 2 : 1);
+  }
+}
+
 // Takes away one kind of wait at a time, over many scenarios. A kind whose loss changes any schedule must be
 // missed.
-TEST(ScheduleChecker, MissesEveryKindOfWait) {
+TEST(ScheduleChecker, NoticesEveryMissingWait) {
   constexpr std::uint32_t kSeeds = 120;
   std::vector<std::uint64_t> baseline;
   for (std::uint32_t seed = 1; seed <= kSeeds; ++seed)

@@ -1,7 +1,6 @@
 // Model specs and runs that several policy tests plan with.
 #pragma once
 
-#include <random>
 #include <vector>
 
 #include "core/format.h"

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "core/log.h"
 #include "core/mutex.h"
@@ -152,18 +153,18 @@ struct Engine::Impl {
     {
       MutexLock lock(queue_mutex);
       if (cancelled.empty()) return;
-      const auto is_cancelled = [&](const Sequence& queued) { return cancelled.contains(queued.index()); };
+      const std::set<std::int64_t> gone = std::exchange(cancelled, {});
+      const auto is_cancelled = [&](const Sequence& sequence) { return gone.contains(sequence.index()); };
       for (Sequence& queued : queue) {
         if (is_cancelled(queued)) results.push_back(queued.take_cancelled());
       }
       std::erase_if(queue, is_cancelled);
       for (std::size_t seat = 0; seat < seats.size(); ++seat) {
-        if (!seats[seat].active || !cancelled.contains(sequences[seat]->index())) continue;
+        if (!seats[seat].active || !is_cancelled(*sequences[seat])) continue;
         results.push_back(sequences[seat]->take_cancelled());
         seats[seat].active = false;
         sequences[seat].reset();
       }
-      cancelled.clear();
     }
     for (Result& result : results) on_result(std::move(result));
   }

@@ -7,6 +7,9 @@ target_compile_options(sluice_build INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wconversion -Wno-sign-conversion
     -ffp-contract=off>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:Clang>>:-Wthread-safety>)
+# Line numbers for profilers; warnings of the host compiler that its own generated code would raise stay off.
+target_compile_options(sluice_build INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>)
 target_link_libraries(sluice_build INTERFACE Threads::Threads)
 if(SLUICE_SANITIZE)
   target_compile_options(sluice_build INTERFACE

@@ -1,5 +1,6 @@
 #include "kernels/ops/operands.h"
 
+#include "core/build_config.h"
 #include "core/error.h"
 
 namespace sluice::kernels {
@@ -23,7 +24,11 @@ void check_operand(const Stream& stream, const WeightView& weight) {
 }
 
 std::string why_not_activation(const char* name, DType dtype, DeviceKind kind) {
-  if (kind != DeviceKind::kCpu) return "no kernel for this device is built";
+  if (kind == DeviceKind::kCuda) {
+    if (!kWithCuda) return "this build has no CUDA device";
+    if (dtype == DType::kF16 || dtype == DType::kBF16) return {};
+    return fmt::format("{} is {}, must be f16 or bf16", name, dtype_name(dtype));
+  }
   if (dtype == DType::kF32) return {};
   return fmt::format("{} is {}, must be {}", name, dtype_name(dtype), dtype_name(DType::kF32));
 }

@@ -1,0 +1,178 @@
+// The CUDA device: one GPU, its memory as one allocation, host memory registered for DMA.
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/units.h"
+#include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/device/cuda/handle.h"
+#include "kernels/device/device.h"
+
+namespace sluice::kernels {
+namespace {
+
+constexpr int kOldestArchitecture = 80;
+
+/// What operators of one stream need: cuBLASLt's recommended 32 MiB on Hopper, which attention shares.
+constexpr std::int64_t kWorkspaceBytes = 64_MiB;
+
+class GpuMemory final : public DeviceResource {
+ public:
+  explicit GpuMemory(void* memory) : memory_(memory) {}
+
+ private:
+  UniqueDeviceMemory memory_;
+};
+
+class Registration final : public DeviceResource {
+ public:
+  explicit Registration(void* memory) : memory_(memory) {}
+
+ private:
+  UniqueRegistration memory_;
+};
+
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(int ordinal) {
+    CUDA_CHECK(cudaSetDevice(ordinal));
+    CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
+    ordinal_ = ordinal;
+    const int architecture = 10 * properties_.major + properties_.minor;
+    SLUICE_CHECK(architecture >= kOldestArchitecture, Code::kUnsupported,
+                 fmt::format("{} has compute capability {}.{}, Sluice needs {}.{}", properties_.name,
+                             properties_.major, properties_.minor, kOldestArchitecture / 10,
+                             kOldestArchitecture % 10),
+                 "use --device cpu, or a GPU of the Ampere generation or later");
+    cudaEvent_t origin = nullptr;
+    CUDA_CHECK(cudaEventCreate(&origin));
+    origin_.reset(origin);
+    CUDA_CHECK(cudaEventRecord(origin, nullptr));
+    CUDA_CHECK(cudaEventSynchronize(origin));
+    cublasLtHandle_t blas = nullptr;
+    CUBLAS_CHECK(cublasLtCreate(&blas));
+    blas_.reset(blas);
+  }
+
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+
+  std::string description() const override {
+    return fmt::format("{}, sm_{}{}, {}", properties_.name, properties_.major, properties_.minor,
+                       format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)));
+  }
+
+  bool has_own_memory() const override { return true; }
+
+  std::int64_t free_bytes() const override {
+    bind();
+    std::size_t free = 0;
+    std::size_t total = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return static_cast<std::int64_t>(free);
+  }
+
+  DeviceMemory allocate(std::int64_t bytes) override {
+    bind();
+    if (bytes == 0) return {};
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();  // it was reported here; later calls must not find it
+      throw Error(Code::kOutOfMemory,
+                  fmt::format("gpu memory: need {}, but {} of {} are free on {}", format_bytes(bytes),
+                              format_bytes(free_bytes()),
+                              format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)),
+                              properties_.name),
+                  "lower --gpu-memory, or end the other programs on this GPU");
+    }
+    CUDA_CHECK(error);
+    return {std::make_unique<GpuMemory>(memory),
+            {static_cast<std::byte*>(memory), static_cast<std::size_t>(bytes)}};
+  }
+
+  std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) override {
+    bind();
+    if (host.empty()) return nullptr;
+    const cudaError_t error = cudaHostRegister(host.data(), host.size(), cudaHostRegisterDefault);
+    if (error == cudaSuccess) return std::make_unique<Registration>(host.data());
+    (void)cudaGetLastError();
+    log_warn("cpu memory: {} could not be pinned ({}); transfers to the GPU will be several times slower",
+             format_bytes(static_cast<std::int64_t>(host.size())), cudaGetErrorString(error));
+    return nullptr;
+  }
+
+  std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
+    bind();
+    return std::make_unique<CudaStream>(priority, origin_.get(), blas_.get(), workspace);
+  }
+
+  std::int64_t workspace_bytes() const override { return kWorkspaceBytes; }
+
+ private:
+  /// The current device is a property of the thread.
+  void bind() const { CUDA_CHECK(cudaSetDevice(ordinal_)); }
+
+  int ordinal_ = 0;
+  cudaDeviceProp properties_{};
+  UniqueEvent origin_;
+  UniqueCublasLt blas_;
+};
+
+/// The number of devices, or why none can be used.
+int count_devices(std::string& why_none) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) return count;
+  (void)cudaGetLastError();
+  int driver = 0;
+  int runtime = 0;
+  (void)cudaDriverGetVersion(&driver);
+  (void)cudaRuntimeGetVersion(&runtime);
+  const auto version = [](int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); };
+  if (driver == 0) {
+    why_none = "no driver";
+  } else if (error == cudaErrorInsufficientDriver) {
+    why_none = fmt::format("the driver serves CUDA {}, this build needs {}", version(driver), version(runtime));
+  } else {
+    why_none = error == cudaSuccess ? "the driver finds none" : cudaGetErrorString(error);
+  }
+  return 0;
+}
+
+}  // namespace
+
+namespace detail {
+
+bool cuda_device_present() {
+  std::string why_none;
+  return count_devices(why_none) > 0;
+}
+
+std::string cuda_devices_text() {
+  std::string why_none;
+  const int count = count_devices(why_none);
+  if (count == 0) return fmt::format("cuda: none ({})", why_none);
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties{};
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, i));
+    text += fmt::format("{}cuda:{}: {}, sm_{}{}, {}", i > 0 ? "; " : "", i, properties.name, properties.major,
+                        properties.minor, format_bytes(static_cast<std::int64_t>(properties.totalGlobalMem)));
+  }
+  return text;
+}
+
+std::unique_ptr<Device> make_cuda_device(int ordinal) {
+  std::string why_none;
+  const int count = count_devices(why_none);
+  SLUICE_CHECK(count > 0, Code::kDevice, fmt::format("no CUDA device: {}", why_none),
+               "install or update the NVIDIA driver, or use --device cpu");
+  SLUICE_CHECK(ordinal >= 0 && ordinal < count, Code::kInvalidArgument,
+               fmt::format("there is no CUDA device {}; this machine has {}", ordinal, count),
+               "give --device cuda:N with a smaller N");
+  return std::make_unique<CudaDevice>(ordinal);
+}
+
+}  // namespace detail
+}  // namespace sluice::kernels

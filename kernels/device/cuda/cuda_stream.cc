@@ -1,0 +1,126 @@
+#include "kernels/device/cuda/cuda_stream.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/units.h"
+
+namespace sluice::kernels {
+namespace {
+
+UniqueEvent make_event(unsigned flags) {
+  cudaEvent_t event = nullptr;
+  CUDA_CHECK(cudaEventCreateWithFlags(&event, flags));
+  return UniqueEvent(event);
+}
+
+double seconds_between(cudaEvent_t from, cudaEvent_t to) {
+  float milliseconds = 0;
+  CUDA_CHECK(cudaEventElapsedTime(&milliseconds, from, to));
+  return static_cast<double>(milliseconds) * 1e-3;
+}
+
+}  // namespace
+
+CudaStream::CudaStream(StreamPriority priority, cudaEvent_t origin, cublasLtHandle_t blas,
+                       std::span<std::byte> workspace)
+    : Stream(DeviceKind::kCuda), origin_(origin), blas_(blas), workspace_(workspace) {
+  int lowest = 0;
+  int highest = 0;
+  CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));
+  cudaStream_t stream = nullptr;
+  CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
+                                          priority == StreamPriority::kUrgent ? highest : lowest));
+  stream_.reset(stream);
+  int device = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, device));
+  events_.resize(static_cast<std::size_t>(kEvents));
+  for (StepEvents& step : events_) {
+    step.start = make_event(cudaEventDefault);
+    step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
+  }
+  if (workspace.empty()) return;
+  void* host = nullptr;
+  CUDA_CHECK(cudaHostAlloc(&host, static_cast<std::size_t>(kUploadBytes), cudaHostAllocDefault));
+  upload_memory_.reset(host);
+  upload_begin_.assign(static_cast<std::size_t>(kEvents), 0);
+}
+
+CudaStream::~CudaStream() {
+  // Kernels under way may still read the upload ring.
+  if (const cudaError_t error = cudaStreamSynchronize(stream_.get()); error != cudaSuccess)
+    log_cuda_failure(error, "cudaStreamSynchronize");
+}
+
+const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
+  const auto size = static_cast<std::int64_t>(bytes.size());
+  SLUICE_CHECK(size <= kMaxUpload && upload_memory_ != nullptr, Code::kInternal,
+               fmt::format("an operator's tables have {}, a stream takes {}", format_bytes(size),
+                           format_bytes(upload_memory_ ? kMaxUpload : 0)),
+               "lower --gpu-batch-size");
+  std::int64_t begin = align_up(upload_end_, 16);
+  if (begin % kUploadBytes + size > kUploadBytes) begin = align_up(begin, kUploadBytes);
+  // Old steps give their bytes back in order; the current one must fit beside those under way.
+  while (oldest_upload_ < current_step_ &&
+         begin + size - upload_begin_[static_cast<std::size_t>(oldest_upload_ % kEvents)] > kUploadBytes) {
+    CUDA_CHECK(cudaEventSynchronize(events(oldest_upload_).end.get()));
+    ++oldest_upload_;
+  }
+  const std::int64_t own = current_step_ > 0 ? upload_begin_[static_cast<std::size_t>(current_step_ % kEvents)] : 0;
+  if (begin + size - own > kUploadBytes) {
+    SLUICE_CHECK(current_step_ == 0, Code::kInternal,
+                 fmt::format("one step's tables exceed {}", format_bytes(kUploadBytes)),
+                 "lower --gpu-batch-size");
+    CUDA_CHECK(cudaStreamSynchronize(stream_.get()));  // outside steps: tests and benches
+    begin = 0;
+  }
+  std::byte* to = static_cast<std::byte*>(upload_memory_.get()) + begin % kUploadBytes;
+  std::memcpy(to, bytes.data(), bytes.size());
+  upload_end_ = begin + size;
+  return to;
+}
+
+void CudaStream::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
+  if (bytes <= 0) return;
+  CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, raw()));
+}
+
+void CudaStream::copy_rows(std::byte* to, std::int64_t to_stride, const std::byte* from,
+                           std::int64_t from_stride, std::int64_t row_bytes, std::int64_t rows) {
+  if (row_bytes <= 0 || rows <= 0) return;
+  CUDA_CHECK(cudaMemcpy2DAsync(to, static_cast<std::size_t>(to_stride), from,
+                               static_cast<std::size_t>(from_stride), static_cast<std::size_t>(row_bytes),
+                               static_cast<std::size_t>(rows), cudaMemcpyDefault, raw()));
+}
+
+void CudaStream::fill(std::span<std::byte> memory, std::byte value) {
+  if (memory.empty()) return;
+  CUDA_CHECK(cudaMemsetAsync(memory.data(), static_cast<int>(value), memory.size(), raw()));
+}
+
+void CudaStream::begin_step(std::int64_t seq) {
+  current_step_ = seq;
+  if (!upload_begin_.empty()) upload_begin_[static_cast<std::size_t>(seq % kEvents)] = upload_end_;
+  // At most kMaxStepsAhead steps are unfinished, so older ones hold nothing any more.
+  oldest_upload_ = std::max(oldest_upload_, seq - kMaxStepsAhead);
+  CUDA_CHECK(cudaEventRecord(events(seq).start.get(), raw()));
+}
+
+void CudaStream::end_step(std::int64_t seq) { CUDA_CHECK(cudaEventRecord(events(seq).end.get(), raw())); }
+
+void CudaStream::wait_for_step(const Stream& other, std::int64_t seq) {
+  const auto& from = static_cast<const CudaStream&>(other);
+  CUDA_CHECK(cudaStreamWaitEvent(raw(), from.events_[static_cast<std::size_t>(seq % kEvents)].end.get(), 0));
+}
+
+StepSpan CudaStream::await_step(std::int64_t seq) {
+  const StepEvents& step = events(seq);
+  CUDA_CHECK(cudaEventSynchronize(step.end.get()));
+  return {seconds_between(origin_, step.start.get()), seconds_between(origin_, step.end.get())};
+}
+
+void CudaStream::synchronize() { CUDA_CHECK(cudaStreamSynchronize(raw())); }
+
+}  // namespace sluice::kernels

@@ -1,0 +1,76 @@
+// A stream of a CUDA device. One thread enqueues; any thread may await a step.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/device/cuda/handle.h"
+#include "kernels/device/device.h"
+
+namespace sluice::kernels {
+
+class CudaStream : public Stream {
+ public:
+  /// `origin` is an event in the past, from which all streams of the device count their seconds; it and the
+  /// cuBLASLt handle outlive the stream. `workspace` as in Device::make_stream.
+  CudaStream(StreamPriority priority, cudaEvent_t origin, cublasLtHandle_t blas,
+             std::span<std::byte> workspace);
+  ~CudaStream() override;
+
+  // What operators use.
+
+  cudaStream_t raw() const { return stream_.get(); }
+  cublasLtHandle_t blas() const { return blas_; }
+  int num_multiprocessors() const { return num_multiprocessors_; }
+  /// Device memory that one operator uses at a time: stream order keeps its users apart.
+  std::span<std::byte> workspace() const { return workspace_; }
+  /// Copies `bytes` (at most kMaxUpload) to where kernels of this stream can read them, and returns that
+  /// address, aligned to 16. It stays valid for the work enqueued before the next begin_step or synchronize,
+  /// and for steps under way. Throws Error{kInternal} if a step asks for too much.
+  const std::byte* upload(std::span<const std::byte> bytes);
+  static constexpr std::int64_t kMaxUpload = std::int64_t{1} << 20;
+
+  // Stream.
+
+  void copy(std::byte* to, const std::byte* from, std::int64_t bytes) override;
+  void copy_rows(std::byte* to, std::int64_t to_stride, const std::byte* from, std::int64_t from_stride,
+                 std::int64_t row_bytes, std::int64_t rows) override;
+  void fill(std::span<std::byte> memory, std::byte value) override;
+  bool asynchronous() const override { return true; }
+  void begin_step(std::int64_t seq) override;
+  void end_step(std::int64_t seq) override;
+  void wait_for_step(const Stream& other, std::int64_t seq) override;
+  StepSpan await_step(std::int64_t seq) override;
+  void synchronize() override;
+
+ private:
+  // Four times as many events as steps in flight: a waiter that was overtaken still finds its event.
+  static constexpr std::int64_t kEvents = 4 * kMaxStepsAhead;
+  struct StepEvents {
+    UniqueEvent start, end;
+  };
+  StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
+
+  UniqueStream stream_;
+  const cudaEvent_t origin_;
+  const cublasLtHandle_t blas_;
+  const std::span<std::byte> workspace_;
+  int num_multiprocessors_ = 0;
+  std::vector<StepEvents> events_;
+
+  // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells what
+  // is still in use.
+  static constexpr std::int64_t kUploadBytes = 8 * kMaxUpload;
+  UniqueHostMemory upload_memory_;  // streams with a workspace only
+  std::int64_t upload_end_ = 0;     // bytes ever taken; the place is this modulo kUploadBytes
+  std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: upload_end_ when the step began
+  std::int64_t current_step_ = 0, oldest_upload_ = 1;  // steps before this one no longer hold uploads
+};
+
+/// The stream as its CUDA self; `stream.kind()` is kCuda.
+inline CudaStream& as_cuda(Stream& stream) { return static_cast<CudaStream&>(stream); }
+
+}  // namespace sluice::kernels

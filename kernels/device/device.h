@@ -1,0 +1,70 @@
+// A device: where the GPU tier's memory comes from, how the CPU tier is made fit for transfers, and the streams
+// of its lanes. The CPU device is a real backend: its GPU tier is ordinary memory, its copies really copy.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "kernels/device/stream.h"
+
+namespace sluice::kernels {
+
+std::string_view device_kind_name(DeviceKind kind);  ///< "cpu", "cuda"
+
+/// What a stream is for: bulk work, or small transfers that must not queue behind it.
+enum class StreamPriority : std::uint8_t { kBulk, kUrgent };
+
+/// Memory of the GPU tier, or a registration of host memory; given back on destruction.
+class DeviceResource {
+ public:
+  virtual ~DeviceResource() = default;
+};
+struct DeviceMemory {
+  std::unique_ptr<DeviceResource> owner;
+  std::span<std::byte> bytes;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual DeviceKind kind() const = 0;
+  virtual std::string description() const = 0;  ///< "NVIDIA H100 80GB HBM3, sm_90, 79.2 GiB"
+
+  /// Whether the GPU tier is the device's own memory. If not, whoever plans it maps host memory for it, and
+  /// `free_bytes` and `allocate` are not to be called.
+  virtual bool has_own_memory() const = 0;
+  /// Bytes of its own memory that can be allocated now.
+  virtual std::int64_t free_bytes() const = 0;
+  /// One allocation of its own memory, aligned to kPageAlign. Throws Error{kOutOfMemory} with both numbers.
+  virtual DeviceMemory allocate(std::int64_t bytes) = 0;
+  /// Registers host memory for fast transfers. Where the system refuses, says so, goes on without, and gives
+  /// null.
+  virtual std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) = 0;
+  /// `workspace` is device memory for the operators of this stream, of workspace_bytes(); empty for a stream
+  /// that only copies.
+  virtual std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) = 0;
+  virtual std::int64_t workspace_bytes() const = 0;
+};
+
+/// The CPU device over `pool` (not owned).
+std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);
+
+/// The CUDA devices that can be used now, described, or why there is none: "no CUDA device: driver not found".
+std::string cuda_devices_text();
+bool cuda_device_present();
+/// Throws Error{kDevice, kUnsupported} with the remedy: no device, driver too old, architecture not built, or a
+/// build without CUDA.
+std::unique_ptr<Device> make_cuda_device(int ordinal);
+
+namespace detail {  // kernels/device/cuda; CUDA builds only
+std::string cuda_devices_text();
+bool cuda_device_present();
+std::unique_ptr<Device> make_cuda_device(int ordinal);
+}  // namespace detail
+
+}  // namespace sluice::kernels

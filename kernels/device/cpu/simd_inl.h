@@ -80,8 +80,8 @@ HWY_INLINE void store_f32_first(V32 v, float* p, std::int64_t n) {
 /// kernels reduce a dot product.
 HWY_INLINE V32 reduce_lanes(V32* v) {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  // The generic loop's additions, with shuffles inside 128-bit blocks and of whole blocks, which cost less than
-  // permutations over the vector.
+  // The generic loop's additions, with shuffles inside 128-bit blocks and of whole blocks, which cost less
+  // than permutations over the vector.
 #pragma GCC unroll 4
   for (int n = 8; n > 2; n /= 2) {
 #pragma GCC unroll 8

@@ -48,7 +48,9 @@ struct BFloat16 {
 };
 static_assert(sizeof(Half) == 2 && sizeof(BFloat16) == 2);
 
-constexpr float to_float(BFloat16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+constexpr float to_float(BFloat16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
 /// Rounds to nearest even; NaN stays NaN.
 constexpr BFloat16 to_bfloat16(float x) {
   std::uint32_t u = std::bit_cast<std::uint32_t>(x);

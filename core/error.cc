@@ -60,7 +60,8 @@ Status Status::from_current_exception() {
 
 namespace detail {
 void assertion_failed(const char* expression, const char* file, int line) {
-  throw Error(Code::kInternal, fmt::format("internal error: {} does not hold at {}:{}", expression, file, line),
+  throw Error(Code::kInternal,
+              fmt::format("internal error: {} does not hold at {}:{}", expression, file, line),
               "please report this with the command line");
 }
 }  // namespace detail

@@ -66,19 +66,19 @@ namespace detail {
 }
 
 /// Throws Error{code, message, fix} unless `condition`; the texts are built only on failure.
-#define SLUICE_CHECK(condition, code, message, fix)  \
-  do {                                               \
-    if (!(condition)) [[unlikely]] {                 \
+#define SLUICE_CHECK(condition, code, message, fix)    \
+  do {                                                 \
+    if (!(condition)) [[unlikely]] {                   \
       throw ::sluice::Error((code), (message), (fix)); \
-    }                                                \
+    }                                                  \
   } while (false)
 
 /// States an invariant that only a bug in Sluice can break; throws Error{kInternal}. Kept in release builds.
-#define SLUICE_ASSERT(condition)                                              \
-  do {                                                                        \
-    if (!(condition)) [[unlikely]] {                                          \
-      ::sluice::detail::assertion_failed(#condition, __FILE__, __LINE__);     \
-    }                                                                         \
+#define SLUICE_ASSERT(condition)                                          \
+  do {                                                                    \
+    if (!(condition)) [[unlikely]] {                                      \
+      ::sluice::detail::assertion_failed(#condition, __FILE__, __LINE__); \
+    }                                                                     \
   } while (false)
 
 }  // namespace sluice

@@ -17,7 +17,9 @@ inline constexpr std::int64_t kKvPageTokens = 64;
 
 enum class KvFormat : std::uint8_t { kF32, kF16 };
 
-constexpr std::string_view kv_format_name(KvFormat format) { return format == KvFormat::kF32 ? "fp32" : "fp16"; }
+constexpr std::string_view kv_format_name(KvFormat format) {
+  return format == KvFormat::kF32 ? "fp32" : "fp16";
+}
 constexpr std::optional<KvFormat> parse_kv_format(std::string_view name) {
   if (name == "fp32") return KvFormat::kF32;
   if (name == "fp16") return KvFormat::kF16;

@@ -21,15 +21,18 @@ void log_error(fmt::format_string<Args...> text, Args&&... args) {
 }
 template <class... Args>
 void log_warn(fmt::format_string<Args...> text, Args&&... args) {
-  if (log_enabled(LogLevel::kWarn)) log_message(LogLevel::kWarn, fmt::format(text, std::forward<Args>(args)...));
+  if (log_enabled(LogLevel::kWarn))
+    log_message(LogLevel::kWarn, fmt::format(text, std::forward<Args>(args)...));
 }
 template <class... Args>
 void log_info(fmt::format_string<Args...> text, Args&&... args) {
-  if (log_enabled(LogLevel::kInfo)) log_message(LogLevel::kInfo, fmt::format(text, std::forward<Args>(args)...));
+  if (log_enabled(LogLevel::kInfo))
+    log_message(LogLevel::kInfo, fmt::format(text, std::forward<Args>(args)...));
 }
 template <class... Args>
 void log_debug(fmt::format_string<Args...> text, Args&&... args) {
-  if (log_enabled(LogLevel::kDebug)) log_message(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));
+  if (log_enabled(LogLevel::kDebug))
+    log_message(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));
 }
 
 }  // namespace sluice

@@ -1,8 +1,8 @@
 // Borrowed two-dimensional views. A view never owns; whoever made it keeps the memory alive.
 #pragma once
 
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "core/dtype.h"
@@ -20,7 +20,9 @@ struct Matrix {
   Matrix slice_rows(std::int64_t first, std::int64_t count) const {
     return {data + first * stride, count, cols, stride};
   }
-  Matrix slice_cols(std::int64_t first, std::int64_t count) const { return {data + first, rows, count, stride}; }
+  Matrix slice_cols(std::int64_t first, std::int64_t count) const {
+    return {data + first, rows, count, stride};
+  }
 };
 
 /// A matrix whose element type is known at run time. Strides are in elements.

@@ -13,7 +13,8 @@ std::string format_bytes(std::int64_t bytes) {
   constexpr std::array<std::pair<std::int64_t, const char*>, 4> kUnits{
       {{1LL << 40, "TiB"}, {1LL << 30, "GiB"}, {1LL << 20, "MiB"}, {1LL << 10, "KiB"}}};
   for (const auto& [size, name] : kUnits) {
-    if (bytes >= size) return fmt::format("{:.2f} {}", static_cast<double>(bytes) / static_cast<double>(size), name);
+    if (bytes >= size)
+      return fmt::format("{:.2f} {}", static_cast<double>(bytes) / static_cast<double>(size), name);
   }
   return fmt::format("{} B", bytes);
 }

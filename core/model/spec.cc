@@ -23,8 +23,9 @@ void validate(const ModelSpec& spec) {
   positive(spec.max_positions, "max_positions");
   require(spec.position_offset >= 0, fmt::format("position_offset is {}", spec.position_offset));
   if (spec.num_heads > 0 && spec.num_kv_heads > 0) {
-    require(spec.num_heads % spec.num_kv_heads == 0,
-            fmt::format("num_heads {} is not a multiple of num_kv_heads {}", spec.num_heads, spec.num_kv_heads));
+    require(
+        spec.num_heads % spec.num_kv_heads == 0,
+        fmt::format("num_heads {} is not a multiple of num_kv_heads {}", spec.num_heads, spec.num_kv_heads));
   }
   require(spec.head_dim % 8 == 0 && spec.head_dim <= 256,
           fmt::format("head_dim {} is not a multiple of 8 up to 256", spec.head_dim));

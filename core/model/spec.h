@@ -15,23 +15,23 @@ enum class Activation : std::uint8_t { kRelu, kGelu, kGeluTanh };
 
 struct ModelSpec {
   Family family = Family::kOpt;
-  std::string name;                ///< for people; "opt-30b" or the folder's name
+  std::string name;  ///< for people; "opt-30b" or the folder's name
   std::int64_t num_layers = 0;
   std::int64_t hidden_dim = 0;
   std::int64_t ffn_dim = 0;
   std::int64_t num_heads = 0;
-  std::int64_t num_kv_heads = 0;   ///< equal to num_heads unless queries share KV heads
+  std::int64_t num_kv_heads = 0;  ///< equal to num_heads unless queries share KV heads
   std::int64_t head_dim = 0;
   std::int64_t vocab_size = 0;     ///< rows of the embedding, padding rows included
   std::int64_t embed_dim = 0;      ///< word_embed_proj_dim; project_in and project_out exist if != hidden_dim
   std::int64_t max_positions = 0;  ///< context length in tokens
   std::int64_t position_offset = 2;  ///< row of the position table that position 0 uses
   Activation activation = Activation::kRelu;
-  bool has_bias = true;            ///< linear layers have biases
-  bool norm_affine = true;         ///< layer norms have weight and bias
-  bool pre_norm = true;            ///< do_layer_norm_before; false is post-LN
-  bool final_norm = true;          ///< a norm after the last layer
-  bool tied_embedding = true;      ///< the output head is embed_tokens
+  bool has_bias = true;        ///< linear layers have biases
+  bool norm_affine = true;     ///< layer norms have weight and bias
+  bool pre_norm = true;        ///< do_layer_norm_before; false is post-LN
+  bool final_norm = true;      ///< a norm after the last layer
+  bool tied_embedding = true;  ///< the output head is embed_tokens
   float norm_eps = 1e-5F;
   std::int32_t bos_id = 2;
   std::int32_t eos_id = 2;
@@ -41,7 +41,8 @@ struct ModelSpec {
   friend bool operator==(const ModelSpec&, const ModelSpec&) = default;
 };
 
-/// Throws Error{kInvalidArgument} with every contradiction in the spec (zero sizes, heads that do not divide).
+/// Throws Error{kInvalidArgument} with every contradiction in the spec (zero sizes, heads that do not
+/// divide).
 void validate(const ModelSpec& spec);
 
 /// How a tensor is divided over several GPUs.
@@ -49,9 +50,9 @@ enum class SplitRule : std::uint8_t { kReplicated, kRows, kCols, kHeads };
 
 /// One weight tensor as the engine knows it.
 struct TensorSpec {
-  std::string name;          ///< canonical name without "model.", e.g. "decoder.layers.3.fc1.weight"
-  std::int64_t unit = 0;     ///< which streaming unit reads it: see num_units
-  std::int64_t rows = 0;     ///< 1 for vectors
+  std::string name;       ///< canonical name without "model.", e.g. "decoder.layers.3.fc1.weight"
+  std::int64_t unit = 0;  ///< which streaming unit reads it: see num_units
+  std::int64_t rows = 0;  ///< 1 for vectors
   std::int64_t cols = 0;
   bool is_vector = false;
   SplitRule split = SplitRule::kReplicated;

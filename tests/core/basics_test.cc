@@ -59,9 +59,7 @@ TEST(Error, CarriesTheRemedy) {
   EXPECT_EQ(exit_status(e.code()), 5);
 }
 
-TEST(Error, AssertThrowsInEveryBuild) {
-  EXPECT_THROW(SLUICE_ASSERT(1 + 1 == 3), Error);
-}
+TEST(Error, AssertThrowsInEveryBuild) { EXPECT_THROW(SLUICE_ASSERT(1 + 1 == 3), Error); }
 
 // Parameter counts of facebook/opt-*, from the table in the OPT study (vocabulary padding rows included).
 TEST(ModelTensors, CountsOptParameters) {

@@ -79,7 +79,28 @@ HWY_INLINE void store_f32_first(V32 v, float* p, std::int64_t n) {
 /// The tree adds neighbours: (l0 + l1) + (l2 + l3) and so on. Overwrites `v`. This is the only way in which
 /// kernels reduce a dot product.
 HWY_INLINE V32 reduce_lanes(V32* v) {
-#if HWY_TARGET != HWY_SCALAR
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  // The generic loop's additions, with shuffles inside 128-bit blocks and of whole blocks, which cost less
+  // than permutations over the vector.
+#pragma GCC unroll 4
+  for (int n = 8; n > 2; n /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) {
+      const __m512 a = v[2 * i].raw;
+      const __m512 b = v[2 * i + 1].raw;
+      v[i] = V32{_mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD))};
+    }
+  }
+#pragma GCC unroll 2
+  for (int n = 2; n > 0; n /= 2) {
+#pragma GCC unroll 2
+    for (int i = 0; i < n; ++i) {
+      const __m512 a = v[2 * i].raw;
+      const __m512 b = v[2 * i + 1].raw;
+      v[i] = V32{_mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD))};
+    }
+  }
+#elif HWY_TARGET != HWY_SCALAR
   const F32 d;
 #pragma GCC unroll 4
   for (std::int64_t n = kLanes; n > 1; n /= 2) {

@@ -6,12 +6,14 @@
 
 #include "core/build_config.h"
 #include "kernels/device/cpu/simd.h"
+#include "kernels/device/device.h"
 #include "offload/io/block_io.h"
 
 namespace sluice::apps {
 
 std::string devices_text() {
-  return fmt::format("cpu: {} threads, {}", std::thread::hardware_concurrency(), kernels::simd_target());
+  return fmt::format("cpu: {} threads, {}; {}", std::thread::hardware_concurrency(), kernels::simd_target(),
+                     kernels::cuda_devices_text());
 }
 
 std::string version_text() {

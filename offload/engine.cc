@@ -13,6 +13,7 @@
 #include "core/mutex.h"
 #include "core/units.h"
 #include "offload/check_request.h"
+#include "offload/choose_device.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
 #include "offload/executor/run_hooks.h"
@@ -22,6 +23,7 @@
 #include "offload/memory/usable_memory.h"
 #include "offload/plan_run.h"
 #include "offload/sequence.h"
+#include "offload/weights/resident_loader.h"
 #include "offload/weights/weight_store.h"
 #include "policy/build_pass.h"
 #include "policy/compose_pass.h"
@@ -36,9 +38,6 @@ double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-int threads_or_all(int asked) {
-  return asked > 0 ? asked : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
 
 const RunHooks& hooks_of(const EngineOptions& options) {
   static const RunHooks kNone;
@@ -66,8 +65,9 @@ struct Engine::Impl {
         hooks(hooks_of(options)),
         tokenizer(tokenizer_or_null),
         source(model),
-        pool(threads_or_all(asked.num_threads)),
-        planned(plan_run(source, options, ModelRunner::traits(source.spec()))),
+        pool(asked.num_threads > 0 ? asked.num_threads : default_threads(choose_device(asked.device))),
+        device(make_device(asked.device, pool)),
+        planned(plan_run(source, options, *device)),
         shape(planned.shape),
         budget(planned.budget_bytes),
         valid_vocab(tokenizer != nullptr ? std::min(tokenizer->vocab_size(), shape.spec.vocab_size)
@@ -77,13 +77,14 @@ struct Engine::Impl {
         sequences(seats.size()) {
     options.placement = shape.placement;
     options.num_threads = pool.num_threads();
+    options.device = choose_device(asked.device);
     options.budget_bytes = planned.budget_bytes;
     if (planned.memory.total[Tier::kDisk] > 0) disk_dir.emplace(options.disk_dir);
     memory.emplace(planned.memory, budget, disk_dir ? disk_dir->path() : std::filesystem::path(),
-                   pool.num_threads());
+                   pool.num_threads(), *device);
     weights.emplace(source, shape, *memory);
     kv.emplace(shape, *memory);
-    runner.emplace(shape, *memory, *weights, *kv, pool, valid_vocab, hooks.poison);
+    runner.emplace(shape, *memory, *weights, *kv, *device, pool, valid_vocab, hooks.poison);
     for (Slot& slot : slots) slot.schedule.reserve(builder.max_steps());
     prologue.schedule.reserve(builder.max_steps());
     if (!options.trace_file.empty()) trace.emplace(options.trace_file);
@@ -99,7 +100,8 @@ struct Engine::Impl {
     {
       const std::unique_ptr<BlockIo> loader = make_block_io({});
       const double began = clock_sec();
-      weights->load_resident(*loader, pool, stop);
+      load_resident_weights({source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader,
+                             pool, stop});
       stats.load_sec = clock_sec() - began;
     }
     weights->open_files(*disk_read);
@@ -357,6 +359,7 @@ struct Engine::Impl {
 
   RunStats run_stats() const {
     RunStats result = stats;
+    result.device = device->description();
     result.planned_bytes = planned.memory.total;
     for (Tier tier : kTiers) result.reserved_bytes[tier] = budget.reserved(tier);
     try {
@@ -379,6 +382,7 @@ struct Engine::Impl {
   const Tokenizer* tokenizer;
   WeightSource source;
   kernels::ThreadPool pool;
+  const std::unique_ptr<kernels::Device> device;
   PlannedRun planned;
   const policy::RunShape& shape;
   MemoryBudget budget;

@@ -64,13 +64,20 @@ struct Result {
 
 struct RunHooks;  // offload/executor/run_hooks.h
 
+/// Which device runs the gpu lane and holds the GPU tier.
+struct DeviceChoice {
+  enum class Kind : std::uint8_t { kAuto, kCpu, kCuda } kind = Kind::kAuto;  ///< auto: CUDA where there is a GPU
+  int ordinal = 0;                                                             ///< of CUDA devices
+};
+
 struct EngineOptions {
+  DeviceChoice device{.kind = DeviceChoice::Kind::kCpu};
   policy::Placement placement;
   policy::Workload workload;
   PerTier<std::int64_t> budget_bytes{
       {-1, -1, -1}};                      ///< -1: what the placement needs, at most 90 % of what is free
   std::filesystem::path disk_dir;         ///< empty: a private folder under the system's temporary folder
-  int num_threads = 0;                    ///< of the compute pool; 0: all cores
+  int num_threads = 0;                    ///< of the compute pool; 0: all cores, but one on a CUDA device
   std::filesystem::path trace_file;       ///< Chrome trace of every step; empty: none
   std::shared_ptr<const RunHooks> hooks;  ///< for tests; may be null
 };
@@ -91,6 +98,7 @@ struct LaneStats {
   double stalled_sec = 0;  ///< waiting for other lanes
 };
 struct RunStats {
+  std::string device;  ///< of the gpu lane
   std::vector<LaneStats> lanes;
   PerTier<std::int64_t> planned_bytes, reserved_bytes;
   std::int64_t num_passes = 0, prompt_tokens = 0, generated_tokens = 0, requests_done = 0;

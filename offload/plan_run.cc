@@ -4,6 +4,7 @@
 
 #include "core/log.h"
 #include "core/units.h"
+#include "offload/executor/model_runner.h"
 #include "offload/memory/usable_memory.h"
 
 namespace sluice::offload {
@@ -24,15 +25,28 @@ policy::Placement overlapping(policy::Placement placement) {
   return placement;
 }
 
-void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options) {
-  const std::int64_t needed = plan.total[Tier::kGpu] + plan.total[Tier::kCpu];
+void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::Device& device) {
+  // Somebody who states a budget may have all of the device.
+  const std::int64_t free = device.free_bytes();
+  const std::int64_t usable = budget_stated ? free : free / 10 * 9;
+  SLUICE_CHECK(needed <= usable, Code::kOutOfMemory,
+               fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
+                           format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free)),
+               "put more on the CPU (--percent), lower --gpu-memory, --gpu-batch-size or --num-gpu-batches");
+}
+
+void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options,
+                       const kernels::Device& device) {
+  const bool own_memory = device.has_own_memory();
+  if (own_memory) check_gpu_memory(plan.total[Tier::kGpu], options.budget_bytes[Tier::kGpu] >= 0, device);
+  const std::int64_t needed = plan.total[Tier::kCpu] + (own_memory ? 0 : plan.total[Tier::kGpu]);
   const std::int64_t free = usable_host_bytes();
   SLUICE_CHECK(
       needed <= free / 10 * 9, Code::kOutOfMemory,
-      fmt::format(
-          "the placement needs {} of memory (gpu tier {}, cpu tier {}), but 90 % of what is free is {}",
-          format_bytes(needed), format_bytes(plan.total[Tier::kGpu]), format_bytes(plan.total[Tier::kCpu]),
-          format_bytes(free / 10 * 9)),
+      fmt::format("the placement needs {} of memory ({}cpu tier {}), but 90 % of what is free is {}",
+                  format_bytes(needed),
+                  own_memory ? "" : fmt::format("gpu tier {}, ", format_bytes(plan.total[Tier::kGpu])),
+                  format_bytes(plan.total[Tier::kCpu]), format_bytes(free / 10 * 9)),
       "put more on disk (--percent), or lower --gpu-batch-size or --num-gpu-batches");
   const std::int64_t disk = plan.total[Tier::kDisk];
   if (disk == 0) return;
@@ -49,8 +63,8 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
 
 }  // namespace
 
-PlannedRun plan_run(const WeightSource& source, const EngineOptions& options,
-                    const policy::DeviceTraits& traits) {
+PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device) {
+  const policy::DeviceTraits traits = ModelRunner::traits(source.spec(), device.kind());
   policy::Placement placement = overlapping(options.placement);
   const std::vector<policy::TensorSize> sizes = source.sizes();
   const std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
@@ -73,7 +87,7 @@ PlannedRun plan_run(const WeightSource& source, const EngineOptions& options,
     const std::int64_t asked = options.budget_bytes[tier];
     run.budget_bytes[tier] = asked >= 0 ? asked : run.memory.total[tier];
   }
-  check_free_memory(run.memory, options);
+  check_free_memory(run.memory, options, device);
   return run;
 }
 

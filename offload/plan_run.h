@@ -2,6 +2,7 @@
 // its workspace to the GPU budget.
 #pragma once
 
+#include "kernels/device/device.h"
 #include "offload/engine.h"
 #include "offload/weights/weight_source.h"
 #include "policy/memory_plan.h"
@@ -16,9 +17,8 @@ struct PlannedRun {
 };
 
 /// Throws Error{kInvalidArgument} for contradictions and Error{kOutOfMemory} if the plan exceeds 90 % of what
-/// the machine has free (on the CPU device the GPU and CPU tiers share its memory). Stated budgets are
-/// enforced when memory is reserved.
-PlannedRun plan_run(const WeightSource& source, const EngineOptions& options,
-                    const policy::DeviceTraits& traits);
+/// the machine, or the device's own memory, has free (on the CPU device the GPU and CPU tiers share the
+/// machine's). Stated budgets are enforced when memory is reserved.
+PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device);
 
 }  // namespace sluice::offload

@@ -16,17 +16,13 @@ constexpr std::int64_t kLeastTokens = 64;
 class Rule {
  public:
   Rule(const ModelSpec& spec, const Workload& workload, const PerTier<std::int64_t>& budgets,
-       const Placement& wanted)
-      : spec_(spec), workload_(workload), budgets_(budgets), wanted_(wanted) {
+       const Placement& wanted, const DeviceTraits& traits)
+      : spec_(spec), workload_(workload), budgets_(budgets), wanted_(wanted), traits_(traits) {
     const WeightFormat format =
         spec.weight_dtype == DType::kBF16 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16;
     for (const TensorSpec& tensor : model_tensors(spec)) {
       sizes_.push_back({tensor.unit, weight_bytes(format, tensor.rows, tensor.cols), tensor.is_vector});
     }
-    // Bounds rather than the kernels' exact needs: at most 16 bytes a logit and 64 a row.
-    traits_.sample_scratch_bytes = traits_.logits_rows * spec.vocab_size * 16;
-    traits_.sample_row_bytes = traits_.sampled_row_bytes = 64;
-    traits_.top_token_bytes = 8;
   }
 
   /// The block with the largest share of weights on the fast tiers; empty if it does not fit.
@@ -93,14 +89,15 @@ class Rule {
   const PerTier<std::int64_t>& budgets_;
   const Placement& wanted_;
   std::vector<TensorSize> sizes_;
-  DeviceTraits traits_;
+  const DeviceTraits& traits_;
 };
 
 }  // namespace
 
 Placement default_placement(const ModelSpec& spec, const Workload& workload,
-                            const PerTier<std::int64_t>& budgets, const Placement& wanted) {
-  const Rule rule(spec, workload, budgets, wanted);
+                            const PerTier<std::int64_t>& budgets, const Placement& wanted,
+                            const DeviceTraits& traits) {
+  const Rule rule(spec, workload, budgets, wanted, traits);
   if (wanted.gpu_batch_size > 0) {
     return rule.fill(wanted.gpu_batch_size).value_or(rule.with_batch(wanted.gpu_batch_size));
   }

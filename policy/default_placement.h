@@ -6,6 +6,7 @@
 #include "core/model/spec.h"
 #include "core/tier.h"
 #include "policy/placement.h"
+#include "policy/run_shape.h"
 
 namespace sluice::policy {
 
@@ -13,6 +14,7 @@ namespace sluice::policy {
 /// so are gpu_batch_size and num_gpu_batches if above 0. If nothing fits, returns the smallest block with all
 /// weights on disk, which the memory plan then refuses with the numbers.
 Placement default_placement(const ModelSpec& spec, const Workload& workload,
-                            const PerTier<std::int64_t>& budgets, const Placement& wanted);
+                            const PerTier<std::int64_t>& budgets, const Placement& wanted,
+                            const DeviceTraits& traits);
 
 }  // namespace sluice::policy

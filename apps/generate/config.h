@@ -80,12 +80,15 @@ void visit_fields(Visitor& visit, MemoryConfig& memory) {
 }
 
 struct ComputeConfig {
+  std::string device = "auto";
   std::int64_t threads = 0;
 };
 
 template <class Visitor>
 void visit_fields(Visitor& visit, ComputeConfig& compute) {
-  visit("threads", compute.threads, "of the compute pool; 0: all cores", between(0, 4096));
+  visit("device", compute.device, "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one");
+  visit("threads", compute.threads, "of the compute pool; 0: all cores, but one beside a GPU",
+        between(0, 4096));
 }
 
 /// What requests have that say nothing themselves.

@@ -113,8 +113,10 @@ void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
               "Budget of the disk folder (KV, activations, weights of random: models)");
   add_setting(command, flags, "--disk-dir,--offload-dir", &GenerateConfig::memory, &MemoryConfig::disk_dir,
               "Folder of the disk tier; default: a private one under the system's temporary folder");
+  add_setting(command, flags, "--device", &GenerateConfig::compute, &ComputeConfig::device,
+              "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one");
   add_setting(command, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
-              "Of the compute pool; default: all cores")
+              "Of the compute pool; default: all cores, but one beside a GPU")
       ->check(CLI::PositiveNumber);
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/units.h"
+#include "offload/choose_device.h"
 #include "offload/memory/usable_memory.h"
 #include "policy/default_placement.h"
 
@@ -31,11 +32,16 @@ std::int64_t usable_share(std::int64_t bytes) {
 /// What the rule may fill where nothing is stated. On the CPU device both memory tiers are host memory: what
 /// one of them leaves is the other's, and without any statement each gets half.
 PerTier<std::int64_t> budgets_for_rule(const PerTier<std::int64_t>& stated,
-                                       const std::filesystem::path& disk_dir) {
+                                       const std::filesystem::path& disk_dir,
+                                       const offload::DeviceChoice& device) {
   PerTier<std::int64_t> budgets = stated;
   const std::int64_t host = usable_share(offload::usable_host_bytes());
   std::int64_t& gpu = budgets[Tier::kGpu];
   std::int64_t& cpu = budgets[Tier::kCpu];
+  if (const std::optional<std::int64_t> free = offload::device_free_bytes(device)) {
+    if (gpu == kUnstated) gpu = usable_share(*free);
+    if (cpu == kUnstated) cpu = host;
+  }
   if (gpu == kUnstated && cpu == kUnstated) gpu = host / 2;
   if (gpu == kUnstated) gpu = std::max<std::int64_t>(0, host - cpu);
   if (cpu == kUnstated) cpu = std::max<std::int64_t>(0, host - gpu);
@@ -63,6 +69,7 @@ offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec
   options.budget_bytes = stated_budgets(config.memory);
   options.disk_dir = config.memory.disk_dir;
   options.num_threads = static_cast<int>(config.compute.threads);
+  options.device = offload::choose_device(offload::parse_device(config.compute.device));
 
   policy::Placement& placement = options.placement;
   placement.cpu_attention = wanted.cpu_cache_compute;
@@ -74,7 +81,8 @@ offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec
   placement.num_gpu_batches = wanted.num_gpu_batches;
   if (wanted.percent.empty()) {
     placement = policy::default_placement(
-        spec, workload, budgets_for_rule(options.budget_bytes, options.disk_dir), placement);
+        spec, workload, budgets_for_rule(options.budget_bytes, options.disk_dir, options.device), placement,
+        offload::device_traits(spec, options.device));
   } else {
     placement.percents = policy::parse_percents(wanted.percent);
     if (placement.gpu_batch_size == 0) {

@@ -47,6 +47,7 @@ std::string run_report(const offload::RunStats& stats, const RunCounts& counts,
   add(text, "  requests   {} of {} done", counts.done, counts.total);
   if (counts.done_before > 0) add(text, ", {} of them by an earlier run", counts.done_before);
   if (counts.refused > 0) add(text, ", {} refused", counts.refused);
+  add(text, "\n  device     {}", stats.device);
   add(text, "\n  placement  {}, {} x {} sequences, CPU attention {}\n", policy::to_string(placement.percents),
       placement.gpu_batch_size, placement.num_gpu_batches, placement.cpu_attention ? "on" : "off");
   add(text, "  prefill    {} prompt tokens in {:.3f} s, {:.1f} tokens/s; first token after {:.3f} s\n",

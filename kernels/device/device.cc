@@ -26,7 +26,6 @@ class CpuDevice final : public Device {
   std::unique_ptr<Stream> make_stream(StreamPriority /*priority*/, std::span<std::byte> /*workspace*/) override {
     return std::make_unique<Stream>(pool_);
   }
-  std::int64_t workspace_bytes() const override { return 0; }
 
  private:
   ThreadPool& pool_;
@@ -47,6 +46,8 @@ bool cuda_device_present() {
   if constexpr (kWithCuda) return detail::cuda_device_present();
   return false;
 }
+
+std::int64_t cuda_free_bytes(int ordinal) { return make_cuda_device(ordinal)->free_bytes(); }
 
 std::unique_ptr<Device> make_cuda_device([[maybe_unused]] int ordinal) {
   if constexpr (kWithCuda) return detail::make_cuda_device(ordinal);

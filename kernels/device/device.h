@@ -45,11 +45,16 @@ class Device {
   /// Registers host memory for fast transfers. Where the system refuses, says so, goes on without, and gives
   /// null.
   virtual std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) = 0;
-  /// `workspace` is device memory for the operators of this stream, of workspace_bytes(); empty for a stream
-  /// that only copies.
+  /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes(kind()); empty
+  /// for a stream that only copies.
   virtual std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) = 0;
-  virtual std::int64_t workspace_bytes() const = 0;
 };
+
+/// What the operators of a stream need beside their operands: on CUDA, what cuBLASLt recommends for Hopper, which
+/// attention shares.
+constexpr std::int64_t workspace_bytes(DeviceKind kind) {
+  return kind == DeviceKind::kCuda ? std::int64_t{64} << 20 : 0;
+}
 
 /// The CPU device over `pool` (not owned).
 std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);
@@ -57,6 +62,8 @@ std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);
 /// The CUDA devices that can be used now, described, or why there is none: "no CUDA device: driver not found".
 std::string cuda_devices_text();
 bool cuda_device_present();
+/// Bytes of a device's memory that can be allocated now. Throws as make_cuda_device does.
+std::int64_t cuda_free_bytes(int ordinal);
 /// Throws Error{kDevice, kUnsupported} with the remedy: no device, driver too old, architecture not built, or a
 /// build without CUDA.
 std::unique_ptr<Device> make_cuda_device(int ordinal);

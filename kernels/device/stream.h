@@ -13,7 +13,7 @@ class ThreadPool;
 
 enum class DeviceKind : std::uint8_t { kCpu, kCuda };
 
-/// When a step ran, in seconds of the stream's own clock, which all streams of a device share.
+/// When a step ran, in seconds of std::chrono::steady_clock.
 struct StepSpan {
   double start_sec = 0, end_sec = 0;
 };
@@ -40,6 +40,8 @@ class Stream {
   // Steps order the streams of an asynchronous device among each other. `seq` counts a stream's steps from 1;
   // at most kMaxStepsAhead are unfinished. On a CPU stream there is nothing to order.
   static constexpr std::int64_t kMaxStepsAhead = 256;
+  /// Called once on each thread that is going to use the stream.
+  virtual void bind_thread() {}
   /// False: work is done when the call that enqueues it returns.
   virtual bool asynchronous() const { return false; }
   /// Work enqueued from here to end_step is step `seq`.

@@ -24,8 +24,8 @@ struct PagedSegment {
 
 /// out[r, h] = softmax(scale * q[r, h] . K[0..r'])  V[0..r'],  r' = the row's own KV index (causal), columns
 /// below full_prefix always visible. Query head h reads KV head h / (num_heads / num_kv_heads). Shapes    q,
-/// out [num_tokens, num_heads * head_dim] any stride. Types     q, out the device's activation type (fp32 on
-/// CPU); K and V in layout.format, read after rounding. Exactness Each page gets its own (max, sum, out) from
+/// out [num_tokens, num_heads * head_dim] any stride. Types     q, out the device's activation type, on the CPU
+/// also fp16 and bf16 (it attends for CUDA runs); K and V in layout.format, read after rounding. Exactness Each page gets its own (max, sum, out) from
 /// a fresh start and the pages are merged one by one in
 ///           page order (log-sum-exp), so on CPU the result does not depend on how rows are grouped.
 /// The K and V of the segment's own rows must be in the pages already (kv_write).

@@ -384,11 +384,13 @@ void attend(const AttentionArgs& args, const PagedSegment& segment, std::int64_t
     return std::max<std::int64_t>(segment.first_kv + (first + i) / group + 1, segment.full_prefix);
   };
   for (std::int64_t i = 0; i < n; ++i) {
-    const float* q = reinterpret_cast<const float*>(args.q.data) + row_of(i) * args.q.stride + column_of(i);
-    for (std::int64_t c = 0; c < task.padded_dim; c += kLanes) {
-      hn::Store(load_column(q, c, task.head_dim), d, task.q + i * task.padded_dim + c);
-      hn::Store(hn::Zero(d), d, task.out + i * task.padded_dim + c);
-    }
+    with_elements(args.q.data, args.q.dtype, [&](const auto* data) HWY_ATTR {
+      const auto* q = data + row_of(i) * args.q.stride + column_of(i);
+      for (std::int64_t c = 0; c < task.padded_dim; c += kLanes) {
+        hn::Store(load_column(q, c, task.head_dim), d, task.q + i * task.padded_dim + c);
+        hn::Store(hn::Zero(d), d, task.out + i * task.padded_dim + c);
+      }
+    });
     task.visible[i] = visible_of(i);
   }
 
@@ -407,16 +409,13 @@ void attend(const AttentionArgs& args, const PagedSegment& segment, std::int64_t
   }
 
   for (std::int64_t i = 0; i < n; ++i) {
-    float* out = reinterpret_cast<float*>(args.out.data) + row_of(i) * args.out.stride + column_of(i);
+    float* result = task.out + i * task.padded_dim;
     const V32 sum = hn::Set(d, task.sum[i]);
-    for (std::int64_t c = 0; c < task.head_dim; c += kLanes) {
-      const V32 value = hn::Div(hn::Load(d, task.out + i * task.padded_dim + c), sum);
-      if (c + kLanes <= task.head_dim) {
-        store_f32(value, out + c);
-      } else {
-        store_f32_first(value, out + c, task.head_dim - c);
-      }
-    }
+    for (std::int64_t c = 0; c < task.padded_dim; c += kLanes)
+      hn::Store(hn::Div(hn::Load(d, result + c), sum), d, result + c);
+    with_elements(args.out.data, args.out.dtype, [&](auto* data) HWY_ATTR {
+      store_row(result, task.head_dim, data + row_of(i) * args.out.stride + column_of(i));
+    });
   }
 }
 

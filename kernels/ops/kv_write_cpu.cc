@@ -1,5 +1,4 @@
-// Writing new K and V rows into pages on the CPU. Rounding is core's to_half(), to nearest even, on every
-// target.
+// Writing new K and V rows into pages on the CPU.
 // This file is compiled once per SIMD target; the order of these includes makes it so.
 // clang-format off
 #include "kernels/device/cpu/simd_targets.h"
@@ -13,19 +12,20 @@
 HWY_BEFORE_NAMESPACE();
 namespace sluice::kernels::HWY_NAMESPACE {
 
-void store_row(const float* x, std::int64_t n, float* to) {
-  std::memcpy(to, x, static_cast<std::size_t>(n) * sizeof(float));
-}
+constexpr std::int64_t kMaxHeadDim = 256;
 
-void store_row(const float* x, std::int64_t n, Half* to) {
-  std::int64_t i = 0;
-#if HWY_CAP_GE256  // Highway's emulation on older targets truncates instead
-  const hn::Rebind<hwy::float16_t, F32> d16;
-  for (; i + kLanes <= n; i += kLanes) {
-    hn::StoreU(hn::DemoteTo(d16, load_f32(x + i)), d16, reinterpret_cast<hwy::float16_t*>(to + i));
+/// n elements of one head from an activation row to a page, rounded once.
+template <class From, class T>
+void write_head(const From* from, std::int64_t n, T* to) {
+  if constexpr (std::is_same_v<From, float>) {
+    store_row(from, n, to);
+  } else if constexpr (std::is_same_v<From, T>) {
+    std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+  } else {
+    float widened[kMaxHeadDim];
+    for (std::int64_t i = 0; i < n; ++i) widened[i] = to_float(from[i]);
+    store_row(widened, n, to);
   }
-#endif
-  for (; i < n; ++i) to[i] = to_half(x[i]);
 }
 
 /// Row `row` of the segment, all heads.
@@ -35,14 +35,18 @@ void write_row(const KvWriteArgs& args, const PagedSegment& segment, std::int64_
   const std::int64_t kv = segment.first_kv + row;
   // The pages belong to the KV cache, which handed them out for writing; readers share the same type.
   auto* page = const_cast<std::byte*>(segment.pages[kv / kKvPageTokens]);
-  const auto* k = reinterpret_cast<const float*>(args.k.data) + (segment.first_row + row) * args.k.stride;
-  const auto* v = reinterpret_cast<const float*>(args.v.data) + (segment.first_row + row) * args.v.stride;
   const std::int64_t slot = kv % kKvPageTokens * layout.row_bytes();
-  for (std::int64_t head = 0; head < layout.num_kv_heads; ++head) {
-    const std::int64_t column = head * layout.head_dim;
-    store_row(k + column, layout.head_dim, reinterpret_cast<T*>(page + layout.k_offset(head) + slot));
-    store_row(v + column, layout.head_dim, reinterpret_cast<T*>(page + layout.v_offset(head) + slot));
-  }
+  const auto write = [&](const ConstMatrixView& x, std::int64_t page_offset) {
+    with_elements(x.data, x.dtype, [&](const auto* data) {
+      const auto* from = data + (segment.first_row + row) * x.stride;
+      for (std::int64_t head = 0; head < layout.num_kv_heads; ++head) {
+        write_head(from + head * layout.head_dim, layout.head_dim,
+                   reinterpret_cast<T*>(page + page_offset + head * layout.head_bytes() + slot));
+      }
+    });
+  };
+  write(args.k, layout.k_offset(0));
+  write(args.v, layout.v_offset(0));
 }
 
 template <class T>

@@ -33,6 +33,12 @@ std::string why_not_activation(const char* name, DType dtype, DeviceKind kind) {
   return fmt::format("{} is {}, must be {}", name, dtype_name(dtype), dtype_name(DType::kF32));
 }
 
+std::string why_not_shared_activation(const char* name, DType dtype, DeviceKind kind) {
+  const bool floating = dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+  if (kind == DeviceKind::kCpu && floating) return {};
+  return why_not_activation(name, dtype, kind);
+}
+
 std::string why_not_vector(const char* name, const ConstVectorView& vector) {
   if (!vector || vector.dtype == DType::kF16 || vector.dtype == DType::kBF16) return {};
   return fmt::format("{} is {}, must be f16 or bf16", name, dtype_name(vector.dtype));

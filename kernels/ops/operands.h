@@ -19,6 +19,8 @@ void check_operand(const Stream& stream, const WeightView& weight);
 
 /// Empty, or why an operand cannot be used on `kind`: "x is f16, must be f32". Pure.
 std::string why_not_activation(const char* name, DType dtype, DeviceKind kind);
+/// For operators that the CPU runs for a CUDA device too: any floating type on the CPU.
+std::string why_not_shared_activation(const char* name, DType dtype, DeviceKind kind);
 /// Norm and bias vectors: absent, fp16 or bf16.
 std::string why_not_vector(const char* name, const ConstVectorView& vector);
 /// Dense weights of exactly rows * cols elements.

@@ -1,5 +1,6 @@
 #include "offload/executor/executor.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include <fmt/format.h>
@@ -25,7 +26,8 @@ double clock_sec() {
 
 struct Executor::Lane {
   LaneKind kind = LaneKind::kGpu;
-  std::unique_ptr<BlockIo> io;  // disk lanes only
+  std::unique_ptr<BlockIo> io;        // disk lanes only
+  kernels::Stream* stream = nullptr;  // asynchronous lanes only
 
   // Written by the submitting thread, read by the lane: a ring guarded by its two counters.
   std::array<Submitted, kMaxSubmitted> ring;
@@ -50,10 +52,22 @@ struct Executor::Lane {
   std::vector<IoRequest> requests;  // of the newest step in flight
   std::size_t next_request = 0;
 
+  // Written by an asynchronous lane's thread, read by its completion thread: steps by seq, at most
+  // kMaxStepsAhead beyond done_.
+  struct Enqueued {
+    const Step* step = nullptr;
+    std::size_t index = 0;
+    Submitted from;
+    std::int64_t bytes = 0;
+    double seen_sec = 0;  // when the lane came to it
+    bool on_stream = false;
+  };
+  std::array<Enqueued, kernels::Stream::kMaxStepsAhead> enqueued;
+
   mutable Mutex mutex;
   LaneCounters counters SLUICE_GUARDED_BY(mutex);
 
-  std::thread thread;
+  std::thread thread, completion_thread;
 };
 
 Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
@@ -66,9 +80,15 @@ Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
   lanes_[lane_index(LaneKind::kDiskRead)]->io = std::move(disk_read);
   lanes_[lane_index(LaneKind::kDiskWrite)]->io = std::move(disk_write);
   for (auto& lane : lanes_) {
+    kernels::Stream* stream = runner.stream(lane->kind);
+    if (stream != nullptr && stream->asynchronous()) lane->stream = stream;
+  }
+  for (auto& lane : lanes_) {
     Lane& own = *lane;
     own.requests.reserve(1024);
-    own.thread = std::thread([this, &own] { own.io ? disk_loop(own) : lane_loop(own); });
+    own.thread = std::thread(
+        [this, &own] { own.io ? disk_loop(own) : own.stream != nullptr ? enqueue_loop(own) : lane_loop(own); });
+    if (own.stream != nullptr) own.completion_thread = std::thread([this, &own] { completion_loop(own); });
   }
 }
 
@@ -81,7 +101,10 @@ Executor::~Executor() {
     lane->submitted.fetch_add(1);
     lane->submitted.notify_all();
   }
-  for (auto& lane : lanes_) lane->thread.join();
+  for (auto& lane : lanes_) {
+    lane->thread.join();
+    if (lane->completion_thread.joinable()) lane->completion_thread.join();
+  }
 }
 
 void Executor::submit(const policy::Schedule& schedule, std::vector<policy::StepTime>* times) {
@@ -202,6 +225,84 @@ void Executor::lane_loop(Lane& lane) {
       lane.counters.busy_sec += end - start;
     }
     finish_step(lane, step, index, from, start, end);
+  }
+}
+
+/// Orders the lane's next step behind what it waits for: on the device where both are there, by blocking this
+/// thread where the other lane is a thread.
+void Executor::enqueue_waits(Lane& lane, const Step& step) {
+  for (const policy::Wait& needed : step.wait_list()) {
+    const std::size_t other = lane_index(needed.lane);
+    if (lanes_[other]->stream == nullptr) {
+      wait(needed.lane, needed.count);
+      continue;
+    }
+    auto& enqueued = enqueued_[other];
+    for (std::int64_t seen = enqueued.load(); seen < needed.count; seen = enqueued.load()) enqueued.wait(seen);
+    if (done_[other].load() < needed.count && !skip_.load()) {
+      lane.stream->wait_for_step(*lanes_[other]->stream, needed.count);
+    }
+  }
+}
+
+void Executor::enqueue_loop(Lane& lane) {
+  const std::size_t own = lane_index(lane.kind);
+  lane.stream->bind_thread();
+  while (next_step(lane, /*block=*/true)) {
+    const Submitted from = lane.current;
+    const auto index = static_cast<std::size_t>(from.schedule->lane_steps[own][lane.position++]);
+    const Step& step = from.schedule->steps[index];
+    wait(lane.kind, step.seq - kernels::Stream::kMaxStepsAhead);
+    Lane::Enqueued entry{.step = &step, .index = index, .from = from, .seen_sec = clock_sec()};
+    try {
+      enqueue_waits(lane, step);
+      if (!skip_.load()) {
+        if (hook_) hook_(step);
+        lane.stream->begin_step(step.seq);
+        entry.bytes = runner_.run(step);
+        lane.stream->end_step(step.seq);
+        entry.on_stream = true;
+      }
+    } catch (...) {
+      fail(step, Status::from_current_exception());
+    }
+    lane.enqueued[static_cast<std::size_t>(step.seq) % lane.enqueued.size()] = entry;
+    enqueued_[own].store(step.seq);
+    enqueued_[own].notify_all();
+  }
+  const std::int64_t end = enqueued_[own].load() + 1;  // an entry without a step ends the completion thread
+  wait(lane.kind, end - kernels::Stream::kMaxStepsAhead);
+  lane.enqueued[static_cast<std::size_t>(end) % lane.enqueued.size()] = {};
+  enqueued_[own].store(end);
+  enqueued_[own].notify_all();
+}
+
+void Executor::completion_loop(Lane& lane) {
+  const std::size_t own = lane_index(lane.kind);
+  lane.stream->bind_thread();
+  double last_end = 0;
+  for (std::int64_t seq = 1;; ++seq) {
+    for (std::int64_t seen = enqueued_[own].load(); seen < seq; seen = enqueued_[own].load())
+      enqueued_[own].wait(seen);
+    const Lane::Enqueued entry = lane.enqueued[static_cast<std::size_t>(seq) % lane.enqueued.size()];
+    if (entry.step == nullptr) return;
+    kernels::StepSpan span{entry.seen_sec, entry.seen_sec};
+    if (entry.on_stream) {
+      try {
+        span = lane.stream->await_step(seq);
+      } catch (...) {
+        fail(*entry.step, Status::from_current_exception());
+      }
+    }
+    {
+      MutexLock lock(lane.mutex);
+      lane.counters.steps += 1;
+      lane.counters.bytes += entry.bytes;
+      lane.counters.stalled_sec += std::max(0.0, span.start_sec - std::max(last_end, entry.seen_sec));
+      lane.counters.busy_sec += span.end_sec - span.start_sec;
+    }
+    last_end = span.end_sec;
+    finish_step(lane, *entry.step, entry.index, entry.from, span.start_sec, span.end_sec);
   }
 }
 

@@ -1,6 +1,8 @@
 // Runs schedules: one thread per lane executes its steps in order, each after the steps it waits for; a disk
-// lane keeps several in flight and finishes them in order. Nothing is allocated while it runs, and no step
-// waits for the whole device.
+// lane keeps several in flight and finishes them in order. A lane whose stream is asynchronous (a CUDA device)
+// enqueues its steps ahead: it orders them behind other streams' steps on the device, and waits itself only for
+// lanes that are threads; a second thread sees its steps finish. Nothing is allocated while it runs, and no
+// step waits for the whole device.
 //
 // A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
 // finished, so nobody hangs, and the first failure is reported. `submit` and the waits belong to one thread.
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "core/mutex.h"
+#include "kernels/device/stream.h"
 #include "offload/io/block_io.h"
 #include "policy/check_schedule.h"
 #include "policy/step.h"
@@ -25,6 +28,9 @@ namespace sluice::offload {
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
+  /// Where the steps of a lane are enqueued; null for a lane whose steps are done when `run` returns. The same
+  /// at every call.
+  virtual kernels::Stream* stream(policy::LaneKind /*lane*/) { return nullptr; }
   /// Executes a step of any lane but the disks'. Returns the bytes that it moved (0 for computations).
   virtual std::int64_t run(const policy::Step& step) = 0;
   /// The requests of a disk step; `out` is empty and keeps its capacity.
@@ -76,6 +82,9 @@ class Executor {
   struct Lane;
 
   void lane_loop(Lane& lane);
+  void enqueue_loop(Lane& lane);
+  void completion_loop(Lane& lane);
+  void enqueue_waits(Lane& lane, const policy::Step& step);
   void disk_loop(Lane& lane);
   bool next_step(Lane& lane, bool block);
   bool ready(const policy::Step& step) const;
@@ -87,6 +96,7 @@ class Executor {
   StepRunner& runner_;
   const StepHook hook_;
   std::array<std::atomic<std::int64_t>, policy::kNumLanes> done_{};
+  std::array<std::atomic<std::int64_t>, policy::kNumLanes> enqueued_{};  // asynchronous lanes
   std::atomic<bool> skip_{false};
   std::array<std::unique_ptr<Lane>, policy::kNumLanes> lanes_;
   mutable Mutex status_mutex_;

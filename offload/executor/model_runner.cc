@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "core/error.h"
 #include "kernels/layers/decoder.h"
+#include "kernels/ops/gather_rows.h"
 
 namespace sluice::offload {
 
@@ -15,9 +15,20 @@ using policy::Segment;
 using policy::Step;
 using policy::StepKind;
 
-policy::DeviceTraits ModelRunner::traits(const ModelSpec& spec) {
+namespace {
+
+/// Rows of an MLP chunk on CUDA: enough for the tensor cores, and 28672 columns of them are 117 MB.
+constexpr std::int64_t kCudaMlpRows = 2048;
+
+}  // namespace
+
+policy::DeviceTraits ModelRunner::traits(const ModelSpec& spec, kernels::DeviceKind device) {
   policy::DeviceTraits traits;
-  traits.activation_dtype = DType::kF32;
+  traits.workspace_bytes = kernels::workspace_bytes(device);
+  if (device == kernels::DeviceKind::kCuda) {
+    traits.activation_dtype = spec.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
+    traits.mlp_rows = kCudaMlpRows;
+  }
   traits.sample_scratch_bytes = kernels::sample_scratch_bytes(traits.logits_rows, spec.vocab_size);
   traits.sample_row_bytes = sizeof(kernels::SampleRow);
   traits.sampled_row_bytes = sizeof(kernels::SampledRow);
@@ -26,7 +37,8 @@ policy::DeviceTraits ModelRunner::traits(const ModelSpec& spec) {
 }
 
 ModelRunner::ModelRunner(const policy::RunShape& shape, const TierMemory& memory, WeightStore& weights,
-                         KvCache& kv, kernels::ThreadPool& pool, std::int64_t valid_vocab, Poison poison)
+                         KvCache& kv, kernels::Device& device, kernels::ThreadPool& pool,
+                         std::int64_t valid_vocab, Poison poison)
     : shape_(shape),
       memory_(memory),
       weights_(weights),
@@ -37,11 +49,19 @@ ModelRunner::ModelRunner(const policy::RunShape& shape, const TierMemory& memory
       gpu_set_layout_(policy::set_layout(shape, shape.max_tokens)),
       cpu_set_layout_(policy::set_layout(shape, shape.max_cpu_rows)),
       input_layout_(policy::input_layout(shape)),
-      result_layout_(policy::result_layout(shape)),
-      gpu_stream_(pool),
-      cpu_stream_(pool) {
-  gpu_stream_.restrict_operands(memory.arena(Tier::kGpu));
-  cpu_stream_.restrict_operands(memory.arena(Tier::kCpu));
+      result_layout_(policy::result_layout(shape)) {
+  using policy::LaneKind;
+  for (const LaneKind lane : {LaneKind::kH2d, LaneKind::kD2h})
+    streams_[lane_index(lane)] = device.make_stream(kernels::StreamPriority::kBulk, {});
+  for (const LaneKind lane : {LaneKind::kH2dUrgent, LaneKind::kD2hUrgent})
+    streams_[lane_index(lane)] = device.make_stream(kernels::StreamPriority::kUrgent, {});
+  auto& gpu = streams_[lane_index(LaneKind::kGpu)];
+  gpu = device.make_stream(kernels::StreamPriority::kBulk,
+                           {scratch(scratch_layout_.workspace), static_cast<std::size_t>(shape.traits.workspace_bytes)});
+  gpu->restrict_operands(memory.arena(Tier::kGpu));
+  auto& cpu = streams_[lane_index(LaneKind::kCpu)];
+  cpu = std::make_unique<kernels::Stream>(pool);
+  cpu->restrict_operands(memory.arena(Tier::kCpu));
   for (PageTables* tables : {&gpu_tables_, &cpu_tables_}) {
     tables->pages.reserve(static_cast<std::size_t>(shape.placement.gpu_batch_size * shape.pages_per_seat));
     tables->segments.reserve(static_cast<std::size_t>(shape.placement.gpu_batch_size));
@@ -124,9 +144,9 @@ MatrixView ModelRunner::scratch_matrix(std::int64_t offset, std::int64_t rows, s
   return {scratch(offset), dtype, rows, cols, cols};
 }
 
-void ModelRunner::poison(std::span<std::byte> memory) const {
+void ModelRunner::poison(std::span<std::byte> memory, kernels::Stream& stream) const {
   // All bits set is NaN in fp32, fp16 and bf16 alike.
-  if (poison_ == Poison::kOn && !memory.empty()) std::memset(memory.data(), 0xFF, memory.size());
+  if (poison_ == Poison::kOn) stream.fill(memory, std::byte{0xFF});
 }
 
 // ---- Dispatch.
@@ -135,27 +155,27 @@ std::int64_t ModelRunner::run(const Step& step) {
   const std::int64_t row_bytes = shape_.spec.hidden_dim * shape_.act_bytes();
   switch (step.kind) {
     case StepKind::kLoadWeights:
-      if (step.piece == 0) poison(weights_.slot(step.weight_slot));
-      return weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot);
+      if (step.piece == 0) poison(weights_.slot(step.weight_slot), stream_of(step));
+      return weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot, stream_of(step));
     case StepKind::kLoadInputs:
       return load_inputs(step);
     case StepKind::kLoadActivations: {
       const std::int64_t bytes = batch_of(step).num_tokens * row_bytes;
       std::byte* slot = activations(step, 1).data;
-      poison({slot, static_cast<std::size_t>(shape_.activation_bytes)});
-      std::memcpy(slot, activation_buffer(step), static_cast<std::size_t>(bytes));
+      poison({slot, static_cast<std::size_t>(shape_.activation_bytes)}, stream_of(step));
+      stream_of(step).copy(slot, activation_buffer(step), bytes);
       return bytes;
     }
     case StepKind::kStoreActivations: {
       const std::int64_t bytes = batch_of(step).num_tokens * row_bytes;
-      std::memcpy(activation_buffer(step), activations(step, 1).data, static_cast<std::size_t>(bytes));
+      stream_of(step).copy(activation_buffer(step), activations(step, 1).data, bytes);
       return bytes;
     }
     case StepKind::kLoadKv:
-      poison(kv_.window(step.window));
-      return kv_.load(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage);
+      poison(kv_.window(step.window), stream_of(step));
+      return kv_.load(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage, stream_of(step));
     case StepKind::kStoreKv:
-      return kv_.store(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage);
+      return kv_.store(pass_of(step), step.unit, step.gpu_batch, step.window, step.kv_stage, stream_of(step));
     case StepKind::kEmbed:
       embed(step);
       return 0;
@@ -202,7 +222,7 @@ void ModelRunner::io_requests(const Step& step, std::vector<IoRequest>& out) {
     case StepKind::kReadWeights:
       return weights_.read_requests(step.unit, step.piece, step.stage_slot, out);
     case StepKind::kReadKv:
-      poison(kv_.stage(step.kv_stage));
+      poison(kv_.stage(step.kv_stage), *streams_[lane_index(policy::LaneKind::kCpu)]);
       return kv_.read_requests(pass_of(step), step.unit, step.gpu_batch, step.kv_stage, out);
     case StepKind::kWriteKv:
       return kv_.write_requests(pass_of(step), step.unit, step.gpu_batch, step.kv_stage, out);
@@ -222,24 +242,21 @@ std::int64_t ModelRunner::load_inputs(const Step& step) {
   const BatchPass& batch = batch_of(step);
   const BatchInputs from = inputs_in(Tier::kCpu, step.pass, step.gpu_batch);
   const BatchInputs to = inputs_in(Tier::kGpu, step.pass, step.gpu_batch);
-  std::copy_n(from.ids.begin(), batch.num_tokens, to.ids.begin());
-  std::copy_n(from.position_rows.begin(), batch.num_tokens, to.position_rows.begin());
-  std::copy_n(from.wanted_rows.begin(), batch.num_wanted, to.wanted_rows.begin());
-  std::copy_n(from.sample_rows.begin(), batch.num_wanted, to.sample_rows.begin());
-  const auto sample_row = static_cast<std::int64_t>(sizeof(kernels::SampleRow));
-  return batch.num_tokens * 8 + batch.num_wanted * (4 + sample_row);
+  kernels::Stream& stream = stream_of(step);
+  std::int64_t bytes = 0;
+  const auto copy = [&](const auto& to_span, const auto& from_span, std::int64_t count) {
+    const auto size = count * static_cast<std::int64_t>(sizeof(from_span[0]));
+    stream.copy(std::as_writable_bytes(to_span).data(), std::as_bytes(from_span).data(), size);
+    bytes += size;
+  };
+  copy(to.ids, from.ids, batch.num_tokens);
+  copy(to.position_rows, from.position_rows, batch.num_tokens);
+  copy(to.wanted_rows, from.wanted_rows, batch.num_wanted);
+  copy(to.sample_rows, from.sample_rows, batch.num_wanted);
+  return bytes;
 }
 
 namespace {
-
-/// Copies one row of `from` to one row of `to`; returns its bytes.
-std::int64_t copy_row(const MatrixView& to, std::int64_t to_row, const MatrixView& from,
-                      std::int64_t from_row) {
-  const std::int64_t bytes = from.cols * dtype_bytes(from.dtype);
-  std::memcpy(to.data + to_row * to.stride * dtype_bytes(to.dtype),
-              from.data + from_row * from.stride * dtype_bytes(from.dtype), static_cast<std::size_t>(bytes));
-  return bytes;
-}
 
 /// Calls visit(segment) for the batch's segments on one side.
 template <class Visit>
@@ -252,14 +269,47 @@ void for_side(const policy::Pass& pass, const BatchPass& batch, bool on_cpu, Vis
 
 }  // namespace
 
+namespace {
+
+/// Calls visit(row of the batch, row of the CPU twin, number of rows) for the CPU-attended rows, rows that follow
+/// one another on both sides together.
+template <class Visit>
+void for_cpu_runs(const policy::Pass& pass, const BatchPass& batch, Visit visit) {
+  std::int64_t row = 0;
+  std::int64_t cpu_row = 0;
+  std::int64_t rows = 0;
+  for_side(pass, batch, /*on_cpu=*/true, [&](const Segment& segment) {
+    if (rows > 0 && segment.first_row == row + rows && segment.cpu_row == cpu_row + rows) {
+      rows += segment.num_tokens;
+      return;
+    }
+    if (rows > 0) visit(row, cpu_row, rows);
+    row = segment.first_row;
+    cpu_row = segment.cpu_row;
+    rows = segment.num_tokens;
+  });
+  if (rows > 0) visit(row, cpu_row, rows);
+}
+
+/// Copies rows between contiguous matrices of one shape; returns the bytes.
+std::int64_t copy_rows(const MatrixView& to, std::int64_t to_row, const MatrixView& from, std::int64_t from_row,
+                       std::int64_t rows, kernels::Stream& stream) {
+  const std::int64_t row_bytes = from.cols * dtype_bytes(from.dtype);
+  stream.copy(to.data + to_row * row_bytes, from.data + from_row * row_bytes, rows * row_bytes);
+  return rows * row_bytes;
+}
+
+}  // namespace
+
 std::int64_t ModelRunner::send_qkv(const Step& step) {
   const Set from = gpu_set(step.set, shape_.max_tokens);
   const Set to = cpu_set(step.set, shape_.max_cpu_rows);
+  kernels::Stream& stream = stream_of(step);
   std::int64_t bytes = 0;
-  for_side(pass_of(step), batch_of(step), /*on_cpu=*/true, [&](const Segment& segment) {
-    bytes += copy_row(to.q, segment.cpu_row, from.q, segment.first_row);
-    bytes += copy_row(to.k, segment.cpu_row, from.k, segment.first_row);
-    bytes += copy_row(to.v, segment.cpu_row, from.v, segment.first_row);
+  for_cpu_runs(pass_of(step), batch_of(step), [&](std::int64_t row, std::int64_t cpu_row, std::int64_t rows) {
+    bytes += copy_rows(to.q, cpu_row, from.q, row, rows, stream);
+    bytes += copy_rows(to.k, cpu_row, from.k, row, rows, stream);
+    bytes += copy_rows(to.v, cpu_row, from.v, row, rows, stream);
   });
   return bytes;
 }
@@ -268,8 +318,8 @@ std::int64_t ModelRunner::send_attention(const Step& step) {
   const Set from = cpu_set(step.set, shape_.max_cpu_rows);
   const Set to = gpu_set(step.set, shape_.max_tokens);
   std::int64_t bytes = 0;
-  for_side(pass_of(step), batch_of(step), /*on_cpu=*/true, [&](const Segment& segment) {
-    bytes += copy_row(to.attn, segment.first_row, from.attn, segment.cpu_row);
+  for_cpu_runs(pass_of(step), batch_of(step), [&](std::int64_t row, std::int64_t cpu_row, std::int64_t rows) {
+    bytes += copy_rows(to.attn, row, from.attn, cpu_row, rows, stream_of(step));
   });
   return bytes;
 }
@@ -278,12 +328,11 @@ std::int64_t ModelRunner::fetch_results(const Step& step) {
   const std::int64_t wanted = batch_of(step).num_wanted;
   const std::byte* from = results_in(Tier::kGpu, step.gpu_batch);
   std::byte* to = results_in(Tier::kCpu, step.gpu_batch);
-  const auto rows = static_cast<std::size_t>(wanted * shape_.traits.sampled_row_bytes);
-  const auto top =
-      static_cast<std::size_t>(wanted * shape_.workload.max_top_logprobs * shape_.traits.top_token_bytes);
-  std::memcpy(to + result_layout_.rows, from + result_layout_.rows, rows);
-  std::memcpy(to + result_layout_.top, from + result_layout_.top, top);
-  return static_cast<std::int64_t>(rows + top);
+  const std::int64_t rows = wanted * shape_.traits.sampled_row_bytes;
+  const std::int64_t top = wanted * shape_.workload.max_top_logprobs * shape_.traits.top_token_bytes;
+  stream_of(step).copy(to + result_layout_.rows, from + result_layout_.rows, rows);
+  stream_of(step).copy(to + result_layout_.top, from + result_layout_.top, top);
+  return rows + top;
 }
 
 // ---- Computations.
@@ -293,7 +342,7 @@ void ModelRunner::embed(const Step& step) {
   const BatchInputs in = inputs_in(Tier::kGpu, step.pass, step.gpu_batch);
   const kernels::InputWeights weights = weights_.input(step.input_weight_slot);
   const MatrixView x = activations(step, rows);
-  poison({x.data, static_cast<std::size_t>(shape_.activation_bytes)});
+  poison({x.data, static_cast<std::size_t>(shape_.activation_bytes)}, stream_of(step));
   const std::int64_t embed_dim = shape_.spec.embed_dim;
   kernels::run_input({.spec = &shape_.spec,
                       .weights = &weights,
@@ -301,7 +350,7 @@ void ModelRunner::embed(const Step& step) {
                       .position_rows = in.position_rows.first(static_cast<std::size_t>(rows)),
                       .embedded = scratch_matrix(scratch_layout_.embedded, rows, embed_dim, x.dtype),
                       .x = x},
-                     gpu_stream_);
+                     stream_of(step));
 }
 
 /// The page tables of the batch's segments on one side. CPU-attended rows are numbered in the CPU set.
@@ -324,8 +373,8 @@ void ModelRunner::pre(const Step& step) {
   const std::int64_t rows = batch.num_tokens;
   const Set set = gpu_set(step.set, rows);
   const kernels::DecoderWeights weights = weights_.decoder(step.unit, step.weight_slot);
-  poison({set.q.data, static_cast<std::size_t>(gpu_set_layout_.total)});
-  if (step.window >= 0 && batch.load_kv_bytes == 0) poison(kv_.window(step.window));
+  poison({set.q.data, static_cast<std::size_t>(gpu_set_layout_.total)}, stream_of(step));
+  if (step.window >= 0 && batch.load_kv_bytes == 0) poison(kv_.window(step.window), stream_of(step));
   kernels::run_pre(
       {.spec = &shape_.spec,
        .weights = &weights,
@@ -334,12 +383,12 @@ void ModelRunner::pre(const Step& step) {
        .q = set.q,
        .k = set.k,
        .v = set.v},
-      gpu_stream_);
+      stream_of(step));
   if (batch.num_gpu_segments == 0) return;
   fill_tables(step, /*on_cpu=*/false, step.window, gpu_tables_);
   kernels::kv_write(
       {.k = as_const(set.k), .v = as_const(set.v), .segments = gpu_tables_.segments, .layout = shape_.kv},
-      gpu_stream_);
+      stream_of(step));
 }
 
 void ModelRunner::attend_gpu(const Step& step) {
@@ -351,7 +400,7 @@ void ModelRunner::attend_gpu(const Step& step) {
                       .num_heads = shape_.spec.num_heads,
                       .scale = 1.0F / std::sqrt(static_cast<float>(shape_.spec.head_dim)),
                       .out = set.attn},
-                     gpu_stream_);
+                     stream_of(step));
 }
 
 void ModelRunner::attend_cpu(const Step& step) {
@@ -359,14 +408,14 @@ void ModelRunner::attend_cpu(const Step& step) {
   fill_tables(step, /*on_cpu=*/true, step.kv_stage, cpu_tables_);
   kernels::kv_write(
       {.k = as_const(set.k), .v = as_const(set.v), .segments = cpu_tables_.segments, .layout = shape_.kv},
-      cpu_stream_);
+      stream_of(step));
   kernels::attention({.q = as_const(set.q),
                       .segments = cpu_tables_.segments,
                       .layout = shape_.kv,
                       .num_heads = shape_.spec.num_heads,
                       .scale = 1.0F / std::sqrt(static_cast<float>(shape_.spec.head_dim)),
                       .out = set.attn},
-                     cpu_stream_);
+                     stream_of(step));
 }
 
 void ModelRunner::post(const Step& step) {
@@ -381,7 +430,7 @@ void ModelRunner::post(const Step& step) {
        .x = activations(step, rows),
        .normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, set.q.dtype),
        .hidden = scratch_matrix(scratch_layout_.hidden, chunk, shape_.spec.ffn_dim, set.q.dtype)},
-      gpu_stream_);
+      stream_of(step));
 }
 
 void ModelRunner::head(const Step& step) {
@@ -398,8 +447,11 @@ void ModelRunner::head(const Step& step) {
   for (std::int64_t first = 0; first < batch.num_wanted; first += chunk_rows) {
     const std::int64_t rows = std::min<std::int64_t>(chunk_rows, batch.num_wanted - first);
     const MatrixView gathered = scratch_matrix(scratch_layout_.rows, rows, hidden, x.dtype);
-    for (std::int64_t r = 0; r < rows; ++r)
-      copy_row(gathered, r, x, in.wanted_rows[static_cast<std::size_t>(first + r)]);
+    kernels::gather_rows(
+        {.x = as_const(x),
+         .rows = in.wanted_rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(rows)),
+         .y = gathered},
+        stream_of(step));
     const MatrixView logits =
         scratch_matrix(scratch_layout_.logits, rows, shape_.spec.vocab_size, DType::kF32);
     kernels::run_output(
@@ -409,7 +461,7 @@ void ModelRunner::head(const Step& step) {
          .normed = scratch_matrix(scratch_layout_.head_normed, rows, hidden, x.dtype),
          .projected = scratch_matrix(scratch_layout_.projected, rows, shape_.spec.embed_dim, x.dtype),
          .logits = logits},
-        gpu_stream_);
+        stream_of(step));
     kernels::sample(
         {.logits = as_const(logits),
          .valid_vocab = valid_vocab_,
@@ -418,7 +470,7 @@ void ModelRunner::head(const Step& step) {
          .top = {top + first * max_top, rows, max_top, max_top},
          .scratch = {scratch(scratch_layout_.sample),
                      static_cast<std::size_t>(shape_.traits.sample_scratch_bytes)}},
-        gpu_stream_);
+        stream_of(step));
   }
 }
 

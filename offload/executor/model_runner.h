@@ -1,14 +1,16 @@
-// Gives every step of a schedule its meaning for a decoder model on the CPU device: which bytes a transfer
-// copies and which operators a computation calls. Lanes call it at once; the schedule keeps them out of each
-// other's memory.
+// Gives every step of a schedule its meaning for a decoder model: which bytes a transfer copies and which
+// operators a computation calls, on the stream of the step's lane. Lanes call it at once; the schedule keeps
+// them out of each other's memory.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "kernels/device/cpu/thread_pool.h"
+#include "kernels/device/device.h"
 #include "kernels/device/stream.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/sample.h"
@@ -41,7 +43,7 @@ class ModelRunner : public StepRunner {
  public:
   /// All outlive the runner. `valid_vocab` is the number of ids that may be chosen.
   ModelRunner(const policy::RunShape& shape, const TierMemory& memory, WeightStore& weights, KvCache& kv,
-              kernels::ThreadPool& pool, std::int64_t valid_vocab, Poison poison);
+              kernels::Device& device, kernels::ThreadPool& pool, std::int64_t valid_vocab, Poison poison);
 
   /// Opens the activation file on both disk lanes; nothing to do if no activations rest on disk.
   void open_file(BlockIo& disk_read, BlockIo& disk_write);
@@ -51,11 +53,12 @@ class ModelRunner : public StepRunner {
   BatchInputs inputs(std::int32_t pass, std::int64_t gpu_batch) const;
   BatchResults results(std::int64_t gpu_batch) const;
 
+  kernels::Stream* stream(policy::LaneKind lane) override { return streams_[lane_index(lane)].get(); }
   std::int64_t run(const policy::Step& step) override;
   void io_requests(const policy::Step& step, std::vector<IoRequest>& out) override;
 
-  /// Values of traits that depend on the kernels.
-  static policy::DeviceTraits traits(const ModelSpec& spec);
+  /// What policy must know of the device and its kernels.
+  static policy::DeviceTraits traits(const ModelSpec& spec, kernels::DeviceKind device);
 
  private:
   struct Set {
@@ -82,7 +85,8 @@ class ModelRunner : public StepRunner {
   std::byte* results_in(Tier tier, std::int64_t gpu_batch) const;
   std::byte* scratch(std::int64_t offset) const;
   MatrixView scratch_matrix(std::int64_t offset, std::int64_t rows, std::int64_t cols, DType dtype) const;
-  void poison(std::span<std::byte> memory) const;
+  void poison(std::span<std::byte> memory, kernels::Stream& stream) const;
+  kernels::Stream& stream_of(const policy::Step& step) { return *streams_[lane_index(step.lane)]; }
 
   void fill_tables(const policy::Step& step, bool on_cpu, std::int64_t slot, PageTables& tables) const;
   std::int64_t load_inputs(const policy::Step& step);
@@ -109,8 +113,8 @@ class ModelRunner : public StepRunner {
   FileId read_file_ = -1, write_file_ = -1;
   std::array<const policy::Pass*, 2> passes_{};
 
-  kernels::Stream gpu_stream_, cpu_stream_;  // each belongs to its lane, as do the tables
-  PageTables gpu_tables_, cpu_tables_;
+  std::array<std::unique_ptr<kernels::Stream>, policy::kNumLanes> streams_;  // none for the disk lanes
+  PageTables gpu_tables_, cpu_tables_;  // each belongs to its lane
 };
 
 }  // namespace sluice::offload

@@ -1,7 +1,5 @@
 #include "offload/kv_cache/kv_cache.h"
 
-#include <cstring>
-
 #include "core/error.h"
 
 namespace sluice::offload {
@@ -115,52 +113,89 @@ void KvCache::write_requests(const Pass& pass, std::int64_t unit, std::int64_t g
 
 // ---- GPU window.
 
+namespace {
+
+/// Copies pages whose places follow one another on both sides in one go. Add pages in order, then finish.
+class PageCopies {
+ public:
+  PageCopies(std::int64_t page_bytes, std::int64_t stride, kernels::Stream& stream)
+      : page_bytes_(page_bytes), stride_(stride), stream_(stream) {}
+  void add(std::byte* to, const std::byte* from) {
+    if (pages_ > 0 && to == to_ + pages_ * stride_ && from == from_ + pages_ * stride_) {
+      ++pages_;
+      return;
+    }
+    finish();
+    to_ = to;
+    from_ = from;
+    pages_ = 1;
+  }
+  void finish() {
+    if (pages_ > 0) stream_.copy(to_, from_, (pages_ - 1) * stride_ + page_bytes_);
+    pages_ = 0;
+  }
+
+ private:
+  const std::int64_t page_bytes_, stride_;
+  kernels::Stream& stream_;
+  std::byte* to_ = nullptr;
+  const std::byte* from_ = nullptr;
+  std::int64_t pages_ = 0;
+};
+
+}  // namespace
+
 std::int64_t KvCache::load(const Pass& pass, std::int64_t unit, std::int64_t gpu_batch, std::int64_t window,
-                           std::int64_t stage) const {
+                           std::int64_t stage, kernels::Stream& stream) const {
   std::int64_t bytes = 0;
+  PageCopies copies(shape_.kv.page_bytes(), stride_, stream);
   for_segments(pass, gpu_batch, [&](const Segment& segment, const SeatPages& seat) {
     if (segment.on_cpu) return;
     const std::int32_t end = policy::segment_pages(segment).history_end;
     for (std::int32_t page = seat.count[Tier::kGpu]; page < end; ++page) {
       const std::byte* from =
           seat.tier_of(page) == Tier::kDisk ? in_stage(segment, seat, stage, page) : home(seat, unit, page);
-      std::memcpy(in_window(segment, seat, window, page), from,
-                  static_cast<std::size_t>(shape_.kv.page_bytes()));
+      copies.add(in_window(segment, seat, window, page), from);
       bytes += shape_.kv.page_bytes();
     }
   });
+  copies.finish();
   return bytes;
 }
 
 std::int64_t KvCache::store(const Pass& pass, std::int64_t unit, std::int64_t gpu_batch, std::int64_t window,
-                            std::int64_t stage) const {
+                            std::int64_t stage, kernels::Stream& stream) const {
   std::int64_t bytes = 0;
+  PageCopies copies(shape_.kv.page_bytes(), stride_, stream);
   for_segments(pass, gpu_batch, [&](const Segment& segment, const SeatPages& seat) {
     if (segment.on_cpu) return;
     const SegmentPages pages = policy::segment_pages(segment);
     for (std::int32_t page = std::max(seat.count[Tier::kGpu], pages.touched_begin); page < pages.end;
          ++page) {
       const std::byte* from = in_window(segment, seat, window, page);
+      const policy::TokenRange tokens = policy::touched_tokens(segment, page);
       if (seat.tier_of(page) == Tier::kDisk) {
-        std::memcpy(in_stage(segment, seat, stage, page), from,
-                    static_cast<std::size_t>(shape_.kv.page_bytes()));
+        copies.add(in_stage(segment, seat, stage, page), from);
+        bytes += shape_.kv.page_bytes();
+      } else if (tokens.end - tokens.begin == kKvPageTokens) {
+        copies.add(home(seat, unit, page), from);
         bytes += shape_.kv.page_bytes();
       } else {
-        bytes += copy_rows(home(seat, unit, page), from, policy::touched_tokens(segment, page));
+        bytes += copy_rows(home(seat, unit, page), from, tokens, stream);
       }
     }
   });
+  copies.finish();
   return bytes;
 }
 
-std::int64_t KvCache::copy_rows(std::byte* to, const std::byte* from, policy::TokenRange tokens) const {
+std::int64_t KvCache::copy_rows(std::byte* to, const std::byte* from, policy::TokenRange tokens,
+                                kernels::Stream& stream) const {
   const std::int64_t first = tokens.begin * shape_.kv.row_bytes();
   const std::int64_t bytes = (tokens.end - tokens.begin) * shape_.kv.row_bytes();
-  for (std::int64_t head = 0; head < 2 * shape_.kv.num_kv_heads; ++head) {  // K heads, then V heads
-    const std::int64_t offset = head * shape_.kv.head_bytes() + first;
-    std::memcpy(to + offset, from + offset, static_cast<std::size_t>(bytes));
-  }
-  return 2 * shape_.kv.num_kv_heads * bytes;
+  const std::int64_t heads = 2 * shape_.kv.num_kv_heads;  // K heads, then V heads
+  stream.copy_rows(to + first, shape_.kv.head_bytes(), from + first, shape_.kv.head_bytes(), bytes, heads);
+  return heads * bytes;
 }
 
 }  // namespace sluice::offload

@@ -43,11 +43,11 @@ class KvCache {
   /// h2d: history pages of GPU-attended segments from CPU memory and `stage` into `window`. Returns bytes
   /// moved.
   std::int64_t load(const policy::Pass& pass, std::int64_t unit, std::int64_t gpu_batch, std::int64_t window,
-                    std::int64_t stage) const;
+                    std::int64_t stage, kernels::Stream& stream) const;
   /// d2h: the new rows of GPU-attended segments from `window` into CPU pages, and touched disk pages into
   /// `stage`. Returns bytes moved.
   std::int64_t store(const policy::Pass& pass, std::int64_t unit, std::int64_t gpu_batch, std::int64_t window,
-                     std::int64_t stage) const;
+                     std::int64_t stage, kernels::Stream& stream) const;
 
   std::span<std::byte> window(std::int64_t index) const;
   std::span<std::byte> stage(std::int64_t index) const;
@@ -63,7 +63,8 @@ class KvCache {
                        std::int32_t page) const;
   std::byte* in_stage(const policy::Segment& segment, const policy::SeatPages& seat, std::int64_t stage,
                       std::int32_t page) const;
-  std::int64_t copy_rows(std::byte* to, const std::byte* from, policy::TokenRange tokens) const;
+  std::int64_t copy_rows(std::byte* to, const std::byte* from, policy::TokenRange tokens,
+                         kernels::Stream& stream) const;
 
   const policy::RunShape& shape_;
   const TierMemory& memory_;

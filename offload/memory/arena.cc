@@ -106,16 +106,33 @@ Arena::Arena(Reservation reservation, int touch_threads) : Arena(std::move(reser
   if (error != 0) throw_refused(tier(), static_cast<std::int64_t>(memory_.size()), reason(error));
 }
 
+Arena::Arena(Reservation reservation, int touch_threads, kernels::Device& device) {
+  const bool on_device = reservation.tier() == Tier::kGpu && device.has_own_memory();
+  if (!on_device) {
+    *this = Arena(std::move(reservation), touch_threads);
+    pinned_ = device.pin(memory_);
+    return;
+  }
+  reservation_ = std::move(reservation);
+  kernels::DeviceMemory allocated = device.allocate(align_up(reservation_.bytes(), kPageAlign));
+  device_memory_ = std::move(allocated.owner);
+  memory_ = allocated.bytes;
+}
+
 Arena::Arena(Arena&& other) noexcept
     : reservation_(std::move(other.reservation_)),
+      device_memory_(std::move(other.device_memory_)),
       memory_(std::exchange(other.memory_, {})),
+      pinned_(std::move(other.pinned_)),
       taken_(std::exchange(other.taken_, 0)) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   if (this != &other) {
     unmap();
     reservation_ = std::move(other.reservation_);
+    device_memory_ = std::move(other.device_memory_);
     memory_ = std::exchange(other.memory_, {});
+    pinned_ = std::move(other.pinned_);
     taken_ = std::exchange(other.taken_, 0);
   }
   return *this;
@@ -124,6 +141,11 @@ Arena& Arena::operator=(Arena&& other) noexcept {
 Arena::~Arena() { unmap(); }
 
 void Arena::unmap() noexcept {
+  pinned_.reset();  // while it is still mapped
+  if (device_memory_ != nullptr) {
+    device_memory_.reset();
+    memory_ = {};
+  }
   if (memory_.empty()) return;
   if (munmap(memory_.data(), memory_.size()) != 0) {
     log_warn("{} memory: cannot unmap {}: {}", tier_name(tier()),

@@ -1,14 +1,16 @@
-// One tier's memory: a single mapping, made once, handed out front to back and freed as a whole. Not
+// One tier's memory: a single allocation, made once, handed out front to back and freed as a whole. Not
 // thread-safe: it is carved up at start. Blocks are kPageAlign-aligned, so that O_DIRECT transfers land in
 // them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
 #include "core/tier.h"
+#include "kernels/device/device.h"
 #include "offload/memory/budget.h"
 
 namespace sluice::offload {
@@ -20,6 +22,9 @@ class Arena {
   /// run; 0 leaves that to the first use. Throws Error{kOutOfMemory} with the numbers when the system
   /// refuses.
   Arena(Reservation reservation, int touch_threads);
+  /// The same for a run on `device`: the GPU tier is its own memory, if it has any, and the CPU tier is made
+  /// fit for its transfers.
+  Arena(Reservation reservation, int touch_threads, kernels::Device& device);
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) noexcept;
   ~Arena();
@@ -36,7 +41,9 @@ class Arena {
   void unmap() noexcept;
 
   Reservation reservation_;
+  std::unique_ptr<kernels::DeviceResource> device_memory_;  // in place of a mapping
   std::span<std::byte> memory_;
+  std::unique_ptr<kernels::DeviceResource> pinned_;
   std::int64_t taken_ = 0;
 };
 

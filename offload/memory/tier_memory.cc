@@ -5,7 +5,8 @@
 namespace sluice::offload {
 
 TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
-                       const std::filesystem::path& disk_folder, int touch_threads) {
+                       const std::filesystem::path& disk_folder, int touch_threads,
+                       kernels::Device& device) {
   const auto reserve = [&](Tier tier) {
     return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
   };
@@ -13,8 +14,8 @@ TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
   Reservation gpu = reserve(Tier::kGpu);
   Reservation cpu = reserve(Tier::kCpu);
   disk_ = reserve(Tier::kDisk);
-  gpu_.emplace(std::move(gpu), touch_threads);
-  cpu_.emplace(std::move(cpu), touch_threads);
+  gpu_.emplace(std::move(gpu), touch_threads, device);
+  cpu_.emplace(std::move(cpu), touch_threads, device);
   for (const policy::PlannedBytes& item : plan.items) {
     const auto purpose = static_cast<std::size_t>(item.purpose);
     const std::string name(policy::purpose_name(item.purpose));

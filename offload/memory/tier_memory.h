@@ -19,8 +19,9 @@ class TierMemory {
  public:
   /// Reserves and allocates every item of `plan`. `disk_folder` is used only if the plan has disk bytes.
   /// Throws Error{kOutOfMemory, kIo} with the numbers; `touch_threads` touch the memory in parallel.
+  /// `device` provides the GPU tier and outlives the object.
   TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget, const std::filesystem::path& disk_folder,
-             int touch_threads);
+             int touch_threads, kernels::Device& device);
 
   /// The block of one purpose; empty if the plan has none. GPU and CPU tiers only.
   std::span<std::byte> block(policy::Purpose purpose, Tier tier) const;

@@ -1,40 +1,11 @@
 #include "offload/weights/weight_store.h"
 
 #include <algorithm>
-#include <cstring>
 #include <unordered_map>
 
-#include "core/units.h"
-#include "kernels/format/random_weights.h"
 
 namespace sluice::offload {
-namespace {
-
 using policy::Purpose;
-
-/// Submits a request and waits for room; failures throw. `finish` waits for everything.
-class Transfers {
- public:
-  Transfers(BlockIo& io, std::stop_token stop) : io_(io), stop_(std::move(stop)) {}
-  void submit(const IoRequest& request) {
-    while (!io_.try_submit(request)) reap();
-  }
-  void finish() {
-    while (io_.in_flight() > 0) reap();
-  }
-
- private:
-  void reap() {
-    SLUICE_CHECK(!stop_.stop_requested(), Code::kCancelled, "stopped while loading weights",
-                 "start the run again");
-    const auto completion = io_.wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(100));
-    if (completion) completion->status.throw_if_failed();
-  }
-  BlockIo& io_;
-  std::stop_token stop_;
-};
-
-}  // namespace
 
 WeightStore::WeightStore(const WeightSource& source, const policy::RunShape& shape, const TierMemory& memory)
     : source_(source), shape_(shape), memory_(memory), disk_(shape.units.size()) {
@@ -110,99 +81,6 @@ void WeightStore::open_files(BlockIo& io) {
   }
 }
 
-std::span<std::byte> WeightStore::home(std::size_t tensor) const {
-  const policy::TensorHome& home = shape_.tensors[tensor];
-  return memory_.block(Purpose::kWeights, home.tier)
-      .subspan(static_cast<std::size_t>(home.home_offset), static_cast<std::size_t>(home.padded_bytes));
-}
-
-void WeightStore::load_resident(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
-  if (source_.synthetic()) {
-    generate(io, pool, stop);
-  } else {
-    load_from_store(io, pool, stop);
-  }
-}
-
-void WeightStore::load_from_store(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
-  const Manifest& manifest = source_.manifest();
-  std::vector<FileId> ids(manifest.files.size(), -1);
-  const auto resident = [&](std::size_t i) { return shape_.tensors[i].tier != Tier::kDisk; };
-  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
-    FileId& id = ids.at(static_cast<std::size_t>(manifest.tensors[i].file));
-    if (resident(i) && id < 0) {
-      id = io.open(source_.store() / manifest.files[static_cast<std::size_t>(manifest.tensors[i].file)],
-                   FileMode::kRead);
-    }
-  }
-  Transfers transfers(io, stop);
-  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
-    if (!resident(i)) continue;
-    const StoredTensor& stored = manifest.tensors[i];
-    const std::span<std::byte> memory = home(i);
-    transfers.submit({.op = IoOp::kRead,
-                      .file = ids[static_cast<std::size_t>(stored.file)],
-                      .offset = stored.offset,
-                      .data = memory.data(),
-                      .bytes = static_cast<std::int64_t>(memory.size()),
-                      .tag = i});
-  }
-  transfers.finish();
-  pool.parallel_for(static_cast<std::int64_t>(manifest.tensors.size()), 1,
-                    [&](std::int64_t begin, std::int64_t end) {
-                      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
-                        if (!resident(i) || stop.stop_requested()) continue;
-                        verify_tensor(source_.store(), manifest, manifest.tensors[i],
-                                      home(i).first(static_cast<std::size_t>(manifest.tensors[i].bytes)));
-                      }
-                    });
-  SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "stopped while loading weights",
-               "start the run again");
-}
-
-void WeightStore::generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop) {
-  constexpr std::int64_t kGrain = 4 << 20;
-  const auto fill = [&](std::size_t i, std::int64_t first, std::span<std::byte> out) {
-    const SourceTensor& tensor = source_.tensors()[i];
-    pool.parallel_for(
-        static_cast<std::int64_t>(out.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
-          kernels::random_tensor_range(
-              tensor.spec, source_.spec(), tensor.format, source_.seed(), first + begin,
-              out.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
-        });
-  };
-  for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
-    SLUICE_CHECK(!stop.stop_requested(), Code::kCancelled, "stopped while making weights",
-                 "start the run again");
-    if (shape_.tensors[i].tier != Tier::kDisk)
-      fill(i, 0, home(i).first(static_cast<std::size_t>(source_.tensors()[i].bytes)));
-  }
-  const ScratchFile* file = memory_.file(Purpose::kWeights);
-  if (file == nullptr) return;
-  // The disk part goes through the weight staging slots, which nothing uses yet.
-  const FileId id = io.open(file->path(), FileMode::kReadWriteCreate);
-  const std::span<std::byte> stage = memory_.block(Purpose::kWeightStage, Tier::kCpu);
-  for (std::size_t i = 0; i < source_.tensors().size(); ++i) {
-    const policy::TensorHome& tensor = shape_.tensors[i];
-    if (tensor.tier != Tier::kDisk) continue;
-    for (std::int64_t first = 0; first < tensor.padded_bytes;
-         first += static_cast<std::int64_t>(stage.size())) {
-      const std::int64_t padded =
-          std::min<std::int64_t>(tensor.padded_bytes - first, static_cast<std::int64_t>(stage.size()));
-      const std::int64_t bytes = std::min(padded, source_.tensors()[i].bytes - first);
-      std::memset(stage.data() + bytes, 0, static_cast<std::size_t>(padded - bytes));
-      fill(i, first, stage.first(static_cast<std::size_t>(bytes)));
-      Transfers transfers(io, stop);
-      transfers.submit({.op = IoOp::kWrite,
-                        .file = id,
-                        .offset = tensor.home_offset + first,
-                        .data = stage.data(),
-                        .bytes = padded});
-      transfers.finish();
-    }
-  }
-}
-
 // ---- Streaming.
 
 void WeightStore::read_requests(std::int64_t unit, std::int64_t piece, std::int64_t stage_slot,
@@ -236,20 +114,20 @@ std::span<std::byte> WeightStore::slot(std::int64_t weight_slot) const {
 }
 
 std::int64_t WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
-                                     std::int64_t stage_slot) {
-  const policy::UnitStream& stream = shape_.units[static_cast<std::size_t>(unit)];
-  const std::int64_t cpu_pieces = shape_.cpu_pieces(stream);
+                                     std::int64_t stage_slot, kernels::Stream& stream) {
+  const policy::UnitStream& traffic = shape_.units[static_cast<std::size_t>(unit)];
+  const std::int64_t cpu_pieces = shape_.cpu_pieces(traffic);
   const bool staged = piece >= cpu_pieces;
   const std::int64_t first = (staged ? piece - cpu_pieces : piece) * shape_.traits.weight_piece_bytes;
   const std::int64_t bytes =
-      std::min(shape_.traits.weight_piece_bytes, (staged ? stream.disk_bytes : stream.cpu_bytes) - first);
+      std::min(shape_.traits.weight_piece_bytes, (staged ? traffic.disk_bytes : traffic.cpu_bytes) - first);
   const std::byte* from =
       staged ? memory_.block(Purpose::kWeightStage, Tier::kCpu).data() +
                    stage_slot * shape_.weight_stage_bytes + first
-             : memory_.block(Purpose::kWeights, Tier::kCpu).data() + stream.cpu_offset + first;
+             : memory_.block(Purpose::kWeights, Tier::kCpu).data() + traffic.cpu_offset + first;
   if (staged) verify_staged(unit, first, {from, static_cast<std::size_t>(bytes)});
-  std::byte* to = slot(weight_slot).data() + (staged ? stream.cpu_bytes : 0) + first;
-  std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  std::byte* to = slot(weight_slot).data() + (staged ? traffic.cpu_bytes : 0) + first;
+  stream.copy(to, from, bytes);
   return bytes;
 }
 

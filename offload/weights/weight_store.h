@@ -1,5 +1,5 @@
-// The weights of a run in their tiers: fills the resident ones at start, says which disk blocks make up a
-// piece of a streamed unit, copies pieces towards the GPU, and gives views of a unit to the operators.
+// The weights of a run in their tiers: says which disk blocks make up a piece of a streamed unit, copies pieces
+// towards the GPU, and gives views of a unit to the operators. (resident_loader.h fills the tiers at start.)
 //
 // Fixed after construction, except for the checksums still to be verified, which belong to the h2d lane.
 #pragma once
@@ -7,11 +7,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stop_token>
 #include <vector>
 
 #include "core/store/checksum.h"
-#include "kernels/device/cpu/thread_pool.h"
+#include "kernels/device/stream.h"
 #include "kernels/layers/decoder.h"
 #include "offload/io/block_io.h"
 #include "offload/memory/tier_memory.h"
@@ -27,9 +26,6 @@ class WeightStore {
 
   /// Opens the files that streaming reads, on the disk_read lane's own BlockIo. Call once before the run.
   void open_files(BlockIo& io);
-  /// Reads or generates what rests in GPU and CPU memory, and writes a synthetic model's disk part. Verifies
-  /// checksums. Throws Error{kCorrupt} naming file and offset, {kIo}, {kCancelled}.
-  void load_resident(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop);
 
   /// The reads of one piece of a unit's disk part into its staging slot; appends to `out`.
   void read_requests(std::int64_t unit, std::int64_t piece, std::int64_t stage_slot,
@@ -37,7 +33,7 @@ class WeightStore {
   /// Copies one piece (CPU-resident, or staged) into the GPU ring slot and returns its bytes. Verifies the
   /// checksum of each staged tensor the first time it passes.
   std::int64_t load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
-                          std::int64_t stage_slot);
+                          std::int64_t stage_slot, kernels::Stream& stream);
 
   std::span<std::byte> slot(std::int64_t weight_slot) const;
 
@@ -72,15 +68,12 @@ class WeightStore {
   };
 
   void index_tensors();
-  std::span<std::byte> home(std::size_t tensor) const;
   const std::byte* address(std::int64_t tensor, std::int64_t weight_slot) const;
   kernels::WeightView matrix(std::int64_t tensor, std::int64_t weight_slot) const;
   ConstVectorView vector(std::int64_t tensor, std::int64_t weight_slot) const;
   kernels::NormWeights norm(const NormIndex& norm, std::int64_t weight_slot) const;
   kernels::LinearWeights linear(const LinearIndex& linear, std::int64_t weight_slot) const;
 
-  void load_from_store(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop);
-  void generate(BlockIo& io, kernels::ThreadPool& pool, std::stop_token stop);
   void verify_staged(std::int64_t unit, std::int64_t first, std::span<const std::byte> bytes);
 
   const WeightSource& source_;

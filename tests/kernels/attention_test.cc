@@ -268,8 +268,8 @@ TEST(AttentionErrors, RefusesWhatItCannotRunWithTheReason) {
   EXPECT_EQ(why_unsupported(good, DeviceKind::kCpu), "");
   EXPECT_THAT(why_unsupported(good, DeviceKind::kCuda), ::testing::HasSubstr("device"));
   AttentionArgs bad = good;
-  bad.q.dtype = DType::kBF16;
-  EXPECT_EQ(why_unsupported(bad, DeviceKind::kCpu), "q is bf16, must be f32");
+  bad.q.dtype = DType::kI8;
+  EXPECT_EQ(why_unsupported(bad, DeviceKind::kCpu), "q is i8, must be f32");
   bad = good;
   bad.layout.head_dim = 12;
   EXPECT_EQ(why_unsupported(bad, DeviceKind::kCpu), "head_dim 12 is not a multiple of 8 up to 256");

@@ -20,6 +20,8 @@ MemoryPlan plan_of(const ModelSpec& spec, const Workload& work, const Placement&
       make_run_shape(spec, testing::tensor_sizes(spec), placement, work, testing::test_traits()), false);
 }
 
+const DeviceTraits kTraits = testing::test_traits();
+
 Placement unset() {
   Placement placement;
   placement.gpu_batch_size = placement.num_gpu_batches = 0;
@@ -30,7 +32,7 @@ TEST(DefaultPlacement, StaysWithinTheBudgetsAndUsesThem) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
   const Workload work = flexgen_workload(300);
   const PerTier<std::int64_t> budgets{{16_GiB, 112_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset());
+  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
   const MemoryPlan plan = plan_of(spec, work, placement);
   for (Tier tier : kTiers) EXPECT_LE(plan.total[tier], budgets[tier]) << to_string(plan);
   EXPECT_EQ(placement.percents.weights[Tier::kDisk], 0);
@@ -41,14 +43,14 @@ TEST(DefaultPlacement, StaysWithinTheBudgetsAndUsesThem) {
   // One more sequence per GPU batch does not fit.
   Placement larger = unset();
   larger.gpu_batch_size = placement.gpu_batch_size + 1;
-  EXPECT_GT(default_placement(spec, work, budgets, larger).percents.weights[Tier::kDisk], 0);
+  EXPECT_GT(default_placement(spec, work, budgets, larger, kTraits).percents.weights[Tier::kDisk], 0);
 }
 
 TEST(DefaultPlacement, SpillsWeightsToDiskOnlyWhenMemoryIsShort) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
   const Workload work = flexgen_workload(64);
   const PerTier<std::int64_t> budgets{{12_GiB, 24_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset());
+  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
   EXPECT_GT(placement.percents.weights[Tier::kDisk], 0);
   EXPECT_GE(placement.block_size(), 2);
   const MemoryPlan plan = plan_of(spec, work, placement);
@@ -60,7 +62,7 @@ TEST(DefaultPlacement, FillsSmallMemories) {
   const ModelSpec spec = opt_spec(24, 2048, 32);
   const Workload work{.max_prompt_len = 64, .max_gen_len = 6, .max_total_len = 70, .num_requests = 8};
   const PerTier<std::int64_t> budgets{{1_GiB, 1_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset());
+  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
   EXPECT_EQ(placement.block_size(), 8);
   EXPECT_GE(placement.percents.weights[Tier::kGpu] + placement.percents.weights[Tier::kCpu], 25);
   const MemoryPlan plan = plan_of(spec, work, placement);
@@ -73,7 +75,7 @@ TEST(DefaultPlacement, KeepsWhatTheCallerFixed) {
   wanted.gpu_batch_size = 3;
   wanted.num_gpu_batches = 4;
   wanted.kv_format = KvFormat::kF32;
-  const Placement placement = default_placement(spec, flexgen_workload(100), {{8_GiB, 32_GiB, 0}}, wanted);
+  const Placement placement = default_placement(spec, flexgen_workload(100), {{8_GiB, 32_GiB, 0}}, wanted, kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 3);
   EXPECT_EQ(placement.num_gpu_batches, 4);
   EXPECT_EQ(placement.kv_format, KvFormat::kF32);
@@ -83,14 +85,14 @@ TEST(DefaultPlacement, NeverMakesABlockLargerThanTheQueue) {
   const ModelSpec spec = opt_spec(2, 256, 4, 512);
   for (std::int64_t requests : {1, 2, 3, 10}) {
     const Placement placement =
-        default_placement(spec, flexgen_workload(requests), {{4_GiB, 4_GiB, 4_GiB}}, unset());
+        default_placement(spec, flexgen_workload(requests), {{4_GiB, 4_GiB, 4_GiB}}, unset(), kTraits);
     EXPECT_LE(placement.block_size(), requests + 1) << requests;
   }
 }
 
 TEST(DefaultPlacement, ReturnsTheSmallestBlockWhenNothingFits) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
-  const Placement placement = default_placement(spec, flexgen_workload(10), {{1_MiB, 1_MiB, 0}}, unset());
+  const Placement placement = default_placement(spec, flexgen_workload(10), {{1_MiB, 1_MiB, 0}}, unset(), kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 1);
   EXPECT_EQ(placement.percents.weights[Tier::kDisk], 100);
 }

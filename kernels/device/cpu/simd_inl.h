@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/dtype.h"
 #include "hwy/highway.h"
@@ -71,6 +72,45 @@ HWY_INLINE void store_f32_first(V32 v, float* p, std::int64_t n) {
   float all[static_cast<std::size_t>(kLanes)];
   hn::StoreU(v, F32{}, all);
   std::memcpy(p, all, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+// --- whole rows -------------------------------------------------------------------------------------------
+
+HWY_INLINE void store_row(const float* x, std::int64_t n, float* to) {
+  std::memcpy(to, x, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+/// Rounds like core's to_half(), to nearest even, on every target.
+HWY_INLINE void store_row(const float* x, std::int64_t n, Half* to) {
+  std::int64_t i = 0;
+#if HWY_CAP_GE256  // Highway's emulation on older targets truncates instead
+  const hn::Rebind<hwy::float16_t, F32> d16;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::DemoteTo(d16, load_f32(x + i)), d16, reinterpret_cast<hwy::float16_t*>(to + i));
+  }
+#endif
+  for (; i < n; ++i) to[i] = to_half(x[i]);
+}
+
+HWY_INLINE void store_row(const float* x, std::int64_t n, BFloat16* to) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] = to_bfloat16(x[i]);
+}
+
+/// Calls body(pointer to the elements of `data` as their type).
+template <class Byte, class Body>
+HWY_INLINE void with_elements(Byte* data, DType dtype, const Body& body) {
+  const auto as = [data](auto tag) {
+    using T = std::conditional_t<std::is_const_v<Byte>, const decltype(tag), decltype(tag)>;
+    return reinterpret_cast<T*>(data);
+  };
+  switch (dtype) {
+    case DType::kF16:
+      return body(as(Half{}));
+    case DType::kBF16:
+      return body(as(BFloat16{}));
+    default:
+      return body(as(float{}));
+  }
 }
 
 // --- the final tree of a dot product ----------------------------------------------------------------------

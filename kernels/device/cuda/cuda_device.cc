@@ -1,4 +1,6 @@
 // The CUDA device: one GPU, its memory as one allocation, host memory registered for DMA.
+#include <chrono>
+
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
@@ -13,9 +15,6 @@ namespace sluice::kernels {
 namespace {
 
 constexpr int kOldestArchitecture = 80;
-
-/// What operators of one stream need: cuBLASLt's recommended 32 MiB on Hopper, which attention shares.
-constexpr std::int64_t kWorkspaceBytes = 64_MiB;
 
 class GpuMemory final : public DeviceResource {
  public:
@@ -50,6 +49,7 @@ class CudaDevice final : public Device {
     origin_.reset(origin);
     CUDA_CHECK(cudaEventRecord(origin, nullptr));
     CUDA_CHECK(cudaEventSynchronize(origin));
+    origin_sec_ = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
     cublasLtHandle_t blas = nullptr;
     CUBLAS_CHECK(cublasLtCreate(&blas));
     blas_.reset(blas);
@@ -104,10 +104,9 @@ class CudaDevice final : public Device {
 
   std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
     bind();
-    return std::make_unique<CudaStream>(priority, origin_.get(), blas_.get(), workspace);
+    return std::make_unique<CudaStream>(priority, CudaStream::Origin{origin_.get(), origin_sec_}, blas_.get(),
+                                        workspace);
   }
-
-  std::int64_t workspace_bytes() const override { return kWorkspaceBytes; }
 
  private:
   /// The current device is a property of the thread.
@@ -116,6 +115,7 @@ class CudaDevice final : public Device {
   int ordinal_ = 0;
   cudaDeviceProp properties_{};
   UniqueEvent origin_;
+  double origin_sec_ = 0;
   UniqueCublasLt blas_;
 };
 

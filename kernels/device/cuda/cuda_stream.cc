@@ -23,7 +23,7 @@ double seconds_between(cudaEvent_t from, cudaEvent_t to) {
 
 }  // namespace
 
-CudaStream::CudaStream(StreamPriority priority, cudaEvent_t origin, cublasLtHandle_t blas,
+CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHandle_t blas,
                        std::span<std::byte> workspace)
     : Stream(DeviceKind::kCuda), origin_(origin), blas_(blas), workspace_(workspace) {
   int lowest = 0;
@@ -33,9 +33,8 @@ CudaStream::CudaStream(StreamPriority priority, cudaEvent_t origin, cublasLtHand
   CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
                                           priority == StreamPriority::kUrgent ? highest : lowest));
   stream_.reset(stream);
-  int device = 0;
-  CUDA_CHECK(cudaGetDevice(&device));
-  CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, device));
+  CUDA_CHECK(cudaGetDevice(&ordinal_));
+  CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
   events_.resize(static_cast<std::size_t>(kEvents));
   for (StepEvents& step : events_) {
     step.start = make_event(cudaEventDefault);
@@ -100,6 +99,8 @@ void CudaStream::fill(std::span<std::byte> memory, std::byte value) {
   CUDA_CHECK(cudaMemsetAsync(memory.data(), static_cast<int>(value), memory.size(), raw()));
 }
 
+void CudaStream::bind_thread() { CUDA_CHECK(cudaSetDevice(ordinal_)); }
+
 void CudaStream::begin_step(std::int64_t seq) {
   current_step_ = seq;
   if (!upload_begin_.empty()) upload_begin_[static_cast<std::size_t>(seq % kEvents)] = upload_end_;
@@ -118,7 +119,9 @@ void CudaStream::wait_for_step(const Stream& other, std::int64_t seq) {
 StepSpan CudaStream::await_step(std::int64_t seq) {
   const StepEvents& step = events(seq);
   CUDA_CHECK(cudaEventSynchronize(step.end.get()));
-  return {seconds_between(origin_, step.start.get()), seconds_between(origin_, step.end.get())};
+  // The distance from the origin is a float of milliseconds, too coarse for the length of a step.
+  const double end = origin_.steady_sec + seconds_between(origin_.event, step.end.get());
+  return {end - seconds_between(step.start.get(), step.end.get()), end};
 }
 
 void CudaStream::synchronize() { CUDA_CHECK(cudaStreamSynchronize(raw())); }

@@ -14,9 +14,14 @@ namespace sluice::kernels {
 
 class CudaStream : public Stream {
  public:
-  /// `origin` is an event in the past, from which all streams of the device count their seconds; it and the
-  /// cuBLASLt handle outlive the stream. `workspace` as in Device::make_stream.
-  CudaStream(StreamPriority priority, cudaEvent_t origin, cublasLtHandle_t blas,
+  /// An event in the past and its time, from which all streams of a device count.
+  struct Origin {
+    cudaEvent_t event = nullptr;
+    double steady_sec = 0;
+  };
+  /// For the current device. The origin's event and the cuBLASLt handle outlive the stream; `workspace` as in
+  /// Device::make_stream.
+  CudaStream(StreamPriority priority, const Origin& origin, cublasLtHandle_t blas,
              std::span<std::byte> workspace);
   ~CudaStream() override;
 
@@ -39,6 +44,7 @@ class CudaStream : public Stream {
   void copy_rows(std::byte* to, std::int64_t to_stride, const std::byte* from, std::int64_t from_stride,
                  std::int64_t row_bytes, std::int64_t rows) override;
   void fill(std::span<std::byte> memory, std::byte value) override;
+  void bind_thread() override;
   bool asynchronous() const override { return true; }
   void begin_step(std::int64_t seq) override;
   void end_step(std::int64_t seq) override;
@@ -55,7 +61,8 @@ class CudaStream : public Stream {
   StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
 
   UniqueStream stream_;
-  const cudaEvent_t origin_;
+  const Origin origin_;
+  int ordinal_ = 0;
   const cublasLtHandle_t blas_;
   const std::span<std::byte> workspace_;
   int num_multiprocessors_ = 0;

@@ -1,0 +1,30 @@
+// From what was asked to the device of a run.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/device/device.h"
+#include "offload/engine.h"
+#include "policy/run_shape.h"
+
+namespace sluice::offload {
+
+/// Reads "auto", "cpu", "cuda" or "cuda:N". Throws Error{kInvalidArgument}.
+DeviceChoice parse_device(const std::string& text);
+/// "cpu", "cuda:0", ...
+std::string to_string(const DeviceChoice& choice);
+
+/// The choice with kAuto resolved on this machine.
+DeviceChoice choose_device(const DeviceChoice& asked);
+/// What policy must know of the device that runs `spec`. `chosen` is resolved.
+policy::DeviceTraits device_traits(const ModelSpec& spec, const DeviceChoice& chosen);
+/// Bytes of its own memory that can be allocated now; empty for a device whose GPU tier is host memory.
+std::optional<std::int64_t> device_free_bytes(const DeviceChoice& chosen);
+/// All cores; on a CUDA device all but one, which drives it.
+int default_threads(const DeviceChoice& chosen);
+/// Throws Error{kDevice, kUnsupported} if there is no such device. `pool` outlives a CPU device.
+std::unique_ptr<kernels::Device> make_device(const DeviceChoice& asked, kernels::ThreadPool& pool);
+
+}  // namespace sluice::offload

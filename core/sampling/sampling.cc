@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/sampling/philox.h"
+#include "core/sampling/softmax_weight.h"
 
 namespace sluice {
 namespace {
@@ -53,16 +54,6 @@ struct Kept {
   }
 };
 
-/// Softmax weights before normalisation: exp((logit - largest) / temperature).
-struct Weights {
-  double largest;
-  double inverse_temperature;
-  double operator()(float logit) const {
-    const double x = logit;
-    return x == largest ? 1.0 : std::exp((x - largest) * inverse_temperature);  // inf - inf would be NaN
-  }
-};
-
 /// Moves the `count` tokens that rank first to the front of `scratch`, in no order, and returns them; fewer
 /// if there are fewer that are not NaN. O(logits.size()): candidates are collected above a rising threshold
 /// in a buffer of twice the count, which is cut back to the best `count` each time it is full.
@@ -102,7 +93,8 @@ Kept keep_top_k(std::span<const float> logits, std::int32_t top_k, std::span<Sco
 
 /// The token at which the mass of `tokens`, taken in rank order, reaches `target`; empty mass before them.
 /// False if it does not; `mass` is then what they hold. Sorts `tokens`.
-bool reaches(std::span<ScoredToken> tokens, const Weights& weight, double target, double& mass, Kept& kept) {
+bool reaches(std::span<ScoredToken> tokens, const SoftmaxWeight& weight, std::uint64_t target,
+             std::uint64_t& mass, Kept& kept) {
   std::sort(tokens.begin(), tokens.end(), ranks_before);
   for (const ScoredToken& token : tokens) {
     mass += weight(token.logit);
@@ -113,22 +105,22 @@ bool reaches(std::span<ScoredToken> tokens, const Weights& weight, double target
 }
 
 /// Cuts `before` down to the smallest set of first-ranking tokens whose share of the mass is at least top_p.
-Kept keep_top_p(std::span<const float> logits, float top_p, const Kept& before, const Weights& weight,
+Kept keep_top_p(std::span<const float> logits, float top_p, const Kept& before, const SoftmaxWeight& weight,
                 std::span<ScoredToken> scratch) {
   if (top_p >= 1.0F) return before;
-  double total = 0;
+  std::uint64_t total = 0;
   std::size_t num_kept = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (!before(logits[i], i)) continue;
     total += weight(logits[i]);
     ++num_kept;
   }
-  const double target = total * top_p;
+  const std::uint64_t target = top_p_target(total, top_p);
 
   // Trained models put nearly all mass on few tokens: try those alone.
   constexpr std::size_t kHead = 512;
   Kept kept;
-  double mass = 0;
+  std::uint64_t mass = 0;
   std::span<ScoredToken> head = select_first(logits, std::min(kHead, num_kept), scratch);
   if (reaches(head, weight, target, mass, kept) || num_kept <= kHead) return kept;
 
@@ -139,7 +131,7 @@ Kept keep_top_p(std::span<const float> logits, float top_p, const Kept& before, 
     const std::size_t half = range.size() / 2;
     std::nth_element(range.begin(), range.begin() + static_cast<std::ptrdiff_t>(half), range.end(),
                      ranks_before);
-    double upper = 0;
+    std::uint64_t upper = 0;
     for (const ScoredToken& token : range.first(half)) upper += weight(token.logit);
     if (mass + upper >= target) {
       range = range.first(half);
@@ -153,12 +145,12 @@ Kept keep_top_p(std::span<const float> logits, float top_p, const Kept& before, 
 }
 
 /// The token whose part of the kept mass, laid out by rising id, contains the share `draw` of it.
-std::int32_t pick(std::span<const float> logits, const Kept& kept, const Weights& weight, float draw) {
+std::int32_t pick(std::span<const float> logits, const Kept& kept, const SoftmaxWeight& weight, float draw) {
   // Sums per block let the second walk skip whole blocks, so exp is taken about once per token.
   constexpr std::size_t kBlocks = 64;
   const std::size_t block_size = (logits.size() + kBlocks - 1) / kBlocks;
-  std::array<double, kBlocks> block_mass{};
-  double total = 0;
+  std::array<std::uint64_t, kBlocks> block_mass{};
+  std::uint64_t total = 0;
   for (std::size_t b = 0; b < kBlocks; ++b) {
     const std::size_t end = std::min(logits.size(), (b + 1) * block_size);
     for (std::size_t i = b * block_size; i < end; ++i) {
@@ -166,23 +158,20 @@ std::int32_t pick(std::span<const float> logits, const Kept& kept, const Weights
     }
     total += block_mass[b];
   }
-  const double target = total * draw;
-  // The same sums in the same order as above: the last block ends exactly at `total`, beyond the target.
-  double mass = 0;
+  const std::uint64_t target = draw_target(total, draw);
+  std::uint64_t mass = 0;
   for (std::size_t b = 0; b < kBlocks; ++b) {
     if (mass + block_mass[b] <= target) {
       mass += block_mass[b];
       continue;
     }
     const std::size_t end = std::min(logits.size(), (b + 1) * block_size);
-    double inside = 0;
     for (std::size_t i = b * block_size; i < end; ++i) {
       if (!kept(logits[i], i)) continue;
-      inside += weight(logits[i]);
-      if (mass + inside > target) return static_cast<std::int32_t>(i);
+      mass += weight(logits[i]);
+      if (mass > target) return static_cast<std::int32_t>(i);
     }
   }
-  SLUICE_ASSERT(draw >= 0.0F && draw < 1.0F);
   throw Error(Code::kInternal, fmt::format("no token at draw {} of mass {}", draw, total));
 }
 
@@ -222,7 +211,9 @@ std::int32_t choose_token(std::span<const float> logits, const SamplingParams& p
     return static_cast<std::int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
   }
   SLUICE_ASSERT(scratch.size() >= logits.size());
-  const Weights weight{largest, 1.0 / params.temperature};
+  SLUICE_ASSERT(static_cast<std::int64_t>(logits.size()) <= kMaxSampledTokens);
+  SLUICE_ASSERT(draw >= 0.0F && draw < 1.0F);
+  const SoftmaxWeight weight{largest, 1.0 / params.temperature};
   const Kept top_k = keep_top_k(logits, params.top_k, scratch);
   const Kept kept = keep_top_p(logits, params.top_p, top_k, weight, scratch);
   return pick(logits, kept, weight, draw);

@@ -37,8 +37,10 @@ struct ScoredToken {
 /// lowest id among the largest logits. Sampling divides by the temperature, keeps the top_k first tokens
 /// (falling logit, ties by lower id), then the smallest set of first tokens whose share of what is left
 /// is at least top_p, always at least one, and takes the token, by rising id, in whose part of the
-/// mass `draw` in [0, 1) falls. Sums are in double and in a fixed order. A NaN logit is never chosen; several
-/// +infinity share the mass. `scratch` needs logits.size() entries when sampling and is overwritten.
+/// mass `draw` in [0, 1) falls. Masses are sums of integers (core/sampling/softmax_weight.h), exact in any
+/// order, so every device chooses the same token; one less than 2^-45 times as likely as the first is never
+/// drawn. A NaN logit is never chosen; several +infinity share the mass. `scratch` needs logits.size() entries,
+/// at most kMaxSampledTokens, when sampling and is overwritten.
 /// O(logits.size()), no allocation. Throws Error{kInternal} if every logit is NaN or -infinity.
 std::int32_t choose_token(std::span<const float> logits, const SamplingParams& params, float draw,
                           std::span<ScoredToken> scratch);

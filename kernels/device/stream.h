@@ -18,6 +18,10 @@ struct StepSpan {
   double start_sec = 0, end_sec = 0;
 };
 
+/// Whether the bits of a row of an operator's result may depend on how many other rows are in the call. kOn
+/// costs speed on a CUDA stream; a CPU stream is always invariant.
+enum class BatchInvariance : std::uint8_t { kOff, kOn };
+
 class Stream {
  public:
   /// A CPU stream over `pool` (not owned).
@@ -53,6 +57,9 @@ class Stream {
   virtual StepSpan await_step(std::int64_t /*seq*/) { return {}; }
   /// Blocks until all enqueued work is done. Throws Error{kDevice}. Not for use inside a run.
   virtual void synchronize() {}
+
+  /// For the operators enqueued from here on.
+  virtual void set_batch_invariance(BatchInvariance /*invariance*/) {}
 
   /// From now on every operand must lie inside `arena`; an operator given another address throws
   /// Error{kInternal}. This is how the CPU device proves that the tiers are really disjoint.

@@ -1,7 +1,9 @@
 #include "kernels/ops/embedding.h"
 
+#include "core/build_config.h"
 #include "core/error.h"
 #include "kernels/ops/cpu_kernels.h"
+#include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -16,6 +18,9 @@ void embedding(const EmbeddingArgs& args, Stream& stream) {
   SLUICE_ASSERT(args.y.cols == args.table.cols);
   check_operand(stream, args.table);
   check_operand(stream, args.y);
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) return detail::embedding_cuda(args, stream);
+  }
   for (std::size_t t = 0; t < args.ids.size(); ++t) {
     SLUICE_CHECK(args.ids[t] >= 0 && args.ids[t] < args.table.rows, Code::kInternal,
                  fmt::format("row {} looks up id {} in a table of {} rows", t, args.ids[t], args.table.rows),

@@ -13,6 +13,8 @@ namespace sluice::kernels {
 /// y[i,:] = x[rows[i],:]
 /// Shapes    rows [n], row numbers of x; y [n, cols], any stride; x and y are disjoint and of one type.
 /// Types     any; the bytes are copied.
+/// A row number outside x throws Error{kInternal}; on CUDA `rows` is device memory, which the host cannot
+/// look at.
 struct GatherRowsArgs {
   ConstMatrixView x = {};
   std::span<const std::int32_t> rows = {};

@@ -11,7 +11,8 @@ namespace sluice::kernels {
 /// y[t,h] = (x[t,h] - mean_h(x[t])) / sqrt(var_h(x[t]) + eps) * gamma[h] + beta[h]   (Ba et al. 2016)
 /// The variance is the biased one. gamma and beta may be absent (1 and 0).
 /// Shapes    x, y [num_tokens, hidden_dim] row-major, any stride; gamma, beta [hidden_dim] fp16 or bf16.
-/// Types     x, y the device's activation type (fp32 on CPU); fp32 accumulation.     Aliasing  y may be x.
+/// Types     x, y the device's activation type (fp32 on CPU, fp16 or bf16 on CUDA); fp32 accumulation.
+/// Aliasing  y may be x.
 struct LayerNormArgs {
   ConstMatrixView x = {};
   ConstVectorView gamma = {};

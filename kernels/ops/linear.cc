@@ -1,7 +1,9 @@
 #include "kernels/ops/linear.h"
 
+#include "core/build_config.h"
 #include "core/error.h"
 #include "kernels/ops/cpu_kernels.h"
+#include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -18,7 +20,35 @@ Epilogue to_epilogue(Activation activation) {
   return Epilogue::kNone;
 }
 
+namespace {
+
+/// The tensor cores multiply equal types; logits leave in fp32.
+std::string why_not_cuda(const LinearArgs& args) {
+  const DType weight = args.weight.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+  if (args.x.dtype != weight) {
+    return fmt::format("x is {} and weight {}, must be one type", dtype_name(args.x.dtype),
+                       weight_format_name(args.weight.format));
+  }
+  if (args.y.dtype == DType::kF32) {
+    return args.residual.data == nullptr ? std::string() : "y is f32, which takes no residual";
+  }
+  if (args.y.dtype != args.x.dtype) {
+    return fmt::format("y is {}, must be {} or f32", dtype_name(args.y.dtype), dtype_name(args.x.dtype));
+  }
+  if (args.residual.data != nullptr && args.residual.dtype != args.y.dtype) {
+    return fmt::format("residual is {}, must be {}", dtype_name(args.residual.dtype),
+                       dtype_name(args.y.dtype));
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind) {
+  if (kind == DeviceKind::kCuda) {
+    return first_reason(why_not_activation("x", args.x.dtype, kind), why_not_weight("weight", args.weight),
+                        why_not_vector("bias", args.bias), why_not_cuda(args));
+  }
   return first_reason(
       why_not_activation("x", args.x.dtype, kind), why_not_activation("y", args.y.dtype, kind),
       args.residual.data != nullptr ? why_not_activation("residual", args.residual.dtype, kind)
@@ -39,6 +69,9 @@ void linear(const LinearArgs& args, Stream& stream) {
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
   if (args.y.rows == 0 || args.y.cols == 0) return;
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) return detail::linear_cuda(args, stream);
+  }
   detail::linear_cpu(args, stream.pool());
 }
 

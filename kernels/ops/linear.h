@@ -16,8 +16,12 @@ Epilogue to_epilogue(Activation activation);
 /// y = epilogue(x W^T + bias) + residual
 /// Shapes    x [num_tokens, in]; weight [out, in]; bias [out] or absent; residual, y [num_tokens, out].
 /// Types     x, residual, y the device's activation type (fp32 on CPU); weight any WeightFormat; bias fp16 or
-/// bf16. Aliasing  y may be residual; y and x are disjoint. On CPU every dot product uses the same lanes, FMA
-/// order and final tree whatever num_tokens is.
+/// bf16. On CUDA x and weight are both fp16 or both bf16, and y may also be fp32 if there is no residual.
+/// Aliasing  y may be residual; y and x are disjoint.
+/// Rows      On CPU every dot product uses the same lanes, FMA order and final tree whatever num_tokens is;
+/// on CUDA a row's bits do not depend on num_tokens if the stream's BatchInvariance is kOn. Rounding  On CUDA
+/// sums are fp32. Where the library cannot finish the job (gelu, a residual after an activation, a bias of
+/// another type than y), the product is rounded to y's type before it.
 struct LinearArgs {
   ConstMatrixView x = {};
   WeightView weight = {};

@@ -23,12 +23,22 @@ void check_operand(const Stream& stream, const WeightView& weight) {
   check_operand(stream, weight.data.data(), static_cast<std::int64_t>(weight.data.size()));
 }
 
+std::string why_no_device(DeviceKind kind) {
+  if (kind == DeviceKind::kCuda && !kWithCuda) return "this build has no CUDA device";
+  return {};
+}
+
 std::string why_not_activation(const char* name, DType dtype, DeviceKind kind) {
+  if (std::string reason = why_no_device(kind); !reason.empty()) return reason;
   if (kind == DeviceKind::kCuda) {
-    if (!kWithCuda) return "this build has no CUDA device";
     if (dtype == DType::kF16 || dtype == DType::kBF16) return {};
     return fmt::format("{} is {}, must be f16 or bf16", name, dtype_name(dtype));
   }
+  return why_not_logits(name, dtype, kind);
+}
+
+std::string why_not_logits(const char* name, DType dtype, DeviceKind kind) {
+  if (std::string reason = why_no_device(kind); !reason.empty()) return reason;
   if (dtype == DType::kF32) return {};
   return fmt::format("{} is {}, must be {}", name, dtype_name(dtype), dtype_name(DType::kF32));
 }

@@ -17,12 +17,17 @@ void check_operand(const Stream& stream, const MatrixView& matrix);
 void check_operand(const Stream& stream, const ConstVectorView& vector);
 void check_operand(const Stream& stream, const WeightView& weight);
 
+/// Empty, or "this build has no CUDA device". Pure.
+std::string why_no_device(DeviceKind kind);
+
 /// Empty, or why an operand cannot be used on `kind`: "x is f16, must be f32". Pure.
 std::string why_not_activation(const char* name, DType dtype, DeviceKind kind);
 /// For operators that the CPU runs for a CUDA device too: any floating type on the CPU.
 std::string why_not_shared_activation(const char* name, DType dtype, DeviceKind kind);
 /// Norm and bias vectors: absent, fp16 or bf16.
 std::string why_not_vector(const char* name, const ConstVectorView& vector);
+/// Logits are fp32 on every device.
+std::string why_not_logits(const char* name, DType dtype, DeviceKind kind);
 /// Dense weights of exactly rows * cols elements.
 std::string why_not_weight(const char* name, const WeightView& weight);
 

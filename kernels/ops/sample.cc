@@ -2,8 +2,11 @@
 
 #include <cmath>
 
+#include "core/build_config.h"
 #include "core/error.h"
+#include "core/sampling/softmax_weight.h"
 #include "kernels/ops/cpu_kernels.h"
+#include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -45,7 +48,7 @@ std::int64_t sample_scratch_bytes(std::int64_t num_rows, std::int64_t vocab_size
 }
 
 std::string why_unsupported(const SampleArgs& args, DeviceKind kind) {
-  return why_not_activation("logits", args.logits.dtype, kind);
+  return why_not_logits("logits", args.logits.dtype, kind);
 }
 
 void sample(const SampleArgs& args, Stream& stream) {
@@ -60,12 +63,17 @@ void sample(const SampleArgs& args, Stream& stream) {
       fmt::format("scratch has {} bytes, needs {}", args.scratch.size(),
                   sample_scratch_bytes(num_rows, args.logits.cols)),
       "please report this with the command line");
+  SLUICE_ASSERT(args.valid_vocab <= kMaxSampledTokens);
+  SLUICE_ASSERT(reinterpret_cast<std::uintptr_t>(args.scratch.data()) % alignof(std::uint64_t) == 0);
+  check_operand(stream, args.logits);
+  check_operand(stream, args.scratch.data(), static_cast<std::int64_t>(args.scratch.size()));
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) return detail::sample_cuda(args, stream);
+  }
   for (const SampleRow& row : args.rows) {
     SLUICE_ASSERT(row.num_top <= 0 || (row.num_top <= args.top.cols && row.num_top <= args.valid_vocab &&
                                        args.top.rows == num_rows));
   }
-  check_operand(stream, args.logits);
-  check_operand(stream, args.scratch.data(), static_cast<std::int64_t>(args.scratch.size()));
 
   const auto* logits = reinterpret_cast<const float*>(args.logits.data);
   auto* scratch = reinterpret_cast<ScoredToken*>(args.scratch.data());

@@ -11,6 +11,9 @@
 
 namespace sluice::kernels {
 
+/// The token_id of a row of which no token can be chosen; see SampleArgs.
+inline constexpr std::int32_t kNanToken = -2;
+
 /// What is wanted of one row of logits.
 struct SampleRow {
   SamplingParams params;
@@ -30,7 +33,10 @@ struct SampledRow {
 /// Shapes    logits [num_rows, vocab_size], of which the first `valid_vocab` columns are tokens;
 ///           rows, results [num_rows]; top [num_rows, max_top] (ids and log-probs, falling), max_top may be
 ///           0; scratch: sample_scratch_bytes(num_rows, vocab_size) bytes.
-/// NaN in a row throws Error{kInternal} naming the row.
+/// NaN in a row throws Error{kInternal} naming the row, and so does a row of -infinity of which a token is to
+/// be chosen. On CUDA, where everything lies in device memory and nothing can be thrown, such a row's
+/// token_id is kNanToken and the rest of its result means nothing; a target outside the vocabulary gets
+/// log-prob -infinity, and a num_top beyond max_top is cut to it.
 struct SampleArgs {
   ConstMatrixView logits = {};
   std::int64_t valid_vocab = 0;
@@ -40,6 +46,7 @@ struct SampleArgs {
   std::span<std::byte> scratch = {};
 };
 
+/// Enough on every device, where it lies at a multiple of 8.
 std::int64_t sample_scratch_bytes(std::int64_t num_rows, std::int64_t vocab_size);
 std::string why_unsupported(const SampleArgs& args, DeviceKind kind);
 void sample(const SampleArgs& args, Stream& stream);

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/units.h"
+#include "kernels/device/cuda/linear_plans.h"
 
 namespace sluice::kernels {
 namespace {
@@ -25,7 +26,11 @@ double seconds_between(cudaEvent_t from, cudaEvent_t to) {
 
 CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHandle_t blas,
                        std::span<std::byte> workspace)
-    : Stream(DeviceKind::kCuda), origin_(origin), blas_(blas), workspace_(workspace) {
+    : Stream(DeviceKind::kCuda),
+      origin_(origin),
+      blas_(blas),
+      workspace_(workspace),
+      linear_plans_(std::make_unique<LinearPlans>(blas)) {
   int lowest = 0;
   int highest = 0;
   CUDA_CHECK(cudaDeviceGetStreamPriorityRange(&lowest, &highest));

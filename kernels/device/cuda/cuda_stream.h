@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "kernels/device/device.h"
 
 namespace sluice::kernels {
+
+class LinearPlans;
 
 class CudaStream : public Stream {
  public:
@@ -32,6 +35,9 @@ class CudaStream : public Stream {
   int num_multiprocessors() const { return num_multiprocessors_; }
   /// Device memory that one operator uses at a time: stream order keeps its users apart.
   std::span<std::byte> workspace() const { return workspace_; }
+  /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
+  LinearPlans& linear_plans() { return *linear_plans_; }
+  BatchInvariance batch_invariance() const { return batch_invariance_; }
   /// Copies `bytes` (at most kMaxUpload) to where kernels of this stream can read them, and returns that
   /// address, aligned to 16. It stays valid for the work enqueued before the next begin_step or synchronize,
   /// and for steps under way. Throws Error{kInternal} if a step asks for too much.
@@ -51,6 +57,7 @@ class CudaStream : public Stream {
   void wait_for_step(const Stream& other, std::int64_t seq) override;
   StepSpan await_step(std::int64_t seq) override;
   void synchronize() override;
+  void set_batch_invariance(BatchInvariance invariance) override { batch_invariance_ = invariance; }
 
  private:
   // Four times as many events as steps in flight: a waiter that was overtaken still finds its event.
@@ -67,6 +74,8 @@ class CudaStream : public Stream {
   const std::span<std::byte> workspace_;
   int num_multiprocessors_ = 0;
   std::vector<StepEvents> events_;
+  const std::unique_ptr<LinearPlans> linear_plans_;
+  BatchInvariance batch_invariance_ = BatchInvariance::kOff;
 
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells what
   // is still in use.

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/sampling/philox.h"
+#include "core/sampling/softmax_weight.h"
 
 namespace sluice {
 namespace {
@@ -291,6 +292,35 @@ TEST(ChooseToken, AssertsItsPreconditions) {
   std::vector<ScoredToken> small(2);
   EXPECT_THROW(choose_token(logits, sampled(), 0.5F, small), Error);
   EXPECT_THROW(choose(logits, sampled(), 1.0F), Error);
+}
+
+// Half a unit from rounding to an integer; the polynomial and its 14 double roundings stay below a tenth.
+TEST(SoftmaxWeight, IsTheExponentialInUnitsOfItsLargest) {
+  for (const double inverse_temperature : {0.5, 1.0, 1 / 0.7, 1e5}) {
+    const SoftmaxWeight weight{3.0, inverse_temperature};
+    for (int i = 0; i < 100000; ++i) {
+      const float logit = 3.0F - static_cast<float>(i) * 0.0007F;
+      const double exact = std::exp((static_cast<double>(logit) - 3.0) * inverse_temperature);
+      ASSERT_NEAR(static_cast<double>(weight(logit)), exact * static_cast<double>(kLargestWeight), 0.6) << logit;
+    }
+    EXPECT_EQ(weight(3.0F), kLargestWeight);
+    EXPECT_EQ(weight(-kInf), 0U);
+    EXPECT_EQ(weight(kNan), 0U);
+  }
+  const SoftmaxWeight infinite{kInf, 1.0};
+  EXPECT_EQ(infinite(kInf), kLargestWeight);
+  EXPECT_EQ(infinite(1e30F), 0U);
+  EXPECT_EQ(infinite(-kInf), 0U);
+}
+
+TEST(SoftmaxWeight, TargetsLieWithinTheTotal) {
+  for (const std::uint64_t total : {kLargestWeight, kLargestWeight * 3 + 1, (std::uint64_t{1} << 63) - 1}) {
+    EXPECT_EQ(top_p_target(total, 1e-30F), 1U);
+    EXPECT_LE(top_p_target(total, 1.0F - 0x1p-24F), total);
+    EXPECT_EQ(draw_target(total, 0.0F), 0U);
+    EXPECT_LT(draw_target(total, 1.0F - 0x1p-24F), total);
+  }
+  EXPECT_EQ(top_p_target(kLargestWeight * 4, 0.5F), kLargestWeight * 2);
 }
 
 TEST(LogSumExp, IsExactWhereItCanBe) {

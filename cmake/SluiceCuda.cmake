@@ -10,4 +10,6 @@ if(CMAKE_VERSION VERSION_LESS 3.26)
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 endif()
+# nvcc's host compiler searches the same places; naming /usr/include again, as a package does, hides its math.h.
+list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})
 find_package(CUDAToolkit 12.4 REQUIRED)

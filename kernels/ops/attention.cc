@@ -2,8 +2,10 @@
 
 #include <algorithm>
 
+#include "core/build_config.h"
 #include "core/error.h"
 #include "kernels/ops/cpu_kernels.h"
+#include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -18,6 +20,12 @@ std::string why_not_layout(const KvLayout& layout) {
     return fmt::format("KV format {}", kv_format_name(layout.format));
   }
   return {};
+}
+
+std::string why_not_same(const char* a_name, const ConstMatrixView& a, const char* b_name,
+                         const ConstMatrixView& b) {
+  if (a.dtype == b.dtype) return {};
+  return fmt::format("{} is {}, but {} is {}", a_name, dtype_name(a.dtype), b_name, dtype_name(b.dtype));
 }
 
 /// Checks the rows of a segment and its pages [first_page, end_page).
@@ -38,7 +46,7 @@ void check_segment(const Stream& stream, const PagedSegment& segment, std::int64
 std::string why_unsupported(const AttentionArgs& args, DeviceKind kind) {
   return first_reason(
       why_not_shared_activation("q", args.q.dtype, kind), why_not_shared_activation("out", args.out.dtype, kind),
-      why_not_layout(args.layout),
+      why_not_same("q", args.q, "out", as_const(args.out)), why_not_layout(args.layout),
       args.num_heads < 1 || args.layout.num_kv_heads < 1 || args.num_heads % args.layout.num_kv_heads != 0
           ? fmt::format("{} query heads do not divide over {} KV heads", args.num_heads,
                         args.layout.num_kv_heads)
@@ -57,12 +65,16 @@ void attention(const AttentionArgs& args, Stream& stream) {
         std::max<std::int64_t>(segment.first_kv + segment.num_rows, segment.full_prefix);
     check_segment(stream, segment, args.q.rows, args.layout, 0, kv_pages(num_visible));
   }
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) return detail::attention_cuda(args, stream);
+  }
   detail::attention_cpu(args, stream.pool());
 }
 
 std::string why_unsupported(const KvWriteArgs& args, DeviceKind kind) {
   return first_reason(why_not_shared_activation("k", args.k.dtype, kind),
-                      why_not_shared_activation("v", args.v.dtype, kind), why_not_layout(args.layout));
+                      why_not_shared_activation("v", args.v.dtype, kind), why_not_same("k", args.k, "v", args.v),
+                      why_not_layout(args.layout));
 }
 
 void kv_write(const KvWriteArgs& args, Stream& stream) {
@@ -75,6 +87,9 @@ void kv_write(const KvWriteArgs& args, Stream& stream) {
     if (segment.num_rows <= 0) continue;
     check_segment(stream, segment, args.k.rows, args.layout, segment.first_kv / kKvPageTokens,
                   kv_pages(segment.first_kv + segment.num_rows));
+  }
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) return detail::kv_write_cuda(args, stream);
   }
   detail::kv_write_cpu(args, stream.pool());
 }

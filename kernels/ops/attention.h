@@ -28,6 +28,11 @@ struct PagedSegment {
 /// also fp16 and bf16 (it attends for CUDA runs); K and V in layout.format, read after rounding. Exactness Each page gets its own (max, sum, out) from
 /// a fresh start and the pages are merged one by one in
 ///           page order (log-sum-exp), so on CPU the result does not depend on how rows are grouped.
+///           On CUDA K and V are read and P V multiplied in fp16 by the tensor cores (fp32 pages: all in fp32)
+///           and accumulated in fp32. A sequence is cut into the same pieces whatever else is in the batch,
+///           so a row's result depends only on whether its segment has one row or more. A V that is infinite
+///           may reach earlier rows of its segment as NaN.
+/// Pages     aligned to 16 bytes on CUDA.
 /// The K and V of the segment's own rows must be in the pages already (kv_write).
 struct AttentionArgs {
   ConstMatrixView q = {};

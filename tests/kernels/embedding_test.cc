@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "core/error.h"
+#include "tests/kernels/embedding_cases.h"
 #include "tests/kernels/kernel_support.h"
 
 namespace sluice::kernels {
@@ -10,21 +11,7 @@ namespace {
 
 using namespace testing;
 
-struct Case {
-  const char* name;
-  std::int64_t tokens, rows, dim, padding;
-  WeightFormat format;
-  bool accumulate;
-};
-
-const Case kCases[] = {
-    {"one", 1, 1, 1, 0, WeightFormat::kDenseF16, false},
-    {"tail", 7, 5, 37, 2, WeightFormat::kDenseF16, false},
-    {"accumulated", 40, 9, 64, 0, WeightFormat::kDenseF16, true},
-    {"accumulated_tail", 3, 9, 19, 1, WeightFormat::kDenseBF16, true},
-    {"bf16", 70, 11, 48, 0, WeightFormat::kDenseBF16, false},
-    {"no_tokens", 0, 11, 48, 0, WeightFormat::kDenseBF16, true},
-};
+using Case = EmbeddingCase;
 
 class Embedding : public ::testing::TestWithParam<Case> {};
 
@@ -49,7 +36,7 @@ TEST_P(Embedding, CopiesAndAddsRowsExactlyOnEveryTarget) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Embedding, ::testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(Cpu, Embedding, ::testing::ValuesIn(kEmbeddingCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
 // Every fp16 and bf16 bit pattern widens as core/dtype.h says, infinities and subnormals included, NaN to

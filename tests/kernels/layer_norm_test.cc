@@ -4,31 +4,14 @@
 
 #include "core/error.h"
 #include "tests/kernels/kernel_support.h"
+#include "tests/kernels/layer_norm_cases.h"
 
 namespace sluice::kernels {
 namespace {
 
 using namespace testing;
 
-struct Case {
-  const char* name;
-  std::int64_t rows, dim, padding;
-  bool gamma, beta;
-  WeightFormat format = WeightFormat::kDenseF16;
-  float offset = 0;  // added to x: the mean is far from zero
-};
-
-const Case kCases[] = {
-    {"one_element", 1, 1, 0, true, true},
-    {"plain", 3, 64, 0, false, false},
-    {"tail", 5, 77, 2, true, true},
-    {"bf16", 9, 768, 0, true, true, WeightFormat::kDenseBF16},
-    {"only_gamma", 2, 130, 1, true, false},
-    {"only_beta", 2, 15, 0, false, true},
-    {"large_mean", 4, 512, 0, true, true, WeightFormat::kDenseF16, 1000.0F},
-    {"many_rows", 70, 40, 0, true, true},
-    {"no_rows", 0, 40, 0, true, true},
-};
+using Case = LayerNormCase;
 
 class LayerNorm : public ::testing::TestWithParam<Case> {
  protected:
@@ -84,7 +67,7 @@ TEST_P(LayerNorm, GivesTheSameBitsInPlaceAndForEachRowAlone) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, LayerNorm, ::testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(Cpu, LayerNorm, ::testing::ValuesIn(kLayerNormCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(LayerNormErrors, RefusesTypesShapesAndPlacesItCannotUse) {

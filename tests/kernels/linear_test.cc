@@ -2,48 +2,17 @@
 
 #include <gmock/gmock.h>
 
+#include "core/build_config.h"
 #include "core/error.h"
 #include "tests/kernels/kernel_support.h"
+#include "tests/kernels/linear_cases.h"
 
 namespace sluice::kernels {
 namespace {
 
 using namespace testing;
 
-struct Case {
-  const char* name;
-  std::int64_t m, n, k;
-  WeightFormat format = WeightFormat::kDenseF16;
-  bool bias = false;
-  Epilogue epilogue = Epilogue::kNone;
-  bool residual = false;
-  std::int64_t padding = 0;  // between rows of x, residual and y
-};
-
-constexpr WeightFormat kF16 = WeightFormat::kDenseF16;
-constexpr WeightFormat kBF16 = WeightFormat::kDenseBF16;
-
-// Edges of the tiles (2..4 rows, 2..8 features), of the blocks (64 rows, 48 features, 1024 of k) and of
-// vectors.
-const Case kCases[] = {
-    {"one", 1, 1, 1},
-    {"one_row", 1, 61, 133, kF16, true},
-    {"one_row_bf16", 1, 48, 64, kBF16, true, Epilogue::kRelu},
-    {"two_rows", 2, 50, 17, kF16, true, Epilogue::kNone, true, 3},
-    {"three_rows", 3, 97, 40, kBF16, false, Epilogue::kGelu},
-    {"four_rows", 4, 49, 31, kF16, true, Epilogue::kGeluTanh, true},
-    {"five_rows", 5, 7, 16, kF16, true, Epilogue::kRelu, true, 1},
-    {"few_rows", 16, 55, 530, kF16, true},
-    {"many_rows", 17, 55, 530, kBF16, true},
-    {"row_block", 64, 48, 32},
-    {"row_block_and_one", 65, 13, 47, kBF16, true, Epilogue::kGelu, true, 5},
-    {"seventy_rows", 70, 100, 80, kF16, true, Epilogue::kRelu, true},
-    {"chunk", 6, 10, 1024, kF16},
-    {"chunk_and_one", 9, 10, 1025, kF16, true},
-    {"two_chunks_and_some", 7, 5, 2100, kBF16, false, Epilogue::kNone, true},
-    {"row_blocks_apart", 600, 3, 8, kF16, true},
-    {"no_rows", 0, 16, 16, kF16, true},
-};
+using Case = LinearCase;
 
 class Linear : public ::testing::TestWithParam<Case> {};
 
@@ -111,7 +80,7 @@ TEST_P(Linear, GivesTheSameBitsForEachRowAloneAndForAnyThreads) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Linear, ::testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(Cpu, Linear, ::testing::ValuesIn(kLinearCases),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(LinearGroups, AnyGroupingOfRowsGivesTheSameBits) {
@@ -167,7 +136,8 @@ TEST(LinearErrors, RefusesWhatItCannotRunWithTheReason) {
   GuardedMatrix y(c.m, c.n);
   const LinearArgs good = operands.args(c, y);
   EXPECT_EQ(why_unsupported(good, DeviceKind::kCpu), "");
-  EXPECT_THAT(why_unsupported(good, DeviceKind::kCuda), ::testing::HasSubstr("device"));
+  EXPECT_THAT(why_unsupported(good, DeviceKind::kCuda),
+              ::testing::HasSubstr(kWithCuda ? "x is f32, must be f16 or bf16" : "no CUDA device"));
   LinearArgs bad = good;
   bad.x.dtype = DType::kF16;
   EXPECT_EQ(why_unsupported(bad, DeviceKind::kCpu), "x is f16, must be f32");

@@ -85,6 +85,7 @@ struct Engine::Impl {
     weights.emplace(source, shape, *memory);
     kv.emplace(shape, *memory);
     runner.emplace(shape, *memory, *weights, *kv, *device, pool, valid_vocab, hooks.poison);
+    runner->stream(policy::LaneKind::kGpu)->set_batch_invariance(options.batch_invariance);
     for (Slot& slot : slots) slot.schedule.reserve(builder.max_steps());
     prologue.schedule.reserve(builder.max_steps());
     if (!options.trace_file.empty()) trace.emplace(options.trace_file);
@@ -318,6 +319,10 @@ struct Engine::Impl {
       for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
         Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
         const kernels::SampledRow& sampled = results.rows[row];
+        SLUICE_CHECK(sampled.token_id != kernels::kNanToken, Code::kInternal,
+                     fmt::format("the logits of request {} at position {} are not numbers", sequence.index(),
+                                 segment.first_kv + r),
+                     "check the weights (sluice inspect --verify); activations beyond fp16's 65504 also give this");
         if (segment.first_kv + r + 1 < sequence.prompt_len()) {
           sequence.add_prompt_logprob(sampled.target_logprob);
           return;

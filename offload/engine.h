@@ -18,6 +18,7 @@
 #include "core/sampling/sampling.h"
 #include "core/tier.h"
 #include "core/tokenizer/tokenizer.h"
+#include "kernels/device/stream.h"
 #include "policy/placement.h"
 
 namespace sluice::offload {
@@ -77,6 +78,8 @@ struct EngineOptions {
   PerTier<std::int64_t> budget_bytes{
       {-1, -1, -1}};                      ///< -1: what the placement needs, at most 90 % of what is free
   std::filesystem::path disk_dir;         ///< empty: a private folder under the system's temporary folder
+  /// Whether the bits of a result may depend on the shape of the block (on a CUDA device; never on the CPU).
+  kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
   int num_threads = 0;                    ///< of the compute pool; 0: all cores, but one on a CUDA device
   std::filesystem::path trace_file;       ///< Chrome trace of every step; empty: none
   std::shared_ptr<const RunHooks> hooks;  ///< for tests; may be null

@@ -81,12 +81,15 @@ void visit_fields(Visitor& visit, MemoryConfig& memory) {
 
 struct ComputeConfig {
   std::string device = "auto";
+  bool batch_invariant = false;
   std::int64_t threads = 0;
 };
 
 template <class Visitor>
 void visit_fields(Visitor& visit, ComputeConfig& compute) {
   visit("device", compute.device, "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one");
+  visit("batch_invariant", compute.batch_invariant,
+        "results do not depend on the shape of the block, bit for bit; slower on a GPU");
   visit("threads", compute.threads, "of the compute pool; 0: all cores, but one beside a GPU",
         between(0, 4096));
 }

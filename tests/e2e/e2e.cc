@@ -75,7 +75,7 @@ policy::Workload workload_of(const std::vector<offload::Request>& requests, std:
 
 RunOutcome run_requests(const offload::ModelSource& source, const policy::Placement& placement,
                         std::vector<offload::Request> requests, const Tokenizer* tokenizer,
-                        const offload::RunHooks* hooks, int num_threads) {
+                        const offload::RunHooks* hooks, int num_threads, const RunDevice& device) {
   RunOutcome outcome;
   const auto own = std::make_shared<offload::RunHooks>();
   if (hooks != nullptr) *own = *hooks;
@@ -95,6 +95,8 @@ RunOutcome run_requests(const offload::ModelSource& source, const policy::Placem
       source.random_spec ? source.random_spec->max_positions : read_manifest(source.store).spec.max_positions;
   options.workload = workload_of(requests, context);
   options.num_threads = num_threads;
+  options.device = device.device;
+  options.batch_invariance = device.batch_invariance;
   options.hooks = own;
   offload::Engine engine(source, tokenizer, options);
   outcome.results.resize(requests.size());

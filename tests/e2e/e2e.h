@@ -45,10 +45,17 @@ struct RunOutcome {
   std::vector<policy::Pass> passes;  ///< as composed
 };
 
+/// The device of a run, and what it promises.
+struct RunDevice {
+  offload::DeviceChoice device{.kind = offload::DeviceChoice::Kind::kCpu};
+  kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
+};
+
 /// Runs the requests on a fresh engine. Fills in the workload from the requests. `hooks` may be null.
 RunOutcome run_requests(const offload::ModelSource& source, const policy::Placement& placement,
                         std::vector<offload::Request> requests, const Tokenizer* tokenizer = nullptr,
-                        const offload::RunHooks* hooks = nullptr, int num_threads = 2);
+                        const offload::RunHooks* hooks = nullptr, int num_threads = 2,
+                        const RunDevice& device = {});
 
 policy::Workload workload_of(const std::vector<offload::Request>& requests, std::int64_t max_positions);
 

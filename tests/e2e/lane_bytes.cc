@@ -13,12 +13,12 @@ using policy::LaneKind;
 
 constexpr std::int64_t kToken = 64;      // tokens of a page
 constexpr std::int64_t kSector = 4096;   // disk transfers are whole ones
-constexpr std::int64_t kActivation = 4;  // bytes of an activation on the CPU device
 constexpr std::int64_t round_up(std::int64_t bytes) { return (bytes + kSector - 1) / kSector * kSector; }
 
 class Count {
  public:
-  explicit Count(const RunOutcome& outcome) : shape_(outcome.shape) {
+  explicit Count(const RunOutcome& outcome)
+      : shape_(outcome.shape), activation_bytes_(dtype_bytes(outcome.shape.traits.activation_dtype)) {
     weights(static_cast<std::int64_t>(outcome.passes.size()));
     for (const policy::Pass& pass : outcome.passes) {
       for (std::size_t b = 0; b < pass.batches.size(); ++b) batch(pass, b);
@@ -81,7 +81,7 @@ class Count {
   /// layer and before the head.
   void activations(Tier tier, std::int64_t rows, bool has_head) {
     if (tier == Tier::kGpu) return;
-    const std::int64_t bytes = rows * shape_.spec.hidden_dim * kActivation;
+    const std::int64_t bytes = rows * shape_.spec.hidden_dim * activation_bytes_;
     const std::int64_t stores = shape_.spec.num_layers + 1;
     const std::int64_t loads = shape_.spec.num_layers + (has_head ? 1 : 0);
     on(LaneKind::kD2h) += stores * bytes;
@@ -114,13 +114,14 @@ class Count {
       if (new_tokens > 0) on(LaneKind::kD2h) += layers * (on_disk ? page_bytes : new_tokens * token_bytes);
     }
     if (!cpu_attends) return;
-    const std::int64_t q_bytes = shape_.spec.num_heads * shape_.spec.head_dim * kActivation;
-    const std::int64_t kv_bytes = 2 * shape_.spec.num_kv_heads * shape_.spec.head_dim * kActivation;
+    const std::int64_t q_bytes = shape_.spec.num_heads * shape_.spec.head_dim * activation_bytes_;
+    const std::int64_t kv_bytes = 2 * shape_.spec.num_kv_heads * shape_.spec.head_dim * activation_bytes_;
     on(LaneKind::kD2hUrgent) += layers * (q_bytes + kv_bytes);
     on(LaneKind::kH2dUrgent) += layers * q_bytes;
   }
 
   const policy::RunShape& shape_;
+  const std::int64_t activation_bytes_;  // of one element: 4 on the CPU device
   std::array<std::int64_t, policy::kNumLanes> bytes_{};
 };
 

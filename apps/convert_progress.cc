@@ -1,5 +1,6 @@
 #include "apps/convert_progress.h"
 
+#include <cmath>
 #include <cstdio>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@ namespace sluice::apps {
 namespace {
 
 std::string duration_text(double seconds) {
-  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  const auto whole = std::llround(seconds);
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{} min {} s", whole / 60, whole % 60);
   return fmt::format("{} h {} min", whole / 3600, whole / 60 % 60);

@@ -46,6 +46,7 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
   const auto start = std::chrono::steady_clock::now();
   {
     std::vector<std::jthread> threads;
+    threads.reserve(static_cast<std::size_t>(loop.num_threads));
     for (int i = 0; i < loop.num_threads; ++i) threads.emplace_back(run);
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -81,6 +82,7 @@ RawLoop best_raw_loop(const std::filesystem::path& path, offload::IoOp op, std::
       }
     }
     std::vector<std::pair<double, Candidate>> ranked;
+    ranked.reserve(candidates.size());
     for (Candidate& c : candidates) ranked.emplace_back(c.median(), c);
     std::stable_sort(ranked.begin(), ranked.end(),
                      [](const auto& a, const auto& b) { return a.first > b.first; });

@@ -80,6 +80,7 @@ void prepare_one(PendingRequest& pending, const RequestLimits& limits) {
 std::vector<PendingRequest> requests_from_texts(const std::vector<std::string>& prompts,
                                                 const offload::Request& defaults) {
   std::vector<PendingRequest> requests;
+  requests.reserve(prompts.size());
   for (const std::string& prompt : prompts) {
     requests.push_back(
         text_request(prompt, fmt::format("prompt {}", requests.size() + 1), requests.size(), defaults));

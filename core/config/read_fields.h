@@ -105,7 +105,7 @@ void read_integer(const ConfigSite& site, T& value, const Bounds& bounds) {
 
 template <class T>
 void read_value(const ConfigSite& site, T& value, const Bounds& bounds) {
-  if constexpr (detail::is_optional<T>) {
+  if constexpr (detail::kIsOptional<T>) {
     if (site.node.kind == ConfigNode::Kind::kNull) {
       value.reset();
       return;
@@ -114,7 +114,7 @@ void read_value(const ConfigSite& site, T& value, const Bounds& bounds) {
     typename T::value_type inner = value.value_or(typename T::value_type{});
     read_value(site, inner, bounds);
     value = std::move(inner);
-  } else if constexpr (detail::is_vector<T>) {
+  } else if constexpr (detail::kIsVector<T>) {
     detail::read_list(site, value, bounds);
   } else if constexpr (ConfigEnum<T>) {
     detail::read_enum(site, value);

@@ -46,9 +46,9 @@ std::string one_line(const ConfigNode& node);
 
 template <class T>
 std::string type_name(const Bounds& bounds) {
-  if constexpr (is_optional<T>) {
+  if constexpr (kIsOptional<T>) {
     return type_name<typename T::value_type>(bounds) + ", or null";
-  } else if constexpr (is_vector<T>) {
+  } else if constexpr (kIsVector<T>) {
     return "list of: " + type_name<typename T::value_type>(bounds);
   } else if constexpr (ConfigEnum<T>) {
     std::string names;
@@ -91,9 +91,9 @@ class FieldLister {
 
 template <class T>
 ConfigNode value_node(T& value) {
-  if constexpr (detail::is_optional<T>) {
+  if constexpr (detail::kIsOptional<T>) {
     return value ? value_node(*value) : ConfigNode{};
-  } else if constexpr (detail::is_vector<T>) {
+  } else if constexpr (detail::kIsVector<T>) {
     ConfigNode list;
     list.kind = ConfigNode::Kind::kList;
     for (auto&& element : value) {

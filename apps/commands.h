@@ -18,6 +18,7 @@ void add_bench_command(CLI::App& app);
 void add_bench_io(CLI::App& bench);
 void add_bench_attention(CLI::App& bench);
 void add_bench_linear(CLI::App& bench);
+void add_bench_device(CLI::App& bench);
 void add_bench_generate(CLI::App& bench);
 
 }  // namespace sluice::apps

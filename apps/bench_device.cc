@@ -1,5 +1,5 @@
-// `sluice bench device`: the rates of a CUDA device against which runs are judged: the link in both directions,
-// its memory, large products, and the link while the CPU attends.
+// `sluice bench device`: the rates of a CUDA device against which runs are judged: the link in both
+// directions, its memory, large products, and the link while the CPU attends.
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -68,7 +68,8 @@ void print(const std::string& name, std::vector<double> values, double unit, con
 void run(const Options& options) {
   require_measuring_build();
   kernels::ThreadPool pool(options.threads);
-  const std::unique_ptr<kernels::Device> device = offload::make_device(offload::parse_device(options.device), pool);
+  const std::unique_ptr<kernels::Device> device =
+      offload::make_device(offload::parse_device(options.device), pool);
   SLUICE_CHECK(device->has_own_memory(), Code::kInvalidArgument, "the CPU device has no link to measure",
                "give --device cuda; `sluice bench attention` and `linear` measure the CPU");
   offload::MemoryBudget budget(PerTier<std::int64_t>{{kDeviceBytes, 2 * kHostBytes, 0}});
@@ -98,7 +99,8 @@ void run(const Options& options) {
         stream, [&] { upward ? pieces(stream, d, h, piece, total) : pieces(stream, h, d, piece, total); });
     return static_cast<double>(total) / sec;
   };
-  const auto measure = [&](const std::string& name, auto body, double unit = 1e9, const char* unit_name = "GB/s") {
+  const auto measure = [&](const std::string& name, auto body, double unit = 1e9,
+                           const char* unit_name = "GB/s") {
     body();  // warm-up
     std::vector<double> values;
     for (int i = 0; i < options.rounds; ++i) values.push_back(body());

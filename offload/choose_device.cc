@@ -60,7 +60,8 @@ int default_threads(const DeviceChoice& chosen) {
 
 std::unique_ptr<kernels::Device> make_device(const DeviceChoice& asked, kernels::ThreadPool& pool) {
   const DeviceChoice chosen = choose_device(asked);
-  return chosen.kind == Kind::kCuda ? kernels::make_cuda_device(chosen.ordinal) : kernels::make_cpu_device(pool);
+  return chosen.kind == Kind::kCuda ? kernels::make_cuda_device(chosen.ordinal)
+                                    : kernels::make_cpu_device(pool);
 }
 
 }  // namespace sluice::offload

@@ -38,7 +38,6 @@ double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-
 const RunHooks& hooks_of(const EngineOptions& options) {
   static const RunHooks kNone;
   return options.hooks ? *options.hooks : kNone;
@@ -101,8 +100,8 @@ struct Engine::Impl {
     {
       const std::unique_ptr<BlockIo> loader = make_block_io({});
       const double began = clock_sec();
-      load_resident_weights({source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader,
-                             pool, stop});
+      load_resident_weights(
+          {source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader, pool, stop});
       stats.load_sec = clock_sec() - began;
     }
     weights->open_files(*disk_read);
@@ -319,10 +318,11 @@ struct Engine::Impl {
       for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
         Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
         const kernels::SampledRow& sampled = results.rows[row];
-        SLUICE_CHECK(sampled.token_id != kernels::kNanToken, Code::kInternal,
-                     fmt::format("the logits of request {} at position {} are not numbers", sequence.index(),
-                                 segment.first_kv + r),
-                     "check the weights (sluice inspect --verify); activations beyond fp16's 65504 also give this");
+        SLUICE_CHECK(
+            sampled.token_id != kernels::kNanToken, Code::kInternal,
+            fmt::format("the logits of request {} at position {} are not numbers", sequence.index(),
+                        segment.first_kv + r),
+            "check the weights (sluice inspect --verify); activations beyond fp16's 65504 also give this");
         if (segment.first_kv + r + 1 < sequence.prompt_len()) {
           sequence.add_prompt_logprob(sampled.target_logprob);
           return;

@@ -67,8 +67,12 @@ struct RunHooks;  // offload/executor/run_hooks.h
 
 /// Which device runs the gpu lane and holds the GPU tier.
 struct DeviceChoice {
-  enum class Kind : std::uint8_t { kAuto, kCpu, kCuda } kind = Kind::kAuto;  ///< auto: CUDA where there is a GPU
-  int ordinal = 0;                                                             ///< of CUDA devices
+  enum class Kind : std::uint8_t {
+    kAuto,
+    kCpu,
+    kCuda
+  } kind = Kind::kAuto;  ///< auto: CUDA where there is a GPU
+  int ordinal = 0;       ///< of CUDA devices
 };
 
 struct EngineOptions {
@@ -76,8 +80,8 @@ struct EngineOptions {
   policy::Placement placement;
   policy::Workload workload;
   PerTier<std::int64_t> budget_bytes{
-      {-1, -1, -1}};                      ///< -1: what the placement needs, at most 90 % of what is free
-  std::filesystem::path disk_dir;         ///< empty: a private folder under the system's temporary folder
+      {-1, -1, -1}};               ///< -1: what the placement needs, at most 90 % of what is free
+  std::filesystem::path disk_dir;  ///< empty: a private folder under the system's temporary folder
   /// Whether the bits of a result may depend on the shape of the block (on a CUDA device; never on the CPU).
   kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
   int num_threads = 0;                    ///< of the compute pool; 0: all cores, but one on a CUDA device

@@ -11,6 +11,7 @@ namespace sluice::offload {
 namespace {
 
 constexpr std::int64_t kLeastTokens = 64;  // below this, prefill would crawl
+constexpr std::int64_t kBesideTiers = 2_GiB;
 
 /// CPU attention needs two GPU batches, so that the CPU attends for one while the GPU works on the other.
 policy::Placement overlapping(policy::Placement placement) {
@@ -29,10 +30,11 @@ void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::De
   // Somebody who states a budget may have all of the device.
   const std::int64_t free = device.free_bytes();
   const std::int64_t usable = budget_stated ? free : free / 10 * 9;
-  SLUICE_CHECK(needed <= usable, Code::kOutOfMemory,
-               fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
-                           format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free)),
-               "put more on the CPU (--percent), lower --gpu-memory, --gpu-batch-size or --num-gpu-batches");
+  SLUICE_CHECK(
+      needed <= usable, Code::kOutOfMemory,
+      fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
+                  format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free)),
+      "put more on the CPU (--percent), lower --gpu-memory, --gpu-batch-size or --num-gpu-batches");
 }
 
 void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options,
@@ -40,13 +42,18 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
   const bool own_memory = device.has_own_memory();
   if (own_memory) check_gpu_memory(plan.total[Tier::kGpu], options.budget_bytes[Tier::kGpu] >= 0, device);
   const std::int64_t needed = plan.total[Tier::kCpu] + (own_memory ? 0 : plan.total[Tier::kGpu]);
+  const bool stated =
+      options.budget_bytes[Tier::kCpu] >= 0 && (own_memory || options.budget_bytes[Tier::kGpu] >= 0);
   const std::int64_t free = usable_host_bytes();
+  // Somebody who states budgets may have all but what the process needs beside its tiers.
+  const std::int64_t usable = stated ? std::max(free / 10 * 9, free - kBesideTiers) : free / 10 * 9;
   SLUICE_CHECK(
-      needed <= free / 10 * 9, Code::kOutOfMemory,
-      fmt::format("the placement needs {} of memory ({}cpu tier {}), but 90 % of what is free is {}",
-                  format_bytes(needed),
-                  own_memory ? "" : fmt::format("gpu tier {}, ", format_bytes(plan.total[Tier::kGpu])),
-                  format_bytes(plan.total[Tier::kCpu]), format_bytes(free / 10 * 9)),
+      needed <= usable, Code::kOutOfMemory,
+      fmt::format(
+          "the placement needs {} of memory ({}cpu tier {}), but {} of the {} that are free can be had",
+          format_bytes(needed),
+          own_memory ? "" : fmt::format("gpu tier {}, ", format_bytes(plan.total[Tier::kGpu])),
+          format_bytes(plan.total[Tier::kCpu]), format_bytes(usable), format_bytes(free)),
       "put more on disk (--percent), or lower --gpu-batch-size or --num-gpu-batches");
   const std::int64_t disk = plan.total[Tier::kDisk];
   if (disk == 0) return;

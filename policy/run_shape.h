@@ -19,13 +19,13 @@ namespace sluice::policy {
 /// What policy must know of the device and its kernels, as data.
 struct DeviceTraits {
   DType activation_dtype = DType::kF32;
-  std::int64_t logits_rows = 64;                             ///< logits are made in chunks of this many rows
-  std::int64_t mlp_rows = 256;                               ///< the MLP runs in chunks of this many rows
-  std::int64_t sample_scratch_bytes = 0;                     ///< for one chunk of logits
-  std::int64_t workspace_bytes = 0;                          ///< of the GPU lane's operators, beside their operands
-  std::int64_t sample_row_bytes = 0;                         ///< parameters of one wanted row
-  std::int64_t sampled_row_bytes = 0;                        ///< result of one wanted row
-  std::int64_t top_token_bytes = 0;                          ///< one entry of its most likely tokens
+  std::int64_t logits_rows = 64;          ///< logits are made in chunks of this many rows
+  std::int64_t mlp_rows = 256;            ///< the MLP runs in chunks of this many rows
+  std::int64_t sample_scratch_bytes = 0;  ///< for one chunk of logits
+  std::int64_t workspace_bytes = 0;       ///< of the GPU lane's operators, beside their operands
+  std::int64_t sample_row_bytes = 0;      ///< parameters of one wanted row
+  std::int64_t sampled_row_bytes = 0;     ///< result of one wanted row
+  std::int64_t top_token_bytes = 0;       ///< one entry of its most likely tokens
   std::int64_t weight_piece_bytes = std::int64_t{32} << 20;  ///< weights move in pieces of this size
 };
 

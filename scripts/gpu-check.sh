@@ -27,14 +27,20 @@ case "$("$sluice" --version)" in
 esac
 "$sluice" --version
 
-# generate NAME ARGUMENTS...: one row of the table of whole runs.
-generate() {
+only=${ROWS:-.}  # a regular expression: the rows of bench to run
+
+# row NAME ARGUMENTS...: one whole run, unless ROWS leaves it out.
+row() {
   local name=$1
   shift
-  echo "== $name: sluice generate $*"
+  [[ $name =~ $only ]] || return 0
+  echo "== $name: sluice generate --device cuda $*"
   "$sluice" generate --device cuda "$@" --stats-out "${OUT:-/tmp}/$name.jsonl" || echo "$name FAILED"
 }
 
+case "$part" in
+  tests | sanitize | rates) [ -x "$tests" ] || { echo "gpu-check: no $tests; configure with SLUICE_TESTS" >&2; exit 1; } ;;
+esac
 case "$part" in
   tests)
     "$tests" --gtest_filter="$gpu_suites:-*Rates*" --gtest_brief=1
@@ -62,12 +68,13 @@ case "$part" in
   bench)
     shape='--prompt-len 512 --gen-len 32'
     big='--gpu-memory 16GiB --cpu-memory 112GiB'
-    generate opt-6.7b-resident --model random:opt-6.7b --percent 100 0 100 0 100 0 --gpu-batch-size 64 \
-      --num-prompts 64 $shape
-    generate opt-30b-resident --model random:opt-30b --percent 100 0 100 0 100 0 --gpu-batch-size 16 \
-      --num-prompts 16 $shape
-    generate opt-30b-block --model random:opt-30b $big --percent 0 100 0 100 100 0 --cpu-cache-compute \
-      --gpu-batch-size 47 --num-gpu-batches 2 --num-prompts 94 $shape
+    resident='--percent 100 0 100 0 100 0'
+    row opt-6.7b-resident --model random:opt-6.7b $resident --gpu-batch-size 64 --num-prompts 64 $shape
+    row opt-30b-resident --model random:opt-30b $resident --gpu-batch-size 16 --num-prompts 16 $shape
+    row opt-30b-block --model random:opt-30b $big --percent 18 82 0 100 100 0 --cpu-cache-compute \
+      --gpu-batch-size 44 --num-gpu-batches 2 --num-prompts 88 $shape
+    row opt-30b-mixed --model random:opt-30b $big --percent 18 82 0 100 100 0 --cpu-cache-compute \
+      --gpu-batch-size 44 --num-gpu-batches 2 --num-prompts 264 $shape
     ;;
   *)
     sed -n '2,12s/^# //p' "$0" >&2

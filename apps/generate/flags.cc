@@ -115,8 +115,8 @@ void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
               "Folder of the disk tier; default: a private one under the system's temporary folder");
   add_setting(command, flags, "--device", &GenerateConfig::compute, &ComputeConfig::device,
               "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one");
-  add_switch(command, flags, "--batch-invariant", &GenerateConfig::compute, &ComputeConfig::batch_invariant, true,
-             "Results do not depend on the shape of the block, bit for bit; slower on a GPU");
+  add_switch(command, flags, "--batch-invariant", &GenerateConfig::compute, &ComputeConfig::batch_invariant,
+             true, "Results do not depend on the shape of the block, bit for bit; slower on a GPU");
   add_setting(command, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
               "Of the compute pool; default: all cores, but one beside a GPU")
       ->check(CLI::PositiveNumber);

@@ -39,9 +39,9 @@ struct ScoredToken {
 /// is at least top_p, always at least one, and takes the token, by rising id, in whose part of the
 /// mass `draw` in [0, 1) falls. Masses are sums of integers (core/sampling/softmax_weight.h), exact in any
 /// order, so every device chooses the same token; one less than 2^-45 times as likely as the first is never
-/// drawn. A NaN logit is never chosen; several +infinity share the mass. `scratch` needs logits.size() entries,
-/// at most kMaxSampledTokens, when sampling and is overwritten.
-/// O(logits.size()), no allocation. Throws Error{kInternal} if every logit is NaN or -infinity.
+/// drawn. A NaN logit is never chosen; several +infinity share the mass. `scratch` needs logits.size()
+/// entries, at most kMaxSampledTokens, when sampling and is overwritten. O(logits.size()), no allocation.
+/// Throws Error{kInternal} if every logit is NaN or -infinity.
 std::int32_t choose_token(std::span<const float> logits, const SamplingParams& params, float draw,
                           std::span<ScoredToken> scratch);
 

@@ -23,7 +23,8 @@ class CpuDevice final : public Device {
     return {};
   }
   std::unique_ptr<DeviceResource> pin(std::span<std::byte> /*host*/) override { return nullptr; }
-  std::unique_ptr<Stream> make_stream(StreamPriority /*priority*/, std::span<std::byte> /*workspace*/) override {
+  std::unique_ptr<Stream> make_stream(StreamPriority /*priority*/,
+                                      std::span<std::byte> /*workspace*/) override {
     return std::make_unique<Stream>(pool_);
   }
 

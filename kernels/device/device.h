@@ -1,5 +1,6 @@
-// A device: where the GPU tier's memory comes from, how the CPU tier is made fit for transfers, and the streams
-// of its lanes. The CPU device is a real backend: its GPU tier is ordinary memory, its copies really copy.
+// A device: where the GPU tier's memory comes from, how the CPU tier is made fit for transfers, and the
+// streams of its lanes. The CPU device is a real backend: its GPU tier is ordinary memory, its copies really
+// copy.
 #pragma once
 
 #include <cstddef>
@@ -45,13 +46,13 @@ class Device {
   /// Registers host memory for fast transfers. Where the system refuses, says so, goes on without, and gives
   /// null.
   virtual std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) = 0;
-  /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes(kind()); empty
-  /// for a stream that only copies.
+  /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes(kind());
+  /// empty for a stream that only copies.
   virtual std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) = 0;
 };
 
-/// What the operators of a stream need beside their operands: on CUDA, what cuBLASLt recommends for Hopper, which
-/// attention shares.
+/// What the operators of a stream need beside their operands: on CUDA, what cuBLASLt recommends for Hopper,
+/// which attention shares.
 constexpr std::int64_t workspace_bytes(DeviceKind kind) {
   return kind == DeviceKind::kCuda ? std::int64_t{64} << 20 : 0;
 }
@@ -59,13 +60,14 @@ constexpr std::int64_t workspace_bytes(DeviceKind kind) {
 /// The CPU device over `pool` (not owned).
 std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);
 
-/// The CUDA devices that can be used now, described, or why there is none: "no CUDA device: driver not found".
+/// The CUDA devices that can be used now, described, or why there is none: "no CUDA device: driver not
+/// found".
 std::string cuda_devices_text();
 bool cuda_device_present();
 /// Bytes of a device's memory that can be allocated now. Throws as make_cuda_device does.
 std::int64_t cuda_free_bytes(int ordinal);
-/// Throws Error{kDevice, kUnsupported} with the remedy: no device, driver too old, architecture not built, or a
-/// build without CUDA.
+/// Throws Error{kDevice, kUnsupported} with the remedy: no device, driver too old, architecture not built, or
+/// a build without CUDA.
 std::unique_ptr<Device> make_cuda_device(int ordinal);
 
 namespace detail {  // kernels/device/cuda; CUDA builds only

@@ -45,7 +45,8 @@ void check_segment(const Stream& stream, const PagedSegment& segment, std::int64
 
 std::string why_unsupported(const AttentionArgs& args, DeviceKind kind) {
   return first_reason(
-      why_not_shared_activation("q", args.q.dtype, kind), why_not_shared_activation("out", args.out.dtype, kind),
+      why_not_shared_activation("q", args.q.dtype, kind),
+      why_not_shared_activation("out", args.out.dtype, kind),
       why_not_same("q", args.q, "out", as_const(args.out)), why_not_layout(args.layout),
       args.num_heads < 1 || args.layout.num_kv_heads < 1 || args.num_heads % args.layout.num_kv_heads != 0
           ? fmt::format("{} query heads do not divide over {} KV heads", args.num_heads,
@@ -73,8 +74,8 @@ void attention(const AttentionArgs& args, Stream& stream) {
 
 std::string why_unsupported(const KvWriteArgs& args, DeviceKind kind) {
   return first_reason(why_not_shared_activation("k", args.k.dtype, kind),
-                      why_not_shared_activation("v", args.v.dtype, kind), why_not_same("k", args.k, "v", args.v),
-                      why_not_layout(args.layout));
+                      why_not_shared_activation("v", args.v.dtype, kind),
+                      why_not_same("k", args.k, "v", args.v), why_not_layout(args.layout));
 }
 
 void kv_write(const KvWriteArgs& args, Stream& stream) {

@@ -24,14 +24,14 @@ struct PagedSegment {
 
 /// out[r, h] = softmax(scale * q[r, h] . K[0..r'])  V[0..r'],  r' = the row's own KV index (causal), columns
 /// below full_prefix always visible. Query head h reads KV head h / (num_heads / num_kv_heads). Shapes    q,
-/// out [num_tokens, num_heads * head_dim] any stride. Types     q, out the device's activation type, on the CPU
-/// also fp16 and bf16 (it attends for CUDA runs); K and V in layout.format, read after rounding. Exactness Each page gets its own (max, sum, out) from
-/// a fresh start and the pages are merged one by one in
+/// out [num_tokens, num_heads * head_dim] any stride. Types     q, out the device's activation type, on the
+/// CPU also fp16 and bf16 (it attends for CUDA runs); K and V in layout.format, read after rounding.
+/// Exactness Each page gets its own (max, sum, out) from a fresh start and the pages are merged one by one in
 ///           page order (log-sum-exp), so on CPU the result does not depend on how rows are grouped.
-///           On CUDA K and V are read and P V multiplied in fp16 by the tensor cores (fp32 pages: all in fp32)
-///           and accumulated in fp32. A sequence is cut into the same pieces whatever else is in the batch,
-///           so a row's result depends only on whether its segment has one row or more. A V that is infinite
-///           may reach earlier rows of its segment as NaN.
+///           On CUDA K and V are read and P V multiplied in fp16 by the tensor cores (fp32 pages: all in
+///           fp32) and accumulated in fp32. A sequence is cut into the same pieces whatever else is in the
+///           batch, so a row's result depends only on whether its segment has one row or more. A V that is
+///           infinite may reach earlier rows of its segment as NaN.
 /// Pages     aligned to 16 bytes on CUDA.
 /// The K and V of the segment's own rows must be in the pages already (kv_write).
 struct AttentionArgs {

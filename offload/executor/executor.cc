@@ -59,7 +59,8 @@ struct Executor::Lane {
     std::size_t index = 0;
     Submitted from;
     std::int64_t bytes = 0;
-    double seen_sec = 0;  // when the lane came to it
+    double seen_sec = 0;     // when the lane came to it
+    double enqueue_sec = 0;  // after its waits for threads
     bool on_stream = false;
   };
   std::array<Enqueued, kernels::Stream::kMaxStepsAhead> enqueued;
@@ -86,8 +87,9 @@ Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
   for (auto& lane : lanes_) {
     Lane& own = *lane;
     own.requests.reserve(1024);
-    own.thread = std::thread(
-        [this, &own] { own.io ? disk_loop(own) : own.stream != nullptr ? enqueue_loop(own) : lane_loop(own); });
+    own.thread = std::thread([this, &own] {
+      own.io ? disk_loop(own) : own.stream != nullptr ? enqueue_loop(own) : lane_loop(own);
+    });
     if (own.stream != nullptr) own.completion_thread = std::thread([this, &own] { completion_loop(own); });
   }
 }
@@ -238,7 +240,8 @@ void Executor::enqueue_waits(Lane& lane, const Step& step) {
       continue;
     }
     auto& enqueued = enqueued_[other];
-    for (std::int64_t seen = enqueued.load(); seen < needed.count; seen = enqueued.load()) enqueued.wait(seen);
+    for (std::int64_t seen = enqueued.load(); seen < needed.count; seen = enqueued.load())
+      enqueued.wait(seen);
     if (done_[other].load() < needed.count && !skip_.load()) {
       lane.stream->wait_for_step(*lanes_[other]->stream, needed.count);
     }
@@ -258,6 +261,7 @@ void Executor::enqueue_loop(Lane& lane) {
       enqueue_waits(lane, step);
       if (!skip_.load()) {
         if (hook_) hook_(step);
+        entry.enqueue_sec = clock_sec();
         lane.stream->begin_step(step.seq);
         entry.bytes = runner_.run(step);
         lane.stream->end_step(step.seq);
@@ -290,6 +294,10 @@ void Executor::completion_loop(Lane& lane) {
     if (entry.on_stream) {
       try {
         span = lane.stream->await_step(seq);
+        // The device's clock and ours drift apart, but a step lies between its submission and our seeing its
+        // end.
+        span.start_sec = std::max(span.start_sec, entry.enqueue_sec);
+        span.end_sec = std::max(span.start_sec, std::min(span.end_sec, clock_sec()));
       } catch (...) {
         fail(*entry.step, Status::from_current_exception());
       }

@@ -1,8 +1,8 @@
 // Runs schedules: one thread per lane executes its steps in order, each after the steps it waits for; a disk
-// lane keeps several in flight and finishes them in order. A lane whose stream is asynchronous (a CUDA device)
-// enqueues its steps ahead: it orders them behind other streams' steps on the device, and waits itself only for
-// lanes that are threads; a second thread sees its steps finish. Nothing is allocated while it runs, and no
-// step waits for the whole device.
+// lane keeps several in flight and finishes them in order. A lane whose stream is asynchronous (a CUDA
+// device) enqueues its steps ahead: it orders them behind other streams' steps on the device, and waits
+// itself only for lanes that are threads; a second thread sees its steps finish. Nothing is allocated while
+// it runs, and no step waits for the whole device.
 //
 // A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
 // finished, so nobody hangs, and the first failure is reported. `submit` and the waits belong to one thread.
@@ -28,8 +28,8 @@ namespace sluice::offload {
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
-  /// Where the steps of a lane are enqueued; null for a lane whose steps are done when `run` returns. The same
-  /// at every call.
+  /// Where the steps of a lane are enqueued; null for a lane whose steps are done when `run` returns. The
+  /// same at every call.
   virtual kernels::Stream* stream(policy::LaneKind /*lane*/) { return nullptr; }
   /// Executes a step of any lane but the disks'. Returns the bytes that it moved (0 for computations).
   virtual std::int64_t run(const policy::Step& step) = 0;

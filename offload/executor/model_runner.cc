@@ -56,8 +56,9 @@ ModelRunner::ModelRunner(const policy::RunShape& shape, const TierMemory& memory
   for (const LaneKind lane : {LaneKind::kH2dUrgent, LaneKind::kD2hUrgent})
     streams_[lane_index(lane)] = device.make_stream(kernels::StreamPriority::kUrgent, {});
   auto& gpu = streams_[lane_index(LaneKind::kGpu)];
-  gpu = device.make_stream(kernels::StreamPriority::kBulk,
-                           {scratch(scratch_layout_.workspace), static_cast<std::size_t>(shape.traits.workspace_bytes)});
+  gpu = device.make_stream(
+      kernels::StreamPriority::kBulk,
+      {scratch(scratch_layout_.workspace), static_cast<std::size_t>(shape.traits.workspace_bytes)});
   gpu->restrict_operands(memory.arena(Tier::kGpu));
   auto& cpu = streams_[lane_index(LaneKind::kCpu)];
   cpu = std::make_unique<kernels::Stream>(pool);
@@ -271,8 +272,8 @@ void for_side(const policy::Pass& pass, const BatchPass& batch, bool on_cpu, Vis
 
 namespace {
 
-/// Calls visit(row of the batch, row of the CPU twin, number of rows) for the CPU-attended rows, rows that follow
-/// one another on both sides together.
+/// Calls visit(row of the batch, row of the CPU twin, number of rows) for the CPU-attended rows, rows that
+/// follow one another on both sides together.
 template <class Visit>
 void for_cpu_runs(const policy::Pass& pass, const BatchPass& batch, Visit visit) {
   std::int64_t row = 0;
@@ -292,8 +293,8 @@ void for_cpu_runs(const policy::Pass& pass, const BatchPass& batch, Visit visit)
 }
 
 /// Copies rows between contiguous matrices of one shape; returns the bytes.
-std::int64_t copy_rows(const MatrixView& to, std::int64_t to_row, const MatrixView& from, std::int64_t from_row,
-                       std::int64_t rows, kernels::Stream& stream) {
+std::int64_t copy_rows(const MatrixView& to, std::int64_t to_row, const MatrixView& from,
+                       std::int64_t from_row, std::int64_t rows, kernels::Stream& stream) {
   const std::int64_t row_bytes = from.cols * dtype_bytes(from.dtype);
   stream.copy(to.data + to_row * row_bytes, from.data + from_row * row_bytes, rows * row_bytes);
   return rows * row_bytes;

@@ -114,7 +114,7 @@ class ModelRunner : public StepRunner {
   std::array<const policy::Pass*, 2> passes_{};
 
   std::array<std::unique_ptr<kernels::Stream>, policy::kNumLanes> streams_;  // none for the disk lanes
-  PageTables gpu_tables_, cpu_tables_;  // each belongs to its lane
+  PageTables gpu_tables_, cpu_tables_;                                       // each belongs to its lane
 };
 
 }  // namespace sluice::offload

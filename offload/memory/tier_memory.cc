@@ -5,8 +5,7 @@
 namespace sluice::offload {
 
 TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
-                       const std::filesystem::path& disk_folder, int touch_threads,
-                       kernels::Device& device) {
+                       const std::filesystem::path& disk_folder, int touch_threads, kernels::Device& device) {
   const auto reserve = [&](Tier tier) {
     return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
   };

@@ -96,9 +96,7 @@ class Loader {
  private:
   bool is_resident(std::size_t tensor) const { return shape_.tensors[tensor].tier != Tier::kDisk; }
   bool is_bounced(std::size_t tensor) const { return bounce_ && shape_.tensors[tensor].tier == Tier::kGpu; }
-  std::span<std::byte> home(std::size_t tensor) const {
-    return resident_home(shape_, load_.memory, tensor);
-  }
+  std::span<std::byte> home(std::size_t tensor) const { return resident_home(shape_, load_.memory, tensor); }
   void check_stop() const {
     SLUICE_CHECK(!load_.stop.stop_requested(), Code::kCancelled, "stopped while loading weights",
                  "start the run again");
@@ -156,8 +154,8 @@ class Loader {
     const Manifest& manifest = load_.source.manifest();
     const auto start = [&](std::size_t c) {
       const auto buffer = bounce_->buffer(static_cast<std::int64_t>(c) + 1);
-      transfers.submit(
-          request(chunks[c].tensor, chunks[c].first, buffer.first(static_cast<std::size_t>(chunks[c].bytes))));
+      transfers.submit(request(chunks[c].tensor, chunks[c].first,
+                               buffer.first(static_cast<std::size_t>(chunks[c].bytes))));
     };
     StoreChecksum checksum;
     if (!chunks.empty()) start(0);
@@ -169,7 +167,8 @@ class Loader {
       const auto number = static_cast<std::int64_t>(c) + 1;
       bounce_->send(number, home(chunk.tensor).data() + chunk.first, chunk.bytes);
       const std::int64_t data = std::min(chunk.bytes, stored.bytes - chunk.first);
-      checksum.update(bounce_->bytes(number).first(static_cast<std::size_t>(std::max<std::int64_t>(0, data))));
+      checksum.update(
+          bounce_->bytes(number).first(static_cast<std::size_t>(std::max<std::int64_t>(0, data))));
       if (chunk.first + chunk.bytes < shape_.tensors[chunk.tensor].padded_bytes) continue;
       verify_tensor(load_.source.store(), manifest, stored, checksum.value());
       checksum.reset();

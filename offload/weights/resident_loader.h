@@ -17,7 +17,8 @@
 namespace sluice::offload {
 
 /// The place of a tensor that rests on the GPU or in CPU memory, padding included.
-std::span<std::byte> resident_home(const policy::RunShape& shape, const TierMemory& memory, std::size_t tensor);
+std::span<std::byte> resident_home(const policy::RunShape& shape, const TierMemory& memory,
+                                   std::size_t tensor);
 
 /// What loading works with; all outlive the call.
 struct ResidentLoad {

@@ -1,5 +1,6 @@
-// The weights of a run in their tiers: says which disk blocks make up a piece of a streamed unit, copies pieces
-// towards the GPU, and gives views of a unit to the operators. (resident_loader.h fills the tiers at start.)
+// The weights of a run in their tiers: says which disk blocks make up a piece of a streamed unit, copies
+// pieces towards the GPU, and gives views of a unit to the operators. (resident_loader.h fills the tiers at
+// start.)
 //
 // Fixed after construction, except for the checksums still to be verified, which belong to the h2d lane.
 #pragma once

@@ -1,5 +1,5 @@
-// The engine on a CUDA device: golden log-probs, placements that never change the answer, batch invariance, and
-// poisoned memory with random delays on every lane.
+// The engine on a CUDA device: golden log-probs, placements that never change the answer, batch invariance,
+// and poisoned memory with random delays on every lane.
 #include <chrono>
 #include <cmath>
 #include <iostream>
@@ -37,9 +37,9 @@ class Cuda : public ::testing::Test {
 RunOutcome run_on_cuda(const offload::ModelSource& source, const Placement& placement,
                        const std::vector<Request>& requests, const offload::RunHooks* hooks = nullptr,
                        BatchInvariance invariance = BatchInvariance::kOff) {
-  return testing::run_requests(source, placement, requests, nullptr, hooks, 2,
-                               {.device = {.kind = offload::DeviceChoice::Kind::kCuda},
-                                .batch_invariance = invariance});
+  return testing::run_requests(
+      source, placement, requests, nullptr, hooks, 2,
+      {.device = {.kind = offload::DeviceChoice::Kind::kCuda}, .batch_invariance = invariance});
 }
 
 struct Golden {
@@ -62,8 +62,8 @@ TEST_P(CudaGolden, MatchesTransformers) {
     request.ignore_eos = true;
     requests.push_back(std::move(request));
   }
-  const RunOutcome outcome =
-      run_on_cuda(testing::model(golden.checkpoint), testing::placed(percents, 4, 2, cpu_attention), requests);
+  const RunOutcome outcome = run_on_cuda(testing::model(golden.checkpoint),
+                                         testing::placed(percents, 4, 2, cpu_attention), requests);
   EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
   double worst = 0;
   double sum = 0;
@@ -130,10 +130,12 @@ std::string first_real_difference(std::span<const Result> expected, std::span<co
                            b.logprobs[t].logprob);
     }
     if (t == common && a.token_ids.size() == b.token_ids.size()) continue;
-    if (t == common) return fmt::format("request {}: {} and {} tokens", i, a.token_ids.size(), b.token_ids.size());
+    if (t == common)
+      return fmt::format("request {}: {} and {} tokens", i, a.token_ids.size(), b.token_ids.size());
     const double gap = a.logprobs[t].top[0].logprob - a.logprobs[t].top[1].logprob;
     if (gap > kGap)
-      return fmt::format("request {} token {}: {} and {}, the gap is {}", i, t, a.token_ids[t], b.token_ids[t], gap);
+      return fmt::format("request {} token {}: {} and {}, the gap is {}", i, t, a.token_ids[t],
+                         b.token_ids[t], gap);
   }
   return {};
 }
@@ -148,14 +150,15 @@ const std::vector<std::vector<int>>& placements() {
   return all;
 }
 
-class CudaPlacement : public Cuda, public ::testing::WithParamInterface<std::tuple<std::size_t, int, bool>> {};
+class CudaPlacement : public Cuda,
+                      public ::testing::WithParamInterface<std::tuple<std::size_t, int, bool>> {};
 
 TEST_P(CudaPlacement, GivesTheTokensOfAllOnTheGpu) {
   const auto& [index, num_gpu_batches, cpu_attention] = GetParam();
   const ModelSpec spec = testing::small_spec_with_eos();
   const std::vector<Request> requests = greedy_requests(spec.vocab_size);
-  static const RunOutcome resident = run_on_cuda(
-      testing::synthetic(spec), testing::placed({100, 0, 100, 0, 100, 0}, 2, 1, false), requests);
+  static const RunOutcome resident =
+      run_on_cuda(testing::synthetic(spec), testing::placed({100, 0, 100, 0, 100, 0}, 2, 1, false), requests);
   Placement placement = testing::placed(placements()[index], 2, num_gpu_batches, cpu_attention);
   placement.max_tokens_per_gpu_batch = 150;
   const RunOutcome outcome = run_on_cuda(testing::synthetic(spec), placement, requests);
@@ -171,7 +174,8 @@ INSTANTIATE_TEST_SUITE_P(Small, CudaPlacement,
 TEST_F(Cuda, BatchInvariantResultsDoNotDependOnTheBlock) {
   const ModelSpec spec = testing::small_spec_with_eos();
   const std::vector<Request> requests = testing::ragged_requests(spec.vocab_size);
-  const auto run = [&](std::int64_t gpu_batch_size, std::int64_t num_gpu_batches, const std::vector<int>& percents) {
+  const auto run = [&](std::int64_t gpu_batch_size, std::int64_t num_gpu_batches,
+                       const std::vector<int>& percents) {
     return run_on_cuda(testing::synthetic(spec),
                        testing::placed(percents, gpu_batch_size, num_gpu_batches, false), requests, nullptr,
                        BatchInvariance::kOn);
@@ -179,8 +183,12 @@ TEST_F(Cuda, BatchInvariantResultsDoNotDependOnTheBlock) {
   const RunOutcome one_by_one = run(1, 1, {100, 0, 100, 0, 100, 0});
   for (const auto& [size, batches] : {std::pair{2, 1}, {5, 2}, {3, 3}, {14, 1}}) {
     SCOPED_TRACE(fmt::format("{} x {}", size, batches));
-    EXPECT_EQ(testing::first_difference(one_by_one.results, run(size, batches, {100, 0, 100, 0, 100, 0}).results), "");
-    EXPECT_EQ(testing::first_difference(one_by_one.results, run(size, batches, {20, 40, 30, 30, 0, 50}).results), "");
+    EXPECT_EQ(
+        testing::first_difference(one_by_one.results, run(size, batches, {100, 0, 100, 0, 100, 0}).results),
+        "");
+    EXPECT_EQ(
+        testing::first_difference(one_by_one.results, run(size, batches, {20, 40, 30, 30, 0, 50}).results),
+        "");
   }
 }
 
@@ -193,7 +201,8 @@ offload::StepHook random_delays(std::uint32_t seed) {
   };
 }
 
-class CudaStress : public Cuda, public ::testing::WithParamInterface<std::tuple<std::size_t, std::uint32_t>> {};
+class CudaStress : public Cuda,
+                   public ::testing::WithParamInterface<std::tuple<std::size_t, std::uint32_t>> {};
 
 TEST_P(CudaStress, DelaysAndPoisonChangeNothing) {
   const auto& [index, seed] = GetParam();
@@ -203,8 +212,9 @@ TEST_P(CudaStress, DelaysAndPoisonChangeNothing) {
     bool cpu_attention;
   };
   const std::vector<Setting> settings = {
-      {{100, 0, 100, 0, 100, 0}, 2, false}, {{0, 100, 0, 100, 0, 100}, 2, true}, {{0, 100, 0, 100, 0, 100}, 3, false},
-      {{0, 0, 0, 0, 0, 0}, 3, true},        {{30, 30, 35, 30, 34, 33}, 3, false}, {{20, 40, 10, 40, 0, 50}, 2, true},
+      {{100, 0, 100, 0, 100, 0}, 2, false}, {{0, 100, 0, 100, 0, 100}, 2, true},
+      {{0, 100, 0, 100, 0, 100}, 3, false}, {{0, 0, 0, 0, 0, 0}, 3, true},
+      {{30, 30, 35, 30, 34, 33}, 3, false}, {{20, 40, 10, 40, 0, 50}, 2, true},
   };
   const Setting& setting = settings.at(index);
   const ModelSpec spec = testing::small_spec_with_eos();

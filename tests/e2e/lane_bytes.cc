@@ -11,8 +11,8 @@ namespace {
 
 using policy::LaneKind;
 
-constexpr std::int64_t kToken = 64;      // tokens of a page
-constexpr std::int64_t kSector = 4096;   // disk transfers are whole ones
+constexpr std::int64_t kToken = 64;     // tokens of a page
+constexpr std::int64_t kSector = 4096;  // disk transfers are whole ones
 constexpr std::int64_t round_up(std::int64_t bytes) { return (bytes + kSector - 1) / kSector * kSector; }
 
 class Count {

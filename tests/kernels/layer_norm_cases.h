@@ -24,7 +24,8 @@ inline const LayerNormCase kLayerNormCases[] = {
     {"only_beta", 2, 15, 0, false, true},
     {"large_mean", 4, 512, 0, true, true, WeightFormat::kDenseF16, 1000.0F},
     {"many_rows", 70, 40, 0, true, true},
-    // One, two, four, six and eight vectors a thread of the CUDA kernel, and beyond; then rows it cannot align.
+    // One, two, four, six and eight vectors a thread of the CUDA kernel, and beyond; then rows it cannot
+    // align.
     {"cols_2048", 3, 2048, 8, true, true},
     {"cols_4096", 2, 4096, 0, true, true, WeightFormat::kDenseBF16},
     {"cols_7168", 2, 7168, 0, true, true},

@@ -75,7 +75,8 @@ TEST(DefaultPlacement, KeepsWhatTheCallerFixed) {
   wanted.gpu_batch_size = 3;
   wanted.num_gpu_batches = 4;
   wanted.kv_format = KvFormat::kF32;
-  const Placement placement = default_placement(spec, flexgen_workload(100), {{8_GiB, 32_GiB, 0}}, wanted, kTraits);
+  const Placement placement =
+      default_placement(spec, flexgen_workload(100), {{8_GiB, 32_GiB, 0}}, wanted, kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 3);
   EXPECT_EQ(placement.num_gpu_batches, 4);
   EXPECT_EQ(placement.kv_format, KvFormat::kF32);
@@ -92,7 +93,8 @@ TEST(DefaultPlacement, NeverMakesABlockLargerThanTheQueue) {
 
 TEST(DefaultPlacement, ReturnsTheSmallestBlockWhenNothingFits) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
-  const Placement placement = default_placement(spec, flexgen_workload(10), {{1_MiB, 1_MiB, 0}}, unset(), kTraits);
+  const Placement placement =
+      default_placement(spec, flexgen_workload(10), {{1_MiB, 1_MiB, 0}}, unset(), kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 1);
   EXPECT_EQ(placement.percents.weights[Tier::kDisk], 100);
 }

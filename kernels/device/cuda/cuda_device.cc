@@ -39,11 +39,11 @@ class CudaDevice final : public Device {
     CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
     ordinal_ = ordinal;
     const int architecture = 10 * properties_.major + properties_.minor;
-    SLUICE_CHECK(architecture >= kOldestArchitecture, Code::kUnsupported,
-                 fmt::format("{} has compute capability {}.{}, Sluice needs {}.{}", properties_.name,
-                             properties_.major, properties_.minor, kOldestArchitecture / 10,
-                             kOldestArchitecture % 10),
-                 "use --device cpu, or a GPU of the Ampere generation or later");
+    SLUICE_CHECK(
+        architecture >= kOldestArchitecture, Code::kUnsupported,
+        fmt::format("{} has compute capability {}.{}, Sluice needs {}.{}", properties_.name,
+                    properties_.major, properties_.minor, kOldestArchitecture / 10, kOldestArchitecture % 10),
+        "use --device cpu, or a GPU of the Ampere generation or later");
     cudaEvent_t origin = nullptr;
     CUDA_CHECK(cudaEventCreate(&origin));
     origin_.reset(origin);
@@ -79,12 +79,12 @@ class CudaDevice final : public Device {
     const cudaError_t error = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
     if (error == cudaErrorMemoryAllocation) {
       (void)cudaGetLastError();  // it was reported here; later calls must not find it
-      throw Error(Code::kOutOfMemory,
-                  fmt::format("gpu memory: need {}, but {} of {} are free on {}", format_bytes(bytes),
-                              format_bytes(free_bytes()),
-                              format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)),
-                              properties_.name),
-                  "lower --gpu-memory, or end the other programs on this GPU");
+      throw Error(
+          Code::kOutOfMemory,
+          fmt::format("gpu memory: need {}, but {} of {} are free on {}", format_bytes(bytes),
+                      format_bytes(free_bytes()),
+                      format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)), properties_.name),
+          "lower --gpu-memory, or end the other programs on this GPU");
     }
     CUDA_CHECK(error);
     return {std::make_unique<GpuMemory>(memory),
@@ -133,7 +133,8 @@ int count_devices(std::string& why_none) {
   if (driver == 0) {
     why_none = "no driver";
   } else if (error == cudaErrorInsufficientDriver) {
-    why_none = fmt::format("the driver serves CUDA {}, this build needs {}", version(driver), version(runtime));
+    why_none =
+        fmt::format("the driver serves CUDA {}, this build needs {}", version(driver), version(runtime));
   } else {
     why_none = error == cudaSuccess ? "the driver finds none" : cudaGetErrorString(error);
   }

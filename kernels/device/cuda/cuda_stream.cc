@@ -72,7 +72,8 @@ const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
     CUDA_CHECK(cudaEventSynchronize(events(oldest_upload_).end.get()));
     ++oldest_upload_;
   }
-  const std::int64_t own = current_step_ > 0 ? upload_begin_[static_cast<std::size_t>(current_step_ % kEvents)] : 0;
+  const std::int64_t own =
+      current_step_ > 0 ? upload_begin_[static_cast<std::size_t>(current_step_ % kEvents)] : 0;
   if (begin + size - own > kUploadBytes) {
     SLUICE_CHECK(current_step_ == 0, Code::kInternal,
                  fmt::format("one step's tables exceed {}", format_bytes(kUploadBytes)),

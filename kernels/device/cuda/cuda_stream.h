@@ -77,11 +77,11 @@ class CudaStream : public Stream {
   const std::unique_ptr<LinearPlans> linear_plans_;
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;
 
-  // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells what
-  // is still in use.
+  // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells
+  // what is still in use.
   static constexpr std::int64_t kUploadBytes = 8 * kMaxUpload;
-  UniqueHostMemory upload_memory_;  // streams with a workspace only
-  std::int64_t upload_end_ = 0;     // bytes ever taken; the place is this modulo kUploadBytes
+  UniqueHostMemory upload_memory_;          // streams with a workspace only
+  std::int64_t upload_end_ = 0;             // bytes ever taken; the place is this modulo kUploadBytes
   std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: upload_end_ when the step began
   std::int64_t current_step_ = 0, oldest_upload_ = 1;  // steps before this one no longer hold uploads
 };

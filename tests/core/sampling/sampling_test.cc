@@ -301,7 +301,8 @@ TEST(SoftmaxWeight, IsTheExponentialInUnitsOfItsLargest) {
     for (int i = 0; i < 100000; ++i) {
       const float logit = 3.0F - static_cast<float>(i) * 0.0007F;
       const double exact = std::exp((static_cast<double>(logit) - 3.0) * inverse_temperature);
-      ASSERT_NEAR(static_cast<double>(weight(logit)), exact * static_cast<double>(kLargestWeight), 0.6) << logit;
+      ASSERT_NEAR(static_cast<double>(weight(logit)), exact * static_cast<double>(kLargestWeight), 0.6)
+          << logit;
     }
     EXPECT_EQ(weight(3.0F), kLargestWeight);
     EXPECT_EQ(weight(-kInf), 0U);

@@ -22,7 +22,7 @@ class OnCudaDevice : public ::testing::Test {
   void SetUp() override {
     if (!cuda_device_present()) GTEST_SKIP() << cuda_devices_text();
     device = make_cuda_device(0);
-    workspace = device->allocate(device->workspace_bytes());
+    workspace = device->allocate(workspace_bytes(DeviceKind::kCuda));
     stream = device->make_stream(StreamPriority::kBulk, workspace.bytes);
   }
 

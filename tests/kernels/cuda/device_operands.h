@@ -21,7 +21,7 @@ class CudaDeviceUnderTest {
  public:
   CudaDeviceUnderTest()
       : device_(make_cuda_device(0)),
-        workspace_(device_->allocate(device_->workspace_bytes())),
+        workspace_(device_->allocate(workspace_bytes(DeviceKind::kCuda))),
         stream_(device_->make_stream(StreamPriority::kBulk, workspace_.bytes)) {}
   Device& device() { return *device_; }
   Stream& stream() { return *stream_; }

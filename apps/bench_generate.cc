@@ -19,6 +19,7 @@
 #include "apps/raw_disk.h"
 #include "core/log.h"
 #include "core/units.h"
+#include "offload/choose_device.h"
 #include "offload/engine.h"
 #include "offload/io/disk_dir.h"
 
@@ -37,6 +38,7 @@ struct Options {
   std::int64_t gen_len = 5;  // four decode passes a round
   std::int64_t rounds = 7;
   std::int64_t threads = 0;
+  std::string device = "cpu";
   std::string disk_dir;
   std::string raw_size = "2GiB";
   std::string trace;
@@ -92,6 +94,7 @@ class Contender {
                        .num_requests = options.sequences};
     result.disk_dir = options.disk_dir;
     result.num_threads = static_cast<int>(options.threads);
+    result.device = offload::parse_device(options.device);
     result.trace_file = trace;
     return result;
   }
@@ -193,6 +196,7 @@ void add_bench_generate(CLI::App& bench) {
   command->add_option("--rounds", options->rounds)->check(CLI::Range(1, 1000))->capture_default_str();
   command->add_option("--threads", options->threads, "Of the compute pool; 0: all cores")
       ->check(CLI::NonNegativeNumber);
+  command->add_option("--device", options->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--disk-dir", options->disk_dir,
                       "Folder of the disk tier (default: the temporary folder)");
   command->add_option("--raw-size", options->raw_size, "Of the file that measures the disk alone")

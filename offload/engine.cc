@@ -102,6 +102,7 @@ struct Engine::Impl {
       const double began = clock_sec();
       load_resident_weights(
           {source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader, pool, stop});
+      runner->warm_up();
       stats.load_sec = clock_sec() - began;
     }
     weights->open_files(*disk_read);
@@ -179,6 +180,8 @@ struct Engine::Impl {
     spent = true;  // until this run has come to its end
     if (!executor) start(stop);
     const double started = clock_sec();
+    // With CPU attention the cores have better things to do, and a pass takes long enough.
+    executor->set_wait_mode(shape.max_cpu_rows > 0 ? WaitMode::kSleep : WaitMode::kSpin);
     std::exception_ptr failure;
     {
       const std::stop_callback on_stop(stop, [this] { executor->skip_rest(); });
@@ -193,6 +196,7 @@ struct Engine::Impl {
       }
     }
     if (executor->skipping()) executor->wait_all(last_submitted());
+    executor->set_wait_mode(WaitMode::kSleep);
     stats.wall_sec += clock_sec() - started;
     executor->status().throw_if_failed();
     if (failure) std::rethrow_exception(failure);

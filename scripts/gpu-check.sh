@@ -73,6 +73,9 @@ case "$part" in
     row opt-30b-resident --model random:opt-30b $resident --gpu-batch-size 16 --num-prompts 16 $shape
     row opt-30b-block --model random:opt-30b $big --percent 18 82 0 100 100 0 --cpu-cache-compute \
       --gpu-batch-size 44 --num-gpu-batches 2 --num-prompts 88 $shape
+    row opt-13b-disk --model random:opt-13b --gpu-memory 12GiB --cpu-memory 8GiB --percent 0 0 100 0 100 0 \
+      --gpu-batch-size 4 --num-prompts 4 --prompt-len 64 --gen-len 5
+    row opt-30b-no-flags --model random:opt-30b $big --num-prompts 88 $shape
     row opt-30b-mixed --model random:opt-30b $big --percent 18 82 0 100 100 0 --cpu-cache-compute \
       --gpu-batch-size 44 --num-gpu-batches 2 --num-prompts 264 $shape
     ;;

@@ -53,6 +53,8 @@ class Stream {
   virtual void end_step(std::int64_t /*seq*/) {}
   /// What is enqueued here from now on starts after step `seq` of `other`, which has been enqueued.
   virtual void wait_for_step(const Stream& /*other*/, std::int64_t /*seq*/) {}
+  /// Whether step `seq` is done. Throws Error{kDevice}.
+  virtual bool is_step_done(std::int64_t /*seq*/) { return true; }
   /// Blocks the calling thread, which may be any one, until step `seq` is done. Throws Error{kDevice}.
   virtual StepSpan await_step(std::int64_t /*seq*/) { return {}; }
   /// Blocks until all enqueued work is done. Throws Error{kDevice}. Not for use inside a run.

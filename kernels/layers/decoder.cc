@@ -1,6 +1,7 @@
 #include "kernels/layers/decoder.h"
 
 #include <algorithm>
+#include <array>
 
 #include "core/error.h"
 #include "kernels/ops/embedding.h"
@@ -17,8 +18,8 @@ void norm(const ConstMatrixView& x, const NormWeights& weights, const ModelSpec&
   layer_norm({.x = x, .gamma = weights.gamma, .beta = weights.beta, .eps = spec.norm_eps, .y = y}, stream);
 }
 
-void project(const ConstMatrixView& x, const LinearWeights& weights, const MatrixView& y, Stream& stream) {
-  linear({.x = x, .weight = weights.weight, .bias = weights.bias, .y = y}, stream);
+LinearArgs projection(const ConstMatrixView& x, const LinearWeights& weights, const MatrixView& y) {
+  return {.x = x, .weight = weights.weight, .bias = weights.bias, .y = y};
 }
 
 /// x <- x + fc2(activation(fc1(input))), in chunks of rows that fit `hidden`.
@@ -66,9 +67,10 @@ void run_pre(const PreArgs& args, Stream& stream) {
     norm(args.x, args.weights->attn_norm, *args.spec, args.normed, stream);
     input = as_const(args.normed);
   }
-  project(input, args.weights->q, args.q, stream);
-  project(input, args.weights->k, args.k, stream);
-  project(input, args.weights->v, args.v, stream);
+  const std::array<LinearArgs, 3> projections = {projection(input, args.weights->q, args.q),
+                                                 projection(input, args.weights->k, args.k),
+                                                 projection(input, args.weights->v, args.v)};
+  linear_group(projections, stream);
 }
 
 void run_post(const PostArgs& args, Stream& stream) {

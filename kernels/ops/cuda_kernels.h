@@ -17,6 +17,8 @@ void embedding_cuda(const EmbeddingArgs& args, Stream& stream);
 void gather_rows_cuda(const GatherRowsArgs& args, Stream& stream);
 void layer_norm_cuda(const LayerNormArgs& args, Stream& stream);
 void linear_cuda(const LinearArgs& args, Stream& stream);
+/// False, and nothing is done, if the layers cannot be one product.
+bool linear_group_cuda(std::span<const LinearArgs> layers, Stream& stream);
 void attention_cuda(const AttentionArgs& args, Stream& stream);
 void kv_write_cuda(const KvWriteArgs& args, Stream& stream);
 void sample_cuda(const SampleArgs& args, Stream& stream);

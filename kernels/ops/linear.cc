@@ -56,7 +56,10 @@ std::string why_unsupported(const LinearArgs& args, DeviceKind kind) {
       why_not_weight("weight", args.weight), why_not_vector("bias", args.bias));
 }
 
-void linear(const LinearArgs& args, Stream& stream) {
+namespace {
+
+/// Throws unless the call can run; false if there is nothing to do.
+bool check(const LinearArgs& args, const Stream& stream) {
   refuse_unless_empty("linear", why_unsupported(args, stream.kind()));
   SLUICE_ASSERT(args.x.cols == args.weight.cols && args.y.cols == args.weight.rows);
   SLUICE_ASSERT(args.x.rows == args.y.rows && args.x.cols > 0);
@@ -68,11 +71,30 @@ void linear(const LinearArgs& args, Stream& stream) {
   check_operand(stream, args.bias);
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
-  if (args.y.rows == 0 || args.y.cols == 0) return;
+  return args.y.rows > 0 && args.y.cols > 0;
+}
+
+}  // namespace
+
+void linear(const LinearArgs& args, Stream& stream) {
+  if (!check(args, stream)) return;
   if constexpr (kWithCuda) {
     if (stream.kind() == DeviceKind::kCuda) return detail::linear_cuda(args, stream);
   }
   detail::linear_cpu(args, stream.pool());
+}
+
+void linear_group(std::span<const LinearArgs> layers, Stream& stream) {
+  bool any = false;
+  for (const LinearArgs& layer : layers) {
+    SLUICE_ASSERT(layer.x.data == layers[0].x.data && layer.epilogue == Epilogue::kNone &&
+                  layer.residual.data == nullptr);
+    any = check(layer, stream) || any;
+  }
+  if constexpr (kWithCuda) {
+    if (any && stream.kind() == DeviceKind::kCuda && detail::linear_group_cuda(layers, stream)) return;
+  }
+  for (const LinearArgs& layer : layers) linear(layer, stream);
 }
 
 }  // namespace sluice::kernels

@@ -1,6 +1,7 @@
 // Linear layer over a stored weight: the contract. No device types.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "core/matrix.h"
@@ -33,5 +34,9 @@ struct LinearArgs {
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);
 void linear(const LinearArgs& args, Stream& stream);
+
+/// Layers of one shape over the same x, without epilogue and residual: q, k and v. The result is that of `linear`
+/// for each; CUDA makes one product of them where weights, biases and results lie at equal distances.
+void linear_group(std::span<const LinearArgs> layers, Stream& stream);
 
 }  // namespace sluice::kernels

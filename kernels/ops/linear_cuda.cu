@@ -168,8 +168,14 @@ std::span<std::byte> product_workspace(const CudaStream& stream) {
   return stream.workspace().subspan(stream.workspace().size() / 2);
 }
 
-/// y = epilogue(x W^T + bias) + residual by cuBLASLt alone; false if it cannot.
-bool multiply(const LinearArgs& args, CudaStream& stream) {
+/// Equal distances between the operands of the layers of a group, in bytes; a group of one has none.
+struct GroupDistances {
+  std::int64_t layers = 1, weight = 0, bias = 0, y = 0;
+};
+
+/// y = epilogue(x W^T + bias) + residual by cuBLASLt alone; false if it cannot. `args` is the first of a
+/// group.
+bool multiply(const LinearArgs& args, CudaStream& stream, const GroupDistances& group = {}) {
   FusedEpilogue epilogue = args.bias ? FusedEpilogue::kBias : FusedEpilogue::kNone;
   if (args.bias && (args.bias.dtype != args.y.dtype || !is_vector_aligned(args.bias.data, 0))) return false;
   if (args.epilogue == Epilogue::kRelu) {
@@ -192,10 +198,14 @@ bool multiply(const LinearArgs& args, CudaStream& stream) {
       .y = args.y.dtype,
       .epilogue = epilogue,
       .has_residual = has_residual,
+      .layers = group.layers,
+      .weight_distance = group.weight / x_bytes,
+      .y_distance = group.y / y_bytes,
+      .bias_distance = group.bias / y_bytes,
       .x_alignment = alignment_of(args.x.data, args.x.stride * x_bytes),
-      .weight_alignment = alignment_of(args.weight.data.data(), args.weight.cols * x_bytes),
+      .weight_alignment = alignment_of(args.weight.data.data(), args.weight.cols * x_bytes | group.weight),
       .residual_alignment = alignment_of(args.residual.data, args.residual.stride * y_bytes),
-      .y_alignment = alignment_of(args.y.data, args.y.stride * y_bytes),
+      .y_alignment = alignment_of(args.y.data, args.y.stride * y_bytes | group.y),
       .invariance = stream.batch_invariance()};
   const LinearOperands operands{.x = args.x.data,
                                 .weight = args.weight.data.data(),
@@ -255,6 +265,32 @@ void linear_cuda(const LinearArgs& args, Stream& stream) {
       plain<X, X>(args, cuda);
     }
   });
+}
+
+bool linear_group_cuda(std::span<const LinearArgs> layers, Stream& stream) {
+  CudaStream& cuda = as_cuda(stream);
+  // The algorithm of a group is not that of its members, whose bits would depend on where weights lie.
+  if (layers.size() < 2 || cuda.batch_invariance() == BatchInvariance::kOn) return false;
+  const auto distance = [](const std::byte* from, const std::byte* to) { return to - from; };
+  const LinearArgs& first = layers[0];
+  const GroupDistances group{.layers = static_cast<std::int64_t>(layers.size()),
+                             .weight = distance(first.weight.data.data(), layers[1].weight.data.data()),
+                             .bias = first.bias ? distance(first.bias.data, layers[1].bias.data) : 0,
+                             .y = distance(first.y.data, layers[1].y.data)};
+  if (group.weight <= 0 || group.y <= 0 || group.bias < 0 || group.bias % 16 != 0) return false;
+  for (std::size_t i = 1; i < layers.size(); ++i) {
+    const LinearArgs& before = layers[i - 1];
+    const LinearArgs& layer = layers[i];
+    const bool same_shape = layer.weight.rows == first.weight.rows && layer.y.stride == first.y.stride &&
+                            layer.y.dtype == first.y.dtype && layer.bias.dtype == first.bias.dtype &&
+                            layer.weight.format == first.weight.format &&
+                            static_cast<bool>(layer.bias) == static_cast<bool>(first.bias);
+    if (!same_shape || distance(before.weight.data.data(), layer.weight.data.data()) != group.weight ||
+        distance(before.y.data, layer.y.data) != group.y ||
+        (layer.bias && distance(before.bias.data, layer.bias.data) != group.bias))
+      return false;
+  }
+  return multiply(first, cuda, group);
 }
 
 }  // namespace detail

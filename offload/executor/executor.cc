@@ -22,6 +22,33 @@ double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Whether waits on this lane are on the way from one pass to the next.
+bool is_between_passes(LaneKind lane) {
+  return lane == LaneKind::kH2dUrgent || lane == LaneKind::kD2hUrgent || lane == LaneKind::kGpu;
+}
+
+void pause_briefly() {
+#if defined(__x86_64__)
+  for (int i = 0; i < 16; ++i) __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+const std::atomic<bool> kNeverSpin{false};
+
+/// Blocks until `value` satisfies `ready`; spins while `spin` is set.
+template <class T, class Ready>
+void wait_until(const std::atomic<T>& value, const std::atomic<bool>& spin, const Ready& ready) {
+  for (T seen = value.load(); !ready(seen); seen = value.load()) {
+    if (spin.load(std::memory_order_relaxed)) {
+      pause_briefly();
+    } else {
+      value.wait(seen);
+    }
+  }
+}
+
 }  // namespace
 
 struct Executor::Lane {
@@ -122,8 +149,9 @@ void Executor::submit(const policy::Schedule& schedule, std::vector<policy::Step
 }
 
 void Executor::wait(LaneKind lane, std::int64_t count) const {
-  const auto& done = done_[lane_index(lane)];
-  for (std::int64_t seen = done.load(); seen < count; seen = done.load()) done.wait(seen);
+  const bool spins = lanes_[lane_index(lane)]->stream != nullptr && is_between_passes(lane);
+  wait_until(done_[lane_index(lane)], spins ? spin_ : kNeverSpin,
+             [&](std::int64_t done) { return done >= count; });
 }
 
 void Executor::wait_all(const std::array<std::int64_t, kNumLanes>& last_seq) const {
@@ -170,7 +198,8 @@ bool Executor::next_step(Lane& lane, bool block) {
     const std::uint64_t taken = lane.taken.load(std::memory_order_relaxed);
     if (lane.submitted.load() == taken) {
       if (lane.stop.load() || !block) return false;
-      lane.submitted.wait(taken);
+      const bool spins = lane.stream != nullptr && is_between_passes(lane.kind);
+      wait_until(lane.submitted, spins ? spin_ : kNeverSpin, [&](std::uint64_t n) { return n != taken; });
       continue;
     }
     lane.current = lane.ring[taken % kMaxSubmitted];
@@ -239,9 +268,8 @@ void Executor::enqueue_waits(Lane& lane, const Step& step) {
       wait(needed.lane, needed.count);
       continue;
     }
-    auto& enqueued = enqueued_[other];
-    for (std::int64_t seen = enqueued.load(); seen < needed.count; seen = enqueued.load())
-      enqueued.wait(seen);
+    wait_until(enqueued_[other], is_between_passes(needed.lane) ? spin_ : kNeverSpin,
+               [&](std::int64_t enqueued) { return enqueued >= needed.count; });
     if (done_[other].load() < needed.count && !skip_.load()) {
       lane.stream->wait_for_step(*lanes_[other]->stream, needed.count);
     }
@@ -286,18 +314,22 @@ void Executor::completion_loop(Lane& lane) {
   lane.stream->bind_thread();
   double last_end = 0;
   for (std::int64_t seq = 1;; ++seq) {
-    for (std::int64_t seen = enqueued_[own].load(); seen < seq; seen = enqueued_[own].load())
-      enqueued_[own].wait(seen);
+    const bool spins = lane.kind == LaneKind::kD2hUrgent;  // it brings the results
+    wait_until(enqueued_[own], spins ? spin_ : kNeverSpin,
+               [&](std::int64_t enqueued) { return enqueued >= seq; });
     const Lane::Enqueued entry = lane.enqueued[static_cast<std::size_t>(seq) % lane.enqueued.size()];
     if (entry.step == nullptr) return;
     kernels::StepSpan span{entry.seen_sec, entry.seen_sec};
     if (entry.on_stream) {
       try {
+        while (spins && spin_.load(std::memory_order_relaxed) && !lane.stream->is_step_done(seq))
+          pause_briefly();
         span = lane.stream->await_step(seq);
         // The device's clock and ours drift apart, but a step lies between its submission and our seeing its
         // end.
-        span.start_sec = std::max(span.start_sec, entry.enqueue_sec);
-        span.end_sec = std::max(span.start_sec, std::min(span.end_sec, clock_sec()));
+        const double seen_end = clock_sec();
+        span.start_sec = std::clamp(span.start_sec, entry.enqueue_sec, seen_end);
+        span.end_sec = std::clamp(span.end_sec, span.start_sec, seen_end);
       } catch (...) {
         fail(*entry.step, Status::from_current_exception());
       }
@@ -389,8 +421,9 @@ void Executor::disk_loop(Lane& lane) {
         MutexLock lock(lane.mutex);
         lane.counters.steps += 1;
         lane.counters.bytes += done.bytes;
-        if (lane.first_in_flight == lane.next_in_flight) lane.counters.busy_sec += end - busy_since;
+        lane.counters.busy_sec += end - busy_since;  // in flight since then without a break
       }
+      busy_since = end;
       finish_step(lane, *done.step, done.index, done.from, done.start_sec, end);
     }
   }

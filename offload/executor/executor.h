@@ -47,6 +47,10 @@ struct LaneCounters {
 /// Called before each step on its lane's thread, with the step; tests put delays here.
 using StepHook = std::function<void(const policy::Step&)>;
 
+/// How threads wait for what ends a pass or starts the next. A sleeper wakes in tens of microseconds, which is a
+/// tenth of a decode pass whose weights and KV are on the GPU; a spinner occupies a core.
+enum class WaitMode : std::uint8_t { kSleep, kSpin };
+
 class Executor {
  public:
   /// Starts the lanes. The runner, and the hook's captures, outlive the executor.
@@ -60,6 +64,8 @@ class Executor {
   /// Hands a schedule to the lanes; it, and `times` if given (one entry a step), stay untouched until
   /// `wait_all` has returned for it.
   void submit(const policy::Schedule& schedule, std::vector<policy::StepTime>* times = nullptr);
+  /// For a run that begins, and kSleep when it is over. Only asynchronous lanes spin. Thread-safe.
+  void set_wait_mode(WaitMode mode) { spin_.store(mode == WaitMode::kSpin); }
   /// Blocks until `lane` has finished its first `count` steps.
   void wait(policy::LaneKind lane, std::int64_t count) const;
   /// Blocks until every lane has finished its steps up to `last_seq`.
@@ -98,6 +104,7 @@ class Executor {
   std::array<std::atomic<std::int64_t>, policy::kNumLanes> done_{};
   std::array<std::atomic<std::int64_t>, policy::kNumLanes> enqueued_{};  // asynchronous lanes
   std::atomic<bool> skip_{false};
+  std::atomic<bool> spin_{false};
   std::array<std::unique_ptr<Lane>, policy::kNumLanes> lanes_;
   mutable Mutex status_mutex_;
   Status status_ SLUICE_GUARDED_BY(status_mutex_);

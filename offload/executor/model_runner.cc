@@ -76,6 +76,58 @@ void ModelRunner::open_file(BlockIo& disk_read, BlockIo& disk_write) {
   read_file_ = disk_read.open(file->path(), FileMode::kRead);
 }
 
+// ---- Start.
+
+void ModelRunner::warm_up() {
+  kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
+  if (!stream.asynchronous()) return;
+  const std::int64_t decode_rows = std::min(shape_.placement.gpu_batch_size, shape_.max_tokens);
+  for (const std::int64_t rows : {shape_.max_tokens, decode_rows}) warm_up_layer(rows);
+  warm_up_head(std::min({shape_.traits.logits_rows, shape_.max_result_rows, decode_rows}));
+  stream.synchronize();
+}
+
+void ModelRunner::warm_up_layer(std::int64_t rows) {
+  kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
+  Step step;
+  step.act_slot = 0;
+  const Set set = gpu_set(0, rows);
+  const MatrixView x = activations(step, rows);
+  const MatrixView normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, x.dtype);
+  const kernels::DecoderWeights weights = weights_.decoder(/*unit=*/1, /*weight_slot=*/0);
+  kernels::run_pre({.spec = &shape_.spec,
+                    .weights = &weights,
+                    .x = as_const(x),
+                    .normed = normed,
+                    .q = set.q,
+                    .k = set.k,
+                    .v = set.v},
+                   stream);
+  kernels::run_post({.spec = &shape_.spec,
+                     .weights = &weights,
+                     .attn = as_const(set.attn),
+                     .x = x,
+                     .normed = normed,
+                     .hidden = scratch_matrix(scratch_layout_.hidden, std::min(shape_.traits.mlp_rows, rows),
+                                              shape_.spec.ffn_dim, x.dtype)},
+                    stream);
+}
+
+void ModelRunner::warm_up_head(std::int64_t rows) {
+  kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
+  const DType dtype = shape_.traits.activation_dtype;
+  const std::int64_t hidden = shape_.spec.hidden_dim;
+  const kernels::OutputWeights weights = weights_.output(/*weight_slot=*/0);
+  kernels::run_output(
+      {.spec = &shape_.spec,
+       .weights = &weights,
+       .x = as_const(scratch_matrix(scratch_layout_.rows, rows, hidden, dtype)),
+       .normed = scratch_matrix(scratch_layout_.head_normed, rows, hidden, dtype),
+       .projected = scratch_matrix(scratch_layout_.projected, rows, shape_.spec.embed_dim, dtype),
+       .logits = scratch_matrix(scratch_layout_.logits, rows, shape_.spec.vocab_size, DType::kF32)},
+      stream);
+}
+
 // ---- Addresses.
 
 MatrixView ModelRunner::activations(const Step& step, std::int64_t rows) const {

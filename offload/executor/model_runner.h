@@ -48,6 +48,10 @@ class ModelRunner : public StepRunner {
   /// Opens the activation file on both disk lanes; nothing to do if no activations rest on disk.
   void open_file(BlockIo& disk_read, BlockIo& disk_write);
 
+  /// Runs the operators of a layer and of the head once over whatever the memory holds, on an asynchronous device:
+  /// its libraries load kernels and choose algorithms at the first call of a shape. Before the first pass.
+  void warm_up();
+
   /// The pass that steps with this number refer to; it stays until the pass after next replaces it.
   void set_pass(const policy::Pass& pass) { passes_[static_cast<std::size_t>(pass.number % 2)] = &pass; }
   BatchInputs inputs(std::int32_t pass, std::int64_t gpu_batch) const;
@@ -88,6 +92,8 @@ class ModelRunner : public StepRunner {
   void poison(std::span<std::byte> memory, kernels::Stream& stream) const;
   kernels::Stream& stream_of(const policy::Step& step) { return *streams_[lane_index(step.lane)]; }
 
+  void warm_up_layer(std::int64_t rows);
+  void warm_up_head(std::int64_t rows);
   void fill_tables(const policy::Step& step, bool on_cpu, std::int64_t slot, PageTables& tables) const;
   std::int64_t load_inputs(const policy::Step& step);
   void embed(const policy::Step& step);

@@ -1,5 +1,6 @@
 // The CUDA device: one GPU, its memory as one allocation, host memory registered for DMA.
 #include <chrono>
+#include <cstdlib>
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -35,6 +36,8 @@ class Registration final : public DeviceResource {
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal) {
+    // Kernels are loaded now and not at their first use, in the middle of a run; the user's choice stays.
+    setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);  // NOLINT(concurrency-mt-unsafe): before any run
     CUDA_CHECK(cudaSetDevice(ordinal));
     CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
     ordinal_ = ordinal;

@@ -122,6 +122,13 @@ void CudaStream::wait_for_step(const Stream& other, std::int64_t seq) {
   CUDA_CHECK(cudaStreamWaitEvent(raw(), from.events_[static_cast<std::size_t>(seq % kEvents)].end.get(), 0));
 }
 
+bool CudaStream::is_step_done(std::int64_t seq) {
+  const cudaError_t state = cudaEventQuery(events(seq).end.get());
+  if (state == cudaErrorNotReady) return false;
+  CUDA_CHECK(state);
+  return true;
+}
+
 StepSpan CudaStream::await_step(std::int64_t seq) {
   const StepEvents& step = events(seq);
   CUDA_CHECK(cudaEventSynchronize(step.end.get()));

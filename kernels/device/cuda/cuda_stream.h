@@ -55,6 +55,7 @@ class CudaStream : public Stream {
   void begin_step(std::int64_t seq) override;
   void end_step(std::int64_t seq) override;
   void wait_for_step(const Stream& other, std::int64_t seq) override;
+  bool is_step_done(std::int64_t seq) override;
   StepSpan await_step(std::int64_t seq) override;
   void synchronize() override;
   void set_batch_invariance(BatchInvariance invariance) override { batch_invariance_ = invariance; }

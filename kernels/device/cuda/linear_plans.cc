@@ -45,6 +45,14 @@ void set(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribut
   CUBLAS_CHECK(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)));
 }
 
+void set_group(cublasLtMatrixLayoutOpaque_t& layout, std::int64_t count, std::int64_t distance) {
+  const auto layers = static_cast<std::int32_t>(count);
+  CUBLAS_CHECK(
+      cublasLtMatrixLayoutSetAttribute(&layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &layers, sizeof(layers)));
+  CUBLAS_CHECK(cublasLtMatrixLayoutSetAttribute(&layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                                &distance, sizeof(distance)));
+}
+
 template <class T>
 T configured(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t attribute) {
   T value{};
@@ -72,6 +80,12 @@ cublasLtMatmulPreferenceOpaque_t preference_for(const LinearShape& shape, std::i
   return preference;
 }
 
+/// Rounds up, in steps that grow with the count.
+std::int64_t rounded_rows(std::int64_t rows) {
+  const std::int64_t step = rows <= 1 ? 1 : rows <= 128 ? 16 : rows <= 1024 ? 128 : 1024;
+  return (rows + step - 1) / step * step;
+}
+
 /// `shape` with what may differ between calls of the same layer made the same: the row count, and strides, of
 /// which only the alignment stays.
 LinearShape reference_of(LinearShape shape) {
@@ -95,7 +109,8 @@ std::size_t LinearPlans::Hash::operator()(const LinearShape& shape) const {
     hash ^= hash >> 29;
   };
   for (const std::int64_t value :
-       {shape.rows, shape.out, shape.in, shape.x_stride, shape.y_stride, shape.residual_stride})
+       {shape.rows, shape.out, shape.in, shape.x_stride, shape.y_stride, shape.residual_stride, shape.layers,
+        shape.weight_distance, shape.y_distance, shape.bias_distance})
     mix(static_cast<std::uint64_t>(value));
   std::uint64_t packed = 0;
   for (const auto value : {static_cast<std::uint64_t>(shape.x), static_cast<std::uint64_t>(shape.y),
@@ -130,64 +145,72 @@ LinearPlans::Plan LinearPlans::describe(const LinearShape& shape, const void* bi
   CUBLAS_CHECK(cublasLtMatrixLayoutInit(&plan.y, y, out, rows, shape.y_stride));
   CUBLAS_CHECK(cublasLtMatrixLayoutInit(&plan.residual, y, out, rows,
                                         shape.has_residual ? shape.residual_stride : shape.y_stride));
+  if (shape.layers > 1) {
+    set_group(plan.weight, shape.layers, shape.weight_distance);
+    set_group(plan.x, shape.layers, 0);
+    set_group(plan.y, shape.layers, shape.y_distance);
+    set_group(plan.residual, shape.layers, shape.y_distance);
+    if (bias != nullptr) set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, shape.bias_distance);
+  }
   return plan;
 }
 
-void LinearPlans::choose(const LinearShape& shape, std::int64_t workspace_bytes, Plan& plan) const {
-  cublasLtMatmulPreferenceOpaque_t preference = preference_for(shape, workspace_bytes);
-  cublasLtMatmulHeuristicResult_t best{};
-  int found = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      blas_, &plan.product, &plan.weight, &plan.x, &plan.residual, &plan.y, &preference, 1, &best, &found);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED || found == 0) return;
-  CUBLAS_CHECK(status);
-  plan.algorithm = best.algo;
-  plan.exists = true;
-}
-
-void LinearPlans::choose_invariant(const LinearShape& shape, const void* bias, Plan& plan) {
-  const LinearShape reference = reference_of(shape);
-  const auto [entry, is_new] = invariant_.try_emplace(reference);
+const LinearPlans::Plan& LinearPlans::chosen_at(const LinearShape& reference, const void* bias,
+                                                std::int64_t workspace_bytes) {
+  const auto [entry, is_new] = chosen_.try_emplace(reference);
   Plan& chosen = entry->second;
-  if (is_new) {
-    chosen = describe(reference, bias);
-    // Without workspace and reduction schemes nothing is left to combine partial sums with.
-    cublasLtMatmulPreferenceOpaque_t preference = preference_for(reference, 0);
+  if (!is_new) return chosen;
+  chosen = describe(reference, bias);
+  const bool invariant = reference.invariance == BatchInvariance::kOn;
+  // Without workspace and reduction schemes nothing is left to combine partial sums with.
+  cublasLtMatmulPreferenceOpaque_t preference = preference_for(reference, invariant ? 0 : workspace_bytes);
+  if (invariant) {
     set(&preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
         static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
-    std::array<cublasLtMatmulHeuristicResult_t, 16> candidates{};
-    int found = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-        blas_, &chosen.product, &chosen.weight, &chosen.x, &chosen.residual, &chosen.y, &preference,
-        static_cast<int>(candidates.size()), candidates.data(), &found);
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) CUBLAS_CHECK(status);
-    for (int i = 0; i < found && !chosen.exists; ++i) {
-      const auto& candidate = candidates[static_cast<std::size_t>(i)];
-      if (candidate.state != CUBLAS_STATUS_SUCCESS || !sums_in_one_block(candidate.algo)) continue;
-      chosen.algorithm = candidate.algo;
-      chosen.exists = true;
-    }
   }
-  if (!chosen.exists) return;
+  std::array<cublasLtMatmulHeuristicResult_t, 16> candidates{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      blas_, &chosen.product, &chosen.weight, &chosen.x, &chosen.residual, &chosen.y, &preference,
+      invariant ? static_cast<int>(candidates.size()) : 1, candidates.data(), &found);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) CUBLAS_CHECK(status);
+  for (int i = 0; i < found && !chosen.exists; ++i) {
+    const auto& candidate = candidates[static_cast<std::size_t>(i)];
+    if (candidate.state != CUBLAS_STATUS_SUCCESS || (invariant && !sums_in_one_block(candidate.algo)))
+      continue;
+    chosen.algorithm = candidate.algo;
+    chosen.exists = true;
+  }
+  return chosen;
+}
+
+/// Gives `plan` the algorithm of `chosen`, if it can take the plan's row count.
+bool LinearPlans::adopt(const Plan& chosen, Plan& plan) const {
   cublasLtMatmulHeuristicResult_t checked{};
-  const cublasStatus_t status = cublasLtMatmulAlgoCheck(blas_, &plan.product, &plan.weight, &plan.x,
-                                                        &plan.residual, &plan.y, &chosen.algorithm, &checked);
-  SLUICE_CHECK(status == CUBLAS_STATUS_SUCCESS, Code::kUnsupported,
-               fmt::format("cuBLASLt's algorithm for {} x {} weights refuses {} rows ({})", shape.out,
-                           shape.in, shape.rows, cublasLtGetStatusString(status)),
-               "run without batch invariance, or with another --gpu-batch-size");
   plan.algorithm = chosen.algorithm;
-  plan.exists = true;
+  plan.exists =
+      chosen.exists && cublasLtMatmulAlgoCheck(blas_, &plan.product, &plan.weight, &plan.x, &plan.residual,
+                                               &plan.y, &plan.algorithm, &checked) == CUBLAS_STATUS_SUCCESS;
+  return plan.exists;
 }
 
 LinearPlans::Plan LinearPlans::make_plan(const LinearShape& shape, const void* bias,
                                          std::int64_t workspace_bytes) {
   Plan plan = describe(shape, bias);
   if (shape.invariance == BatchInvariance::kOn) {
-    choose_invariant(shape, bias, plan);
-  } else {
-    choose(shape, workspace_bytes, plan);
+    const Plan& chosen = chosen_at(reference_of(shape), bias, workspace_bytes);
+    const bool adopted = adopt(chosen, plan);
+    SLUICE_CHECK(adopted || !chosen.exists, Code::kUnsupported,
+                 fmt::format("cuBLASLt's algorithm for {} x {} weights refuses {} rows", shape.out, shape.in,
+                             shape.rows),
+                 "run without batch invariance, or with another --gpu-batch-size");
+    return plan;
   }
+  // Choosing takes a millisecond, and ragged batches bring ever new row counts: near ones share the choice.
+  LinearShape rounded = shape;
+  rounded.rows = rounded_rows(shape.rows);
+  if (!adopt(chosen_at(rounded, bias, workspace_bytes), plan) && rounded.rows != shape.rows)
+    adopt(chosen_at(shape, bias, workspace_bytes), plan);
   return plan;
 }
 
@@ -197,7 +220,7 @@ bool LinearPlans::run(const LinearShape& shape, const LinearOperands& operands,
   if (found == plans_.end()) {
     if (plans_.size() >= kMaxPlans) {
       plans_.clear();
-      invariant_.clear();
+      chosen_.clear();
     }
     found =
         plans_.emplace(shape, make_plan(shape, operands.bias, static_cast<std::int64_t>(workspace.size())))

@@ -27,6 +27,8 @@ struct LinearShape {
   DType y = DType::kF16;                          ///< of residual and y
   FusedEpilogue epilogue = FusedEpilogue::kNone;  ///< the bias is of y's type
   bool has_residual = false;
+  // Several layers over one x, without residual: how many, and the distances between their operands, in elements.
+  std::int64_t layers = 1, weight_distance = 0, y_distance = 0, bias_distance = 0;
   std::uint8_t x_alignment = 2, weight_alignment = 2, residual_alignment = 2, y_alignment = 2;
   BatchInvariance invariance = BatchInvariance::kOff;
 
@@ -62,8 +64,9 @@ class LinearPlans {
 
   // `bias`: of the call for which the plan is made; cuBLASLt wants one when it chooses.
   Plan make_plan(const LinearShape& shape, const void* bias, std::int64_t workspace_bytes);
-  void choose(const LinearShape& shape, std::int64_t workspace_bytes, Plan& plan) const;
-  void choose_invariant(const LinearShape& shape, const void* bias, Plan& plan);
+  /// The plan of `reference` with the algorithm that cuBLASLt thinks best, made once.
+  const Plan& chosen_at(const LinearShape& reference, const void* bias, std::int64_t workspace_bytes);
+  bool adopt(const Plan& chosen, Plan& plan) const;
   static Plan describe(const LinearShape& shape, const void* bias);
 
   // Bounds the memory of a server that meets ever new shapes; a run has a few dozen.
@@ -71,7 +74,7 @@ class LinearPlans {
 
   const cublasLtHandle_t blas_;
   std::unordered_map<LinearShape, Plan, Hash> plans_;
-  std::unordered_map<LinearShape, Plan, Hash> invariant_;  // by shape at the reference row count
+  std::unordered_map<LinearShape, Plan, Hash> chosen_;  // by shape at the row count for which it was chosen
 };
 
 }  // namespace sluice::kernels

@@ -122,6 +122,55 @@ INSTANTIATE_TEST_SUITE_P(
 
 class LinearCudaRows : public CudaTest {};
 
+// Three layers of one shape, their results side by side, with weights at equal distances and not.
+TEST_F(LinearCudaRows, AGroupIsCloseToTheReferenceOfEachLayer) {
+  constexpr std::int64_t kLayers = 3;
+  for (const auto& [rows, out, in] : {std::array<std::int64_t, 3>{1, 512, 256},
+                                      {7, 256, 512},
+                                      {64, 1024, 1024},
+                                      {300, 128, 320},
+                                      {5, 40, 24}}) {
+    for (const bool equal_distances : {true, false}) {
+      SCOPED_TRACE(::testing::Message()
+                   << rows << " rows, " << out << " x " << in << ", " << equal_distances);
+      Random random(11);
+      const DenseWeight weight(kF16, kLayers * out, in, random);
+      const DenseWeight bias(kF16, 1, kLayers * out, random);
+      const DeviceWeight device_weight(*cuda, weight);
+      const DeviceWeight device_bias(*cuda, bias);
+      DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(rows, in, 0, random));
+      DeviceMatrix y(*cuda, DType::kF16, rows, kLayers * out);
+      // Layer i reads the weights of `place`: in order, or the last two changed over.
+      const auto layer = [&](std::int64_t i, const ConstMatrixView& from, const WeightView& weights,
+                             const ConstVectorView& biases, const MatrixView& to) {
+        const std::int64_t place = equal_distances || i == 0 ? i : kLayers - i;
+        const auto bytes = static_cast<std::size_t>(out * in * 2);
+        return LinearArgs{
+            .x = from,
+            .weight = {kF16, weights.data.subspan(static_cast<std::size_t>(place) * bytes, bytes), out, in},
+            .bias = {biases.data + place * out * 2, biases.dtype, out},
+            .y = to.slice_cols(i * out, out)};
+      };
+      std::vector<LinearArgs> layers;
+      for (std::int64_t i = 0; i < kLayers; ++i)
+        layers.push_back(layer(i, x.const_view(), device_weight.view(), device_bias.vector(), y.view()));
+      linear_group(layers, stream());
+      y.fetch();
+      std::vector<Expected> expected(static_cast<std::size_t>(rows * kLayers * out));
+      for (std::int64_t i = 0; i < kLayers; ++i) {
+        const std::vector<Expected> one =
+            linear_ref(layer(i, x.const_host_view(), weight.view(), bias.vector(), y.host_view()));
+        for (std::int64_t r = 0; r < rows; ++r)
+          std::copy_n(one.begin() + r * out, out, expected.begin() + (r * kLayers + i) * out);
+      }
+      // As for one layer: four times the reference's bound, and the rounding to fp16.
+      y.expect_near(expected, [&](const Expected& e, std::size_t) {
+        return 4 * e.tolerance + rounding(DType::kF16) * std::abs(e.value) + smallest_rounding(DType::kF16);
+      });
+    }
+  }
+}
+
 TEST_F(LinearCudaRows, ABatchInvariantRowDoesNotSeeItsNeighbours) {
   stream().set_batch_invariance(BatchInvariance::kOn);
   struct Layer {

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Installs what is missing, then configures and builds one preset; unchanged parts are not built again.
-#   bash scripts/build.sh [PRESET=cpu] [cmake --build arguments...]
+#   bash scripts/build.sh [PRESET] [cmake --build arguments...]
+# PRESET is one of CMakePresets.json: by default cuda where nvcc is found, else cpu.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-preset=${1:-cpu}
+default=cpu
+! command -v nvcc > /dev/null || default=cuda
+preset=${1:-$default}
 [ $# -eq 0 ] || shift
 setup=()
 [ "$preset" != tidy ] || setup=(--lint)
@@ -13,7 +16,7 @@ bash scripts/setup.sh "${setup[@]}"
 launcher=()
 for tool in sccache ccache; do
   if command -v "$tool" > /dev/null; then
-    launcher=("-DCMAKE_CXX_COMPILER_LAUNCHER=$tool")
+    launcher=("-DCMAKE_CXX_COMPILER_LAUNCHER=$tool" "-DCMAKE_CUDA_COMPILER_LAUNCHER=$tool")
     break
   fi
 done

@@ -6,9 +6,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/build.sh cpu --target sluice
+preset=cpu
+! command -v nvcc > /dev/null || preset=cuda
+bash scripts/build.sh "$preset" --target sluice
 
-sluice=build/cpu/apps/sluice
+sluice=build/$preset/apps/sluice
 model=tests/golden/tiny-opt-books-sparse80
 store=build/demo/tiny-opt
 say() {  # prints a command as one would type it, then runs it

@@ -1,6 +1,8 @@
 // Linear layer over a stored weight: the contract. No device types.
 #pragma once
 
+#include <bit>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -34,6 +36,14 @@ struct LinearArgs {
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);
 void linear(const LinearArgs& args, Stream& stream);
+
+/// The row count for which CUDA chooses the algorithm of a product of `rows` rows: choosing takes a millisecond, and
+/// ragged batches bring ever new counts. What is run once at each of these counts is not slow later.
+constexpr std::int64_t planned_rows(std::int64_t rows) {
+  if (rows <= 1) return 1;
+  if (rows <= 128) return (rows + 15) / 16 * 16;
+  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows)));
+}
 
 /// Layers of one shape over the same x, without epilogue and residual: q, k and v. The result is that of `linear`
 /// for each; CUDA makes one product of them where weights, biases and results lie at equal distances.

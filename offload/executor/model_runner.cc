@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/layers/decoder.h"
 #include "kernels/ops/gather_rows.h"
+#include "kernels/ops/linear.h"
 
 namespace sluice::offload {
 
@@ -81,9 +82,12 @@ void ModelRunner::open_file(BlockIo& disk_read, BlockIo& disk_write) {
 void ModelRunner::warm_up() {
   kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
   if (!stream.asynchronous()) return;
-  const std::int64_t decode_rows = std::min(shape_.placement.gpu_batch_size, shape_.max_tokens);
-  for (const std::int64_t rows : {shape_.max_tokens, decode_rows}) warm_up_layer(rows);
-  warm_up_head(std::min({shape_.traits.logits_rows, shape_.max_result_rows, decode_rows}));
+  const std::int64_t head_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);
+  for (std::int64_t rows = 1; rows <= shape_.max_tokens; rows = kernels::planned_rows(rows + 1)) {
+    warm_up_layer(rows);
+    if (rows <= head_rows) warm_up_head(rows);
+  }
+  warm_up_layer(shape_.max_tokens);
   stream.synchronize();
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "core/error.h"
+#include "kernels/ops/linear.h"
 
 namespace sluice::kernels {
 namespace {
@@ -78,12 +79,6 @@ cublasLtMatmulPreferenceOpaque_t preference_for(const LinearShape& shape, std::i
       std::uint32_t{shape.has_residual ? shape.residual_alignment : shape.y_alignment});
   set(&preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, std::uint32_t{shape.y_alignment});
   return preference;
-}
-
-/// Rounds up, in steps that grow with the count.
-std::int64_t rounded_rows(std::int64_t rows) {
-  const std::int64_t step = rows <= 1 ? 1 : rows <= 128 ? 16 : rows <= 1024 ? 128 : 1024;
-  return (rows + step - 1) / step * step;
 }
 
 /// `shape` with what may differ between calls of the same layer made the same: the row count, and strides, of
@@ -208,7 +203,7 @@ LinearPlans::Plan LinearPlans::make_plan(const LinearShape& shape, const void* b
   }
   // Choosing takes a millisecond, and ragged batches bring ever new row counts: near ones share the choice.
   LinearShape rounded = shape;
-  rounded.rows = rounded_rows(shape.rows);
+  rounded.rows = planned_rows(shape.rows);
   if (!adopt(chosen_at(rounded, bias, workspace_bytes), plan) && rounded.rows != shape.rows)
     adopt(chosen_at(shape, bias, workspace_bytes), plan);
   return plan;

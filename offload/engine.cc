@@ -80,7 +80,7 @@ struct Engine::Impl {
     options.budget_bytes = planned.budget_bytes;
     if (planned.memory.total[Tier::kDisk] > 0) disk_dir.emplace(options.disk_dir);
     memory.emplace(planned.memory, budget, disk_dir ? disk_dir->path() : std::filesystem::path(),
-                   pool.num_threads(), *device);
+                   pool.num_threads(), *device, options.host_weights);
     weights.emplace(source, shape, *memory);
     kv.emplace(shape, *memory);
     runner.emplace(shape, *memory, *weights, *kv, *device, pool, valid_vocab, hooks.poison);

@@ -19,6 +19,7 @@
 #include "core/tier.h"
 #include "core/tokenizer/tokenizer.h"
 #include "kernels/device/stream.h"
+#include "offload/memory/host_weights.h"
 #include "policy/placement.h"
 
 namespace sluice::offload {
@@ -84,6 +85,8 @@ struct EngineOptions {
   std::filesystem::path disk_dir;  ///< empty: a private folder under the system's temporary folder
   /// Whether the bits of a result may depend on the shape of the block (on a CUDA device; never on the CPU).
   kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
+  HostWeights host_weights = HostWeights::kPinned;
+  std::int64_t weight_piece_bytes = 0;    ///< weights move in pieces of this size; 0: the device's, 32 MiB
   int num_threads = 0;                    ///< of the compute pool; 0: all cores, but one on a CUDA device
   std::filesystem::path trace_file;       ///< Chrome trace of every step; empty: none
   std::shared_ptr<const RunHooks> hooks;  ///< for tests; may be null

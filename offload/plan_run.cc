@@ -11,6 +11,7 @@ namespace sluice::offload {
 namespace {
 
 constexpr std::int64_t kLeastTokens = 64;  // below this, prefill would crawl
+constexpr std::int64_t kLeastPiece = 256_KiB;
 constexpr std::int64_t kBesideTiers = 2_GiB;
 
 /// CPU attention needs two GPU batches, so that the CPU attends for one while the GPU works on the other.
@@ -24,6 +25,15 @@ policy::Placement overlapping(policy::Placement placement) {
   log_info("CPU attention with one GPU batch: made two of {} sequences, so that CPU and GPU overlap",
            placement.gpu_batch_size);
   return placement;
+}
+
+/// Pieces are read with O_DIRECT, and a schedule counts those of a unit in 16 bits.
+std::int64_t checked_piece(std::int64_t bytes) {
+  SLUICE_CHECK(bytes >= kLeastPiece && bytes % kPageAlign == 0, Code::kInvalidArgument,
+               fmt::format("weights cannot move in pieces of {}", format_bytes(bytes)),
+               fmt::format("give a --piece-size of at least {} that is a multiple of {}",
+                           format_bytes(kLeastPiece), format_bytes(kPageAlign)));
+  return bytes;
 }
 
 void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::Device& device) {
@@ -71,7 +81,8 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
 }  // namespace
 
 PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device) {
-  const policy::DeviceTraits traits = ModelRunner::traits(source.spec(), device.kind());
+  policy::DeviceTraits traits = ModelRunner::traits(source.spec(), device.kind());
+  if (options.weight_piece_bytes > 0) traits.weight_piece_bytes = checked_piece(options.weight_piece_bytes);
   policy::Placement placement = overlapping(options.placement);
   const std::vector<policy::TensorSize> sizes = source.sizes();
   const std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];

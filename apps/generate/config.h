@@ -46,6 +46,7 @@ struct PlacementConfig {
   std::int64_t max_tokens_per_gpu_batch = 8192;
   std::int64_t prefetch_depth = 2;
   bool mixing = true;
+  std::string piece_size;
 };
 
 template <class Visitor>
@@ -62,6 +63,7 @@ void visit_fields(Visitor& visit, PlacementConfig& placement) {
   visit("prefetch_depth", placement.prefetch_depth, "layers whose weights are on the GPU at once",
         at_least(2));
   visit("mixing", placement.mixing, "prefill and decode rows may share a pass");
+  visit("piece_size", placement.piece_size, "weights move in pieces of this size; empty: 32MiB");
 }
 
 struct MemoryConfig {
@@ -69,6 +71,7 @@ struct MemoryConfig {
   std::string cpu;
   std::string disk;
   std::string disk_dir;
+  bool pin_weights = true;
 };
 
 template <class Visitor>
@@ -77,6 +80,7 @@ void visit_fields(Visitor& visit, MemoryConfig& memory) {
   visit("cpu", memory.cpu, "budget of CPU memory");
   visit("disk", memory.disk, "budget of the disk folder");
   visit("disk_dir", memory.disk_dir, "folder of the disk tier; empty: a private temporary one");
+  visit("pin_weights", memory.pin_weights, "weights in CPU memory are pinned for a GPU's transfers");
 }
 
 struct ComputeConfig {

@@ -99,6 +99,8 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
               &PlacementConfig::max_tokens_per_gpu_batch,
               "Most rows of a GPU batch in one pass; bounds its workspace (default 8192)")
       ->check(CLI::PositiveNumber);
+  add_setting(command, flags, "--piece-size", &GenerateConfig::placement, &PlacementConfig::piece_size,
+              "Weights move in pieces of this size (default 32MiB)");
   add_switch(command, flags, "--no-mixing", &GenerateConfig::placement, &PlacementConfig::mixing, false,
              "Prefill and decode rows never share a pass");
 }
@@ -191,7 +193,6 @@ constexpr ForeignFlag kRefused[] = {
 
 // FlexGen's switches whose aim is reached otherwise, with what happens here.
 constexpr ForeignFlag kHarmless[] = {
-    {"--pin-weight", true, "has no effect: CPU memory is one arena", ""},
     {"--sep-layer", true, "has no effect: the schedule has stages, and placement does not depend on them",
      ""},
 };
@@ -201,7 +202,7 @@ bool is_false(const std::vector<std::string>& values) {
          (values[0] == "0" || values[0] == "false" || values[0] == "False" || values[0] == "no");
 }
 
-void add_flexgen_flags(CLI::App& command) {
+void add_flexgen_flags(CLI::App& command, GenerateFlags& flags) {
   constexpr const char* kHidden = "";
   for (const ForeignFlag& flag : kRefused) {
     const auto refuse = [&flag] {
@@ -223,6 +224,17 @@ void add_flexgen_flags(CLI::App& command) {
         ->allow_extra_args(false)
         ->group(kHidden);
   }
+  const auto pin_weight = [&flags](const std::vector<std::string>& values) {
+    flags.overrides.push_back(
+        [pin = !is_false(values)](GenerateConfig& config) { config.memory.pin_weights = pin; });
+  };
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--pin-weight", pin_weight,
+          "0: weights in CPU memory are not pinned; they reach a GPU several times slower")
+      ->expected(0, 1)
+      ->allow_extra_args(false)
+      ->group("Memory");
   const auto overlap = [](const std::vector<std::string>& values) {
     SLUICE_CHECK(!is_false(values), Code::kUnsupported,
                  "--overlap false: transfers always overlap with computation",
@@ -252,7 +264,7 @@ void add_generate_flags(CLI::App& command, GenerateFlags& flags) {
   add_generation_flags(command, flags);
   add_synthetic_flags(command, flags);
   add_config_flags(command, flags);
-  add_flexgen_flags(command);
+  add_flexgen_flags(command, flags);
 }
 
 GenerateConfig resolve_config(const GenerateFlags& flags) {

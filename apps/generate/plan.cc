@@ -69,6 +69,8 @@ offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec
   options.budget_bytes = stated_budgets(config.memory);
   options.disk_dir = config.memory.disk_dir;
   options.num_threads = static_cast<int>(config.compute.threads);
+  if (!wanted.piece_size.empty()) options.weight_piece_bytes = parse_bytes(wanted.piece_size, "--piece-size");
+  if (!config.memory.pin_weights) options.host_weights = offload::HostWeights::kPageable;
   if (config.compute.batch_invariant) options.batch_invariance = kernels::BatchInvariance::kOn;
   options.device = offload::choose_device(offload::parse_device(config.compute.device));
 

@@ -22,9 +22,9 @@ class Arena {
   /// run; 0 leaves that to the first use. Throws Error{kOutOfMemory} with the numbers when the system
   /// refuses.
   Arena(Reservation reservation, int touch_threads);
-  /// The same for a run on `device`: the GPU tier is its own memory, if it has any, and the CPU tier is made
-  /// fit for its transfers.
-  Arena(Reservation reservation, int touch_threads, kernels::Device& device);
+  /// The same for a run on `device`: the GPU tier is its own memory, if it has any, and the CPU tier, but for
+  /// its first `pageable_bytes`, is made fit for its transfers.
+  Arena(Reservation reservation, int touch_threads, kernels::Device& device, std::int64_t pageable_bytes = 0);
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) noexcept;
   ~Arena();

@@ -5,7 +5,8 @@
 namespace sluice::offload {
 
 TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
-                       const std::filesystem::path& disk_folder, int touch_threads, kernels::Device& device) {
+                       const std::filesystem::path& disk_folder, int touch_threads, kernels::Device& device,
+                       HostWeights host_weights) {
   const auto reserve = [&](Tier tier) {
     return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
   };
@@ -14,7 +15,10 @@ TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
   Reservation cpu = reserve(Tier::kCpu);
   disk_ = reserve(Tier::kDisk);
   gpu_.emplace(std::move(gpu), touch_threads, device);
-  cpu_.emplace(std::move(cpu), touch_threads, device);
+  // Weights come first in the plan, and so in the arena.
+  const std::int64_t pageable =
+      host_weights == HostWeights::kPageable ? plan.bytes(policy::Purpose::kWeights, Tier::kCpu) : 0;
+  cpu_.emplace(std::move(cpu), touch_threads, device, pageable);
   for (const policy::PlannedBytes& item : plan.items) {
     const auto purpose = static_cast<std::size_t>(item.purpose);
     const std::string name(policy::purpose_name(item.purpose));

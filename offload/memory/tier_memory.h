@@ -11,6 +11,7 @@
 #include "offload/io/scratch_file.h"
 #include "offload/memory/arena.h"
 #include "offload/memory/budget.h"
+#include "offload/memory/host_weights.h"
 #include "policy/memory_plan.h"
 
 namespace sluice::offload {
@@ -21,7 +22,7 @@ class TierMemory {
   /// Throws Error{kOutOfMemory, kIo} with the numbers; `touch_threads` touch the memory in parallel.
   /// `device` provides the GPU tier and outlives the object.
   TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget, const std::filesystem::path& disk_folder,
-             int touch_threads, kernels::Device& device);
+             int touch_threads, kernels::Device& device, HostWeights host_weights = HostWeights::kPinned);
 
   /// The block of one purpose; empty if the plan has none. GPU and CPU tiers only.
   std::span<std::byte> block(policy::Purpose purpose, Tier tier) const;

@@ -121,6 +121,7 @@ TEST_F(FlagsTest, TakesFlexGensBenchmarkLine) {
                                   "32"});
   EXPECT_EQ(c.synthetic.prompt_len, 512);
   EXPECT_EQ(c.generation.max_new_tokens, 32);
+  EXPECT_FALSE(c.memory.pin_weights);
 }
 
 TEST_F(FlagsTest, RefusesFlexGensOtherFlagsByNameWithWhatToDo) {

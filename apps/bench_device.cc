@@ -92,12 +92,11 @@ void run(const Options& options) {
                          std::int64_t total) {
     for (std::int64_t at = 0; at < total; at += piece) stream.copy(to + at, from + at, piece);
   };
-  const auto rate_of = [&](std::int64_t piece, std::int64_t total, bool upward) {
-    Stream& stream = upward ? *up : *down;
-    Timer& timer = upward ? up_timer : down_timer;
-    const double sec = timer.seconds(
-        stream, [&] { upward ? pieces(stream, d, h, piece, total) : pieces(stream, h, d, piece, total); });
-    return static_cast<double>(total) / sec;
+  const auto h2d = [&](std::int64_t piece, std::int64_t total) {
+    return static_cast<double>(total) / up_timer.seconds(*up, [&] { pieces(*up, d, h, piece, total); });
+  };
+  const auto d2h = [&](std::int64_t piece, std::int64_t total) {
+    return static_cast<double>(total) / down_timer.seconds(*down, [&] { pieces(*down, h, d, piece, total); });
   };
   const auto measure = [&](const std::string& name, auto body, double unit = 1e9,
                            const char* unit_name = "GB/s") {
@@ -107,15 +106,14 @@ void run(const Options& options) {
     print(name, values, unit, unit_name);
   };
 
-  measure("h2d pinned, 32 MiB pieces", [&] { return rate_of(32_MiB, kHostBytes, true); });
-  measure("h2d pinned, 1 MiB pieces", [&] { return rate_of(1_MiB, kHostBytes / 4, true); });
-  measure("h2d pinned, 64 KiB pieces", [&] { return rate_of(64_KiB, kHostBytes / 32, true); });
-  measure("d2h pinned, 32 MiB pieces", [&] { return rate_of(32_MiB, kHostBytes, false); });
+  measure("h2d pinned, 32 MiB pieces", [&] { return h2d(32_MiB, kHostBytes); });
+  measure("h2d pinned, 1 MiB pieces", [&] { return h2d(1_MiB, kHostBytes / 4); });
+  measure("h2d pinned, 64 KiB pieces", [&] { return h2d(64_KiB, kHostBytes / 32); });
+  measure("d2h pinned, 32 MiB pieces", [&] { return d2h(32_MiB, kHostBytes); });
   measure("h2d while d2h runs", [&] {
-    down->begin_step(1000000);
     pieces(*down, h + kHostBytes / 2, d + kHostBytes, 32_MiB, kHostBytes / 2);
     pieces(*down, h + kHostBytes / 2, d + kHostBytes, 32_MiB, kHostBytes / 2);
-    const double rate = rate_of(32_MiB, kHostBytes / 2, true);
+    const double rate = h2d(32_MiB, kHostBytes / 2);
     down->synchronize();
     return rate;
   });
@@ -171,6 +169,7 @@ void add_bench_device(CLI::App& bench) {
   command->add_option("--device", options->device, "cuda or cuda:N")->capture_default_str();
   command->add_option("--threads", options->threads, "Threads that read host memory")->capture_default_str();
   command->add_option("--rounds", options->rounds, "Measured rounds; the median is reported")
+      ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command->callback([options] { run(*options); });
 }

@@ -4,7 +4,9 @@
 #include <charconv>
 #include <thread>
 
+#include "core/build_config.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "offload/executor/model_runner.h"
 
 namespace sluice::offload {
@@ -40,7 +42,9 @@ std::string to_string(const DeviceChoice& choice) {
 
 DeviceChoice choose_device(const DeviceChoice& asked) {
   if (asked.kind != Kind::kAuto) return asked;
-  return {.kind = kernels::cuda_device_present() ? Kind::kCuda : Kind::kCpu, .ordinal = asked.ordinal};
+  if (kernels::cuda_device_present()) return {.kind = Kind::kCuda, .ordinal = asked.ordinal};
+  if (kWithCuda) log_info("the CPU device is used; {}", kernels::cuda_devices_text());
+  return {.kind = Kind::kCpu};
 }
 
 policy::DeviceTraits device_traits(const ModelSpec& spec, const DeviceChoice& chosen) {

@@ -92,9 +92,18 @@ struct Engine::Impl {
     if (hooks.on_shape) hooks.on_shape(shape);
   }
 
+  /// Whether waking a thread takes a share of a decode pass that matters: nothing streams, and cores are to
+  /// spare.
+  bool passes_are_short() const {
+    constexpr unsigned kSpinners = 5;
+    return shape.weight_slot_bytes == 0 && shape.num_windows == 0 && shape.max_cpu_rows == 0 &&
+           std::thread::hardware_concurrency() > kSpinners + 1;
+  }
+
   // ---- Start.
 
   void start(std::stop_token stop) {
+    runner->stream(policy::LaneKind::kGpu)->bind_thread();  // loading and warming up happen on this thread
     std::unique_ptr<BlockIo> disk_read = make_disk(hooks);
     std::unique_ptr<BlockIo> disk_write = make_disk(hooks);
     {
@@ -180,8 +189,7 @@ struct Engine::Impl {
     spent = true;  // until this run has come to its end
     if (!executor) start(stop);
     const double started = clock_sec();
-    // With CPU attention the cores have better things to do, and a pass takes long enough.
-    executor->set_wait_mode(shape.max_cpu_rows > 0 ? WaitMode::kSleep : WaitMode::kSpin);
+    executor->set_wait_mode(passes_are_short() ? WaitMode::kSpin : WaitMode::kSleep);
     std::exception_ptr failure;
     {
       const std::stop_callback on_stop(stop, [this] { executor->skip_rest(); });

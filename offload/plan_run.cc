@@ -13,6 +13,7 @@ namespace {
 constexpr std::int64_t kLeastTokens = 64;  // below this, prefill would crawl
 constexpr std::int64_t kLeastPiece = 256_KiB;
 constexpr std::int64_t kBesideTiers = 2_GiB;
+constexpr std::int64_t kBesideGpuTier = 512_MiB;  // kernels that libraries load, local memory
 
 /// CPU attention needs two GPU batches, so that the CPU attends for one while the GPU works on the other.
 policy::Placement overlapping(policy::Placement placement) {
@@ -36,10 +37,40 @@ std::int64_t checked_piece(std::int64_t bytes) {
   return bytes;
 }
 
-void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::Device& device) {
-  // Somebody who states a budget may have all of the device.
+/// A CUDA product takes weights of the activations' type only.
+void check_formats(const WeightSource& source, const policy::DeviceTraits& traits,
+                   const kernels::Device& device) {
+  if (device.kind() != kernels::DeviceKind::kCuda) return;
+  for (const SourceTensor& tensor : source.tensors()) {
+    const DType dtype = tensor.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+    SLUICE_CHECK(tensor.spec.is_vector || dtype == traits.activation_dtype, Code::kUnsupported,
+                 fmt::format("tensor '{}' is {}, while the activations on {} are {}", tensor.spec.name,
+                             weight_format_name(tensor.format), device.description(),
+                             dtype_name(traits.activation_dtype)),
+                 "use --device cpu, which takes any mix, or a checkpoint of one type");
+  }
+}
+
+/// The seat decides who attends for a sequence, and the two devices round differently.
+void check_invariance(const policy::RunShape& shape, const kernels::Device& device) {
+  if (device.kind() != kernels::DeviceKind::kCuda || shape.max_cpu_rows == 0) return;
+  const auto on_cpu = std::count_if(shape.seats.seats.begin(), shape.seats.seats.end(),
+                                    [&](const auto& seat) { return shape.attends_on_cpu(seat); });
+  SLUICE_CHECK(
+      on_cpu == std::ssize(shape.seats.seats), Code::kInvalidArgument,
+      fmt::format(
+          "batch invariance: the CPU would attend for {} of the block's {} seats, the GPU for the others",
+          on_cpu, shape.seats.seats.size()),
+      "keep the KV cache on the GPU, or none of it (--percent), or leave --cpu-cache-compute out");
+}
+
+enum class GpuBudget : std::uint8_t { kNone, kStated };
+
+void check_gpu_memory(std::int64_t needed, GpuBudget budget, const kernels::Device& device) {
+  // Somebody who states a budget may have all but what the driver needs beside the tier.
   const std::int64_t free = device.free_bytes();
-  const std::int64_t usable = budget_stated ? free : free / 10 * 9;
+  const std::int64_t usable =
+      budget == GpuBudget::kStated ? std::max(free / 10 * 9, free - kBesideGpuTier) : free / 10 * 9;
   SLUICE_CHECK(
       needed <= usable, Code::kOutOfMemory,
       fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
@@ -50,7 +81,10 @@ void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::De
 void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options,
                        const kernels::Device& device) {
   const bool own_memory = device.has_own_memory();
-  if (own_memory) check_gpu_memory(plan.total[Tier::kGpu], options.budget_bytes[Tier::kGpu] >= 0, device);
+  if (own_memory) {
+    check_gpu_memory(plan.total[Tier::kGpu],
+                     options.budget_bytes[Tier::kGpu] >= 0 ? GpuBudget::kStated : GpuBudget::kNone, device);
+  }
   const std::int64_t needed = plan.total[Tier::kCpu] + (own_memory ? 0 : plan.total[Tier::kGpu]);
   const bool stated =
       options.budget_bytes[Tier::kCpu] >= 0 && (own_memory || options.budget_bytes[Tier::kGpu] >= 0);
@@ -105,6 +139,8 @@ PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, co
     const std::int64_t asked = options.budget_bytes[tier];
     run.budget_bytes[tier] = asked >= 0 ? asked : run.memory.total[tier];
   }
+  check_formats(source, traits, device);
+  if (options.batch_invariance == kernels::BatchInvariance::kOn) check_invariance(run.shape, device);
   check_free_memory(run.memory, options, device);
   return run;
 }

@@ -24,7 +24,8 @@ THREADS = 8
 SECONDS = 4.0
 
 
-def loop(fd, size, write, stop, counts, index):
+def loop(path, size, write, stop, counts, index):
+    fd = os.open(path, os.O_DIRECT | (os.O_WRONLY if write else os.O_RDONLY))
     buffer = mmap.mmap(-1, BLOCK)
     buffer.write(os.urandom(1 << 16) * (BLOCK >> 16))
     offset = index * BLOCK
@@ -33,6 +34,11 @@ def loop(fd, size, write, stop, counts, index):
             offset = index * BLOCK
         counts[index] += os.pwritev(fd, [buffer], offset) if write else os.preadv(fd, [buffer], offset)
         offset += THREADS * BLOCK
+    os.close(fd)
+
+
+failures = []
+threading.excepthook = failures.append
 
 
 def rates(source, target, size, read, write):
@@ -41,9 +47,8 @@ def rates(source, target, size, read, write):
     for name, path, on in (("read", source, read), ("write", target, write)):
         counts[name] = [0] * THREADS
         if on:
-            fd = os.open(path, os.O_DIRECT | (os.O_WRONLY if name == "write" else os.O_RDONLY))
             for i in range(THREADS):
-                threads.append(threading.Thread(target=loop, args=(fd, size, name == "write", stop, counts[name], i)))
+                threads.append(threading.Thread(target=loop, args=(path, size, name == "write", stop, counts[name], i)))
     started = time.monotonic()
     for thread in threads:
         thread.start()
@@ -52,6 +57,8 @@ def rates(source, target, size, read, write):
     for thread in threads:
         thread.join()
     elapsed = time.monotonic() - started
+    if failures:
+        raise failures[0].exc_value
     return [sum(counts[name]) / elapsed / 1e9 for name in ("read", "write")]
 
 
@@ -65,6 +72,8 @@ def main():
     total = sum(path.stat().st_size for path in args.folder.iterdir())
     size = min(source.stat().st_size, 4 << 30) // BLOCK * BLOCK
     target, store = args.folder.parent / "bench-convert.raw", args.folder.parent / "bench-convert.store"
+    if size < THREADS * BLOCK:
+        parser.error(f"{source} has {source.stat().st_size} bytes; at least {THREADS * BLOCK} are needed")
     results = []
     try:
         fd = os.open(target, os.O_CREAT | os.O_WRONLY, 0o600)

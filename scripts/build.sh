@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing, then configures and builds one preset; unchanged parts are not built again.
 #   bash scripts/build.sh [PRESET] [cmake --build arguments...]
-# PRESET is one of CMakePresets.json: by default cuda where nvcc is found, else cpu.
+# PRESET is one of CMakePresets.json: by default cuda where nvcc 12.4 or newer is found, else cpu.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-default=cpu
-! command -v nvcc > /dev/null || default=cuda
-preset=${1:-$default}
+preset=${1:-$(bash scripts/default_preset.sh)}
 [ $# -eq 0 ] || shift
 setup=()
 [ "$preset" != tidy ] || setup=(--lint)

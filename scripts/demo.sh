@@ -6,8 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-preset=cpu
-! command -v nvcc > /dev/null || preset=cuda
+preset=$(bash scripts/default_preset.sh)
 bash scripts/build.sh "$preset" --target sluice
 
 sluice=build/$preset/apps/sluice

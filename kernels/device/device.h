@@ -60,9 +60,9 @@ constexpr std::int64_t workspace_bytes(DeviceKind kind) {
 /// The CPU device over `pool` (not owned).
 std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);
 
-/// The CUDA devices that can be used now, described, or why there is none: "no CUDA device: driver not
-/// found".
+/// The CUDA devices of this machine, described, or why there is none: "cuda: none (no driver)".
 std::string cuda_devices_text();
+/// Whether the first of them can be used: there is one, and it is not too old.
 bool cuda_device_present();
 /// Bytes of a device's memory that can be allocated now. Throws as make_cuda_device does.
 std::int64_t cuda_free_bytes(int ordinal);

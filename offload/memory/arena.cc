@@ -106,18 +106,18 @@ Arena::Arena(Reservation reservation, int touch_threads) : Arena(std::move(reser
   if (error != 0) throw_refused(tier(), static_cast<std::int64_t>(memory_.size()), reason(error));
 }
 
-Arena::Arena(Reservation reservation, int touch_threads, kernels::Device& device,
-             std::int64_t pageable_bytes) {
-  const bool on_device = reservation.tier() == Tier::kGpu && device.has_own_memory();
-  if (!on_device) {
-    *this = Arena(std::move(reservation), touch_threads);
-    pinned_ = device.pin(memory_.subspan(static_cast<std::size_t>(align_up(pageable_bytes, kPageAlign))));
-    return;
-  }
-  reservation_ = std::move(reservation);
+Arena::Arena(Reservation reservation, kernels::Device& device) : reservation_(std::move(reservation)) {
   kernels::DeviceMemory allocated = device.allocate(align_up(reservation_.bytes(), kPageAlign));
   device_memory_ = std::move(allocated.owner);
   memory_ = allocated.bytes;
+}
+
+Arena::Arena(Reservation reservation, int touch_threads, kernels::Device& device, std::int64_t pageable_bytes)
+    : Arena(reservation.tier() == Tier::kGpu && device.has_own_memory()
+                ? Arena(std::move(reservation), device)
+                : Arena(std::move(reservation), touch_threads)) {
+  if (device_memory_ != nullptr) return;
+  pinned_ = device.pin(memory_.subspan(static_cast<std::size_t>(align_up(pageable_bytes, kPageAlign))));
 }
 
 Arena::Arena(Arena&& other) noexcept

@@ -37,7 +37,8 @@ class Arena {
   std::int64_t taken_bytes() const { return taken_; }
 
  private:
-  explicit Arena(Reservation reservation);  // maps, touches nothing
+  explicit Arena(Reservation reservation);                  // maps, touches nothing
+  Arena(Reservation reservation, kernels::Device& device);  // of the device's own memory
   void unmap() noexcept;
 
   Reservation reservation_;

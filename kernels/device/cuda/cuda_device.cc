@@ -150,7 +150,12 @@ namespace detail {
 
 bool cuda_device_present() {
   std::string why_none;
-  return count_devices(why_none) > 0;
+  if (count_devices(why_none) == 0) return false;
+  int major = 0;
+  int minor = 0;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
+         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0) == cudaSuccess &&
+         10 * major + minor >= kOldestArchitecture;
 }
 
 std::string cuda_devices_text() {

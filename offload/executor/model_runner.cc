@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/device/planned_rows.h"
 #include "kernels/layers/decoder.h"
 #include "kernels/ops/gather_rows.h"
-#include "kernels/ops/linear.h"
 
 namespace sluice::offload {
 

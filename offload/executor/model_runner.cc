@@ -420,11 +420,13 @@ void ModelRunner::fill_tables(const Step& step, bool on_cpu, std::int64_t slot, 
   for_side(pass_of(step), batch_of(step), on_cpu, [&](const Segment& segment) {
     const std::byte* const* pages = tables.pages.data() + tables.pages.size();
     kv_.append_pages(segment, step.unit, slot, tables.pages);
-    tables.segments.push_back({.pages = pages,
-                               .first_kv = segment.first_kv,
-                               .first_row = on_cpu ? segment.cpu_row : segment.first_row,
-                               .num_rows = segment.num_tokens,
-                               .full_prefix = segment.full_prefix});
+    tables.segments.push_back(
+        {.pages = pages,
+         .first_kv = segment.first_kv,
+         .first_row = on_cpu ? segment.cpu_row : segment.first_row,
+         .num_rows = segment.num_tokens,
+         .full_prefix = segment.full_prefix,
+         .kind = segment.decode ? kernels::SegmentKind::kDecode : kernels::SegmentKind::kPrompt});
   });
 }
 

@@ -49,10 +49,12 @@ class Batch {
     }
     num_rows_ = num_sequences_ * rows_each;
     for (std::int64_t s = 0; s < num_sequences_; ++s) {
-      segments_.push_back({.pages = pages_.data() + s * pages_each,
-                           .first_kv = positions - rows_each,
-                           .first_row = static_cast<std::int32_t>(s * rows_each),
-                           .num_rows = static_cast<std::int32_t>(rows_each)});
+      segments_.push_back(
+          {.pages = pages_.data() + s * pages_each,
+           .first_kv = positions - rows_each,
+           .first_row = static_cast<std::int32_t>(s * rows_each),
+           .num_rows = static_cast<std::int32_t>(rows_each),
+           .kind = rows_each == 1 ? kernels::SegmentKind::kDecode : kernels::SegmentKind::kPrompt});
     }
     q_.assign(static_cast<std::size_t>(num_rows_ * heads_ * options.head_dim), 0.1F);
     out_.resize(q_.size());

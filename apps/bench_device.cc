@@ -83,6 +83,7 @@ void run(const Options& options) {
   const auto up = device->make_stream(StreamPriority::kBulk, {});
   const auto down = device->make_stream(StreamPriority::kBulk, {});
   const auto compute = device->make_stream(StreamPriority::kBulk, workspace);
+  compute->bind_thread();
   fmt::print("{}\n{}\n", device->description(), machine_text(options.threads));
 
   Timer up_timer;

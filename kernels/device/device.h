@@ -29,6 +29,8 @@ struct DeviceMemory {
   std::span<std::byte> bytes;
 };
 
+/// No method changes which device is the calling thread's current one: a thread that enqueues on a stream
+/// says so by Stream::bind_thread.
 class Device {
  public:
   virtual ~Device() = default;
@@ -41,7 +43,8 @@ class Device {
   virtual bool has_own_memory() const = 0;
   /// Bytes of its own memory that can be allocated now.
   virtual std::int64_t free_bytes() const = 0;
-  /// One allocation of its own memory, aligned to kPageAlign. Throws Error{kOutOfMemory} with both numbers.
+  /// One allocation of its own memory, which starts at a multiple of kPageAlign. Throws Error{kOutOfMemory}
+  /// with both numbers.
   virtual DeviceMemory allocate(std::int64_t bytes) = 0;
   /// Registers host memory for fast transfers. Where the system refuses, says so, goes on without, and gives
   /// null.

@@ -32,6 +32,7 @@ std::string why_not_same(const char* a_name, const ConstMatrixView& a, const cha
 void check_segment(const Stream& stream, const PagedSegment& segment, std::int64_t num_tokens,
                    const KvLayout& layout, std::int64_t first_page, std::int64_t end_page) {
   SLUICE_ASSERT(segment.first_kv >= 0 && segment.first_row >= 0);
+  SLUICE_ASSERT(segment.kind != SegmentKind::kDecode || segment.num_rows == 1);
   SLUICE_CHECK(segment.first_row + segment.num_rows <= num_tokens, Code::kInternal,
                fmt::format("a segment has rows {} to {} of {}", segment.first_row,
                            segment.first_row + segment.num_rows, num_tokens),

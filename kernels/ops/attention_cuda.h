@@ -8,9 +8,9 @@
 namespace sluice::kernels::detail {
 
 /// Each takes from args.segments what is its own.
-void attention_decode_cuda(const AttentionArgs& args, Stream& stream);   // one row, fp16 KV
-void attention_prefill_cuda(const AttentionArgs& args, Stream& stream);  // more rows, fp16 KV
-void attention_fp32_kv_cuda(const AttentionArgs& args, Stream& stream);  // any rows, fp32 KV
+void attention_decode_cuda(const AttentionArgs& args, Stream& stream);   // kDecode, fp16 KV
+void attention_prefill_cuda(const AttentionArgs& args, Stream& stream);  // kPrompt, fp16 KV
+void attention_fp32_kv_cuda(const AttentionArgs& args, Stream& stream);  // both, fp32 KV
 
 /// Throws Error{kUnsupported}: the tables of one launch, or the workspace, hold no sequence of `tokens`.
 [[noreturn]] void refuse_sequence(std::int64_t tokens);

@@ -1,4 +1,5 @@
-// Decode attention: segments of one row over fp16 pages. Bound by reading K and V once.
+// Decode attention: segments of kind kDecode, of one row each, over fp16 pages. Bound by reading K and V
+// once.
 //
 // Tiling. One CTA per (chunk of a sequence, KV head, up to 8 of its query heads). A sequence is cut every 512
 // tokens from its start, whatever else is in the batch; a tail shorter than half a chunk joins the chunk
@@ -400,7 +401,7 @@ void attention_decode_cuda(const AttentionArgs& args, Stream& any_stream) {
   const std::int64_t max_slots = static_cast<std::int64_t>(stream.workspace().size()) / slot_bytes;
   Tables tables;
   for (const PagedSegment& segment : args.segments) {
-    if (segment.num_rows != 1) continue;
+    if (segment.kind != SegmentKind::kDecode || segment.num_rows < 1) continue;
     const std::int64_t tokens = std::max<std::int64_t>(segment.first_kv + 1, segment.full_prefix);
     const std::int64_t chunks = num_chunks_of(kv_pages(tokens));
     if (chunks > static_cast<std::int64_t>(Tables::kMaxChunks) || chunks > max_slots) refuse_sequence(tokens);

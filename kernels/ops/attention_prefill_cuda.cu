@@ -1,5 +1,5 @@
-// Prefill attention: segments of several rows over fp16 pages, on the tensor cores (FlashAttention-2, Dao
-// 2023).
+// Prefill attention: segments of kind kPrompt, of any number of rows, over fp16 pages, on the tensor cores
+// (FlashAttention-2, Dao 2023).
 //
 // Tiling. One CTA per (tile of query rows, query head); a warp owns 16 rows. 128 rows, because each byte of K
 // and V then serves 128 rows: with 64 the L2 cache, not the tensor cores, sets the pace on Hopper. K and V
@@ -259,7 +259,7 @@ void run(const AttentionArgs& args, CudaStream& stream) {
   };
   TileBuilder tiles(stream);
   for (const PagedSegment& segment : args.segments) {
-    if (segment.num_rows > 1) tiles.add(segment, T::kRows, launch);
+    if (segment.kind == SegmentKind::kPrompt && segment.num_rows > 0) tiles.add(segment, T::kRows, launch);
   }
   tiles.flush(launch);
 }

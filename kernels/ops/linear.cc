@@ -87,8 +87,10 @@ void linear(const LinearArgs& args, Stream& stream) {
 void linear_group(std::span<const LinearArgs> layers, Stream& stream) {
   bool any = false;
   for (const LinearArgs& layer : layers) {
-    SLUICE_ASSERT(layer.x.data == layers[0].x.data && layer.epilogue == Epilogue::kNone &&
-                  layer.residual.data == nullptr);
+    const ConstMatrixView& x = layers[0].x;
+    SLUICE_ASSERT(layer.x.data == x.data && layer.x.dtype == x.dtype && layer.x.stride == x.stride);
+    SLUICE_ASSERT(layer.x.rows == x.rows && layer.x.cols == x.cols && layer.y.rows == layers[0].y.rows);
+    SLUICE_ASSERT(layer.epilogue == Epilogue::kNone && layer.residual.data == nullptr);
     any = check(layer, stream) || any;
   }
   if constexpr (kWithCuda) {

@@ -1,7 +1,6 @@
 // Linear layer over a stored weight: the contract. No device types.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -17,14 +16,20 @@ enum class Epilogue : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh };
 Epilogue to_epilogue(Activation activation);
 
 /// y = epilogue(x W^T + bias) + residual
+///
 /// Shapes    x [num_tokens, in]; weight [out, in]; bias [out] or absent; residual, y [num_tokens, out].
+///
 /// Types     x, residual, y the device's activation type (fp32 on CPU); weight any WeightFormat; bias fp16 or
-/// bf16. On CUDA x and weight are both fp16 or both bf16, and y may also be fp32 if there is no residual.
+///           bf16. On CUDA x and weight are both fp16 or both bf16, and y may also be fp32 if there is no
+///           residual.
+///
 /// Aliasing  y may be residual; y and x are disjoint.
+///
 /// Rows      On CPU every dot product uses the same lanes, FMA order and final tree whatever num_tokens is;
-/// on CUDA a row's bits do not depend on num_tokens if the stream's BatchInvariance is kOn. Rounding  On CUDA
-/// sums are fp32. Where the library cannot finish the job (gelu, a residual after an activation, a bias of
-/// another type than y), the product is rounded to y's type before it.
+///           on CUDA a row's bits do not depend on num_tokens if the stream's BatchInvariance is kOn.
+///
+/// Rounding  On CUDA sums are fp32. Where the library cannot finish the job (gelu, a residual after an
+///           activation, a bias of another type than y), the product is rounded to y's type before it.
 struct LinearArgs {
   ConstMatrixView x = {};
   WeightView weight = {};
@@ -37,16 +42,9 @@ struct LinearArgs {
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);
 void linear(const LinearArgs& args, Stream& stream);
 
-/// The row count for which CUDA chooses the algorithm of a product of `rows` rows: choosing takes a millisecond, and
-/// ragged batches bring ever new counts. What is run once at each of these counts is not slow later.
-constexpr std::int64_t planned_rows(std::int64_t rows) {
-  if (rows <= 1) return 1;
-  if (rows <= 128) return (rows + 15) / 16 * 16;
-  return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(rows)));
-}
-
-/// Layers of one shape over the same x, without epilogue and residual: q, k and v. The result is that of `linear`
-/// for each; CUDA makes one product of them where weights, biases and results lie at equal distances.
+/// Layers over the same x, without epilogue and residual: q, k and v. The result is that of `linear` for
+/// each; CUDA makes one product of them where their shapes are equal, and weights, biases and results lie at
+/// equal distances.
 void linear_group(std::span<const LinearArgs> layers, Stream& stream);
 
 }  // namespace sluice::kernels

@@ -2,6 +2,7 @@
 // residual. Otherwise the plain product is finished by an element-wise kernel; and what cuBLASLt has no
 // algorithm for, by a kernel of our own, right and slow.
 #include <algorithm>
+#include <optional>
 
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/device/cuda/linear_plans.h"
@@ -173,21 +174,21 @@ struct GroupDistances {
   std::int64_t layers = 1, weight = 0, bias = 0, y = 0;
 };
 
-/// y = epilogue(x W^T + bias) + residual by cuBLASLt alone; false if it cannot. `args` is the first of a
-/// group.
-bool multiply(const LinearArgs& args, CudaStream& stream, const GroupDistances& group = {}) {
+/// The whole of `args`, the first of a group, as a product of cuBLASLt; empty if it cannot express it.
+std::optional<LinearShape> product_shape(const LinearArgs& args, const CudaStream& stream,
+                                         const GroupDistances& group) {
   FusedEpilogue epilogue = args.bias ? FusedEpilogue::kBias : FusedEpilogue::kNone;
-  if (args.bias && (args.bias.dtype != args.y.dtype || !is_vector_aligned(args.bias.data, 0))) return false;
+  if (args.bias && (args.bias.dtype != args.y.dtype || !is_vector_aligned(args.bias.data, 0))) return {};
   if (args.epilogue == Epilogue::kRelu) {
-    if (args.residual.data != nullptr) return false;
+    if (args.residual.data != nullptr) return {};
     epilogue = args.bias ? FusedEpilogue::kReluBias : FusedEpilogue::kRelu;
   } else if (args.epilogue != Epilogue::kNone) {
-    return false;
+    return {};
   }
   const bool has_residual = args.residual.data != nullptr;
   const std::int64_t x_bytes = dtype_bytes(args.x.dtype);
   const std::int64_t y_bytes = dtype_bytes(args.y.dtype);
-  const LinearShape shape{
+  return LinearShape{
       .rows = args.y.rows,
       .out = args.weight.rows,
       .in = args.weight.cols,
@@ -207,12 +208,23 @@ bool multiply(const LinearArgs& args, CudaStream& stream, const GroupDistances& 
       .residual_alignment = alignment_of(args.residual.data, args.residual.stride * y_bytes),
       .y_alignment = alignment_of(args.y.data, args.y.stride * y_bytes | group.y),
       .invariance = stream.batch_invariance()};
+}
+
+bool can_multiply(const LinearArgs& args, CudaStream& stream) {
+  const std::optional<LinearShape> shape = product_shape(args, stream, {});
+  return shape && stream.linear_plans().can_run(*shape, args.bias.data, blas_workspace(stream));
+}
+
+/// y = epilogue(x W^T + bias) + residual by cuBLASLt alone; false, and nothing is done, if it cannot.
+bool multiply(const LinearArgs& args, CudaStream& stream, const GroupDistances& group = {}) {
+  const std::optional<LinearShape> shape = product_shape(args, stream, group);
+  if (!shape) return false;
   const LinearOperands operands{.x = args.x.data,
                                 .weight = args.weight.data.data(),
                                 .residual = args.residual.data,
                                 .bias = args.bias.data,
                                 .y = args.y.data};
-  return stream.linear_plans().run(shape, operands, blas_workspace(stream), stream.raw());
+  return stream.linear_plans().run(*shape, operands, blas_workspace(stream), stream.raw());
 }
 
 /// The plain product in y, then the rest in place. A residual joins the product, whose place it may lie in.
@@ -235,16 +247,25 @@ bool multiply_apart_and_finish(const LinearArgs& args, CudaStream& stream) {
   const std::int64_t rows_at_once =
       static_cast<std::int64_t>(memory.size()) / (stride * dtype_bytes(args.y.dtype));
   if (rows_at_once == 0) return false;
+  const auto product_of = [&](std::int64_t first, std::int64_t rows) {
+    return LinearArgs{.x = args.x.slice_rows(first, rows),
+                      .weight = args.weight,
+                      .y = {memory.data(), args.y.dtype, rows, args.y.cols, stride}};
+  };
+  // Once rows of y, and so perhaps of the residual, are overwritten, nobody else can take over: the whole
+  // chunks and the last one must both be possible. All start at multiples of the stride, aligned like the
+  // first.
+  for (const std::int64_t rows : {std::min(rows_at_once, args.y.rows), args.y.rows % rows_at_once}) {
+    if (rows > 0 && !can_multiply(product_of(0, rows), stream)) return false;
+  }
   for (std::int64_t first = 0; first < args.y.rows; first += rows_at_once) {
     const std::int64_t rows = std::min(rows_at_once, args.y.rows - first);
-    const MatrixView product_view{memory.data(), args.y.dtype, rows, args.y.cols, stride};
-    const LinearArgs product{.x = args.x.slice_rows(first, rows), .weight = args.weight, .y = product_view};
-    if (!multiply(product, stream)) return false;  // known at the first rows
+    const LinearArgs product = product_of(first, rows);
+    if (!multiply(product, stream)) throw_cublas_failure(CUBLAS_STATUS_NOT_SUPPORTED, "a planned product");
     LinearArgs rest = args;
     rest.residual = args.residual.slice_rows(first, rows);
     rest.y = args.y.slice_rows(first, rows);
-    with_result_type(args.y.dtype,
-                     [&](auto y) { finish<decltype(y)>(rest, as_const(product_view), stream); });
+    with_result_type(args.y.dtype, [&](auto y) { finish<decltype(y)>(rest, as_const(product.y), stream); });
   }
   return true;
 }
@@ -273,18 +294,20 @@ bool linear_group_cuda(std::span<const LinearArgs> layers, Stream& stream) {
   if (layers.size() < 2 || cuda.batch_invariance() == BatchInvariance::kOn) return false;
   const auto distance = [](const std::byte* from, const std::byte* to) { return to - from; };
   const LinearArgs& first = layers[0];
-  const GroupDistances group{.layers = static_cast<std::int64_t>(layers.size()),
-                             .weight = distance(first.weight.data.data(), layers[1].weight.data.data()),
-                             .bias = first.bias ? distance(first.bias.data, layers[1].bias.data) : 0,
-                             .y = distance(first.y.data, layers[1].y.data)};
+  const GroupDistances group{
+      .layers = static_cast<std::int64_t>(layers.size()),
+      .weight = distance(first.weight.data.data(), layers[1].weight.data.data()),
+      .bias = first.bias && layers[1].bias ? distance(first.bias.data, layers[1].bias.data) : 0,
+      .y = distance(first.y.data, layers[1].y.data)};
   if (group.weight <= 0 || group.y <= 0 || group.bias < 0 || group.bias % 16 != 0) return false;
   for (std::size_t i = 1; i < layers.size(); ++i) {
     const LinearArgs& before = layers[i - 1];
     const LinearArgs& layer = layers[i];
-    const bool same_shape = layer.weight.rows == first.weight.rows && layer.y.stride == first.y.stride &&
-                            layer.y.dtype == first.y.dtype && layer.bias.dtype == first.bias.dtype &&
-                            layer.weight.format == first.weight.format &&
-                            static_cast<bool>(layer.bias) == static_cast<bool>(first.bias);
+    const bool same_shape =
+        layer.weight.rows == first.weight.rows && layer.weight.cols == first.weight.cols &&
+        layer.y.rows == first.y.rows && layer.y.stride == first.y.stride && layer.y.dtype == first.y.dtype &&
+        layer.bias.dtype == first.bias.dtype && layer.weight.format == first.weight.format &&
+        static_cast<bool>(layer.bias) == static_cast<bool>(first.bias);
     if (!same_shape || distance(before.weight.data.data(), layer.weight.data.data()) != group.weight ||
         distance(before.y.data, layer.y.data) != group.y ||
         (layer.bias && distance(before.bias.data, layer.bias.data) != group.bias))

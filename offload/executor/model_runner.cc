@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/device/planned_rows.h"
 #include "kernels/layers/decoder.h"
 #include "kernels/ops/gather_rows.h"
-#include "kernels/ops/linear.h"
 
 namespace sluice::offload {
 
@@ -82,6 +82,9 @@ void ModelRunner::open_file(BlockIo& disk_read, BlockIo& disk_write) {
 void ModelRunner::warm_up() {
   kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
   if (!stream.asynchronous()) return;
+  stream.bind_thread();
+  // CUDA loads a kernel at its first launch: those of the layers and the head now, the few others (embedding,
+  // attention, sampling) in the first pass.
   const std::int64_t head_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);
   for (std::int64_t rows = 1; rows <= shape_.max_tokens; rows = kernels::planned_rows(rows + 1)) {
     warm_up_layer(rows);
@@ -417,11 +420,13 @@ void ModelRunner::fill_tables(const Step& step, bool on_cpu, std::int64_t slot, 
   for_side(pass_of(step), batch_of(step), on_cpu, [&](const Segment& segment) {
     const std::byte* const* pages = tables.pages.data() + tables.pages.size();
     kv_.append_pages(segment, step.unit, slot, tables.pages);
-    tables.segments.push_back({.pages = pages,
-                               .first_kv = segment.first_kv,
-                               .first_row = on_cpu ? segment.cpu_row : segment.first_row,
-                               .num_rows = segment.num_tokens,
-                               .full_prefix = segment.full_prefix});
+    tables.segments.push_back(
+        {.pages = pages,
+         .first_kv = segment.first_kv,
+         .first_row = on_cpu ? segment.cpu_row : segment.first_row,
+         .num_rows = segment.num_tokens,
+         .full_prefix = segment.full_prefix,
+         .kind = segment.decode ? kernels::SegmentKind::kDecode : kernels::SegmentKind::kPrompt});
   });
 }
 

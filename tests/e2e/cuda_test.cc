@@ -192,6 +192,35 @@ TEST_F(Cuda, BatchInvariantResultsDoNotDependOnTheBlock) {
   }
 }
 
+// Chunks of a prompt down to one row, which a small bound on the tokens of a pass leaves.
+TEST_F(Cuda, BatchInvariantResultsDoNotDependOnWherePromptsAreCut) {
+  const ModelSpec spec = testing::small_spec_with_eos();
+  std::vector<Request> requests = testing::ragged_requests(spec.vocab_size);
+  const std::vector<std::int64_t> bounds = {5, 64, 65, 150};
+  for (const std::int64_t bound : bounds) {
+    Request request;  // cut after `bound` rows, if it is alone, and one row is left
+    request.prompt_ids = testing::prompt_of(bound + 1, spec.vocab_size, static_cast<std::uint32_t>(bound));
+    request.max_new_tokens = 4;
+    request.want_logprobs = true;
+    request.want_prompt_logprobs = true;
+    requests.push_back(std::move(request));
+  }
+  const auto run = [&](std::int64_t gpu_batch_size, std::int64_t num_gpu_batches, std::int64_t max_tokens) {
+    Placement placement = testing::placed({100, 0, 100, 0, 100, 0}, gpu_batch_size, num_gpu_batches, false);
+    placement.max_tokens_per_gpu_batch = max_tokens;
+    return run_on_cuda(testing::synthetic(spec), placement, requests, nullptr, BatchInvariance::kOn);
+  };
+  const RunOutcome uncut = run(1, 1, 8192);
+  for (const std::int64_t bound : bounds) {
+    for (const auto& [size, batches] : {std::pair{1, 1}, {2, 1}, {5, 2}}) {
+      SCOPED_TRACE(fmt::format("{} x {}, {} tokens", size, batches, bound));
+      const RunOutcome cut = run(size, batches, bound);
+      EXPECT_TRUE(cut.violations.empty()) << cut.violations.front();
+      EXPECT_EQ(testing::first_difference(uncut.results, cut.results), "");
+    }
+  }
+}
+
 /// One step in six sleeps up to 2 ms.
 offload::StepHook random_delays(std::uint32_t seed) {
   return [seed](const policy::Step& step) {

@@ -10,8 +10,16 @@
 
 namespace sluice::kernels::testing {
 
+/// A segment of one row decodes, of more is a prompt's.
 inline PagedSegment segment(std::int64_t first_kv, std::int32_t num_rows, std::int32_t full_prefix = 0) {
-  return {.first_kv = first_kv, .num_rows = num_rows, .full_prefix = full_prefix};
+  return {.first_kv = first_kv,
+          .num_rows = num_rows,
+          .full_prefix = full_prefix,
+          .kind = num_rows == 1 ? SegmentKind::kDecode : SegmentKind::kPrompt};
+}
+/// What a cut may leave of a prompt.
+inline PagedSegment prompt_row(std::int64_t first_kv, std::int32_t full_prefix = 0) {
+  return {.first_kv = first_kv, .num_rows = 1, .full_prefix = full_prefix};
 }
 
 struct AttentionCase {
@@ -49,6 +57,14 @@ inline const std::vector<AttentionCase>& attention_cases() {
       {"prefill_pages", 2, 2, 64, kF16, {segment(0, 200)}},
       {"prefill_fp32", 3, 1, 48, kF32, {segment(0, 130)}},
       {"chunk_of_a_prompt", 2, 2, 128, kF16, {segment(100, 90)}},
+      {"prompt_of_one_row", 2, 1, 64, kF16, {prompt_row(0), prompt_row(0, 70)}},
+      {"chunks_of_one_row",
+       4,
+       2,
+       80,
+       kF16,
+       {prompt_row(63), segment(63, 1), prompt_row(64), prompt_row(700)}},
+      {"chunks_of_one_row_fp32", 2, 2, 24, kF32, {prompt_row(130), segment(130, 1)}},
       {"chunk_of_two_rows", 2, 2, 8, kF16, {segment(63, 2)}},
       {"chunk_of_three_rows", 4, 4, 88, kF16, {segment(126, 3)}},
       {"full_prefix", 2, 2, 64, kF16, {segment(0, 100, 80), segment(0, 70, 70), segment(20, 10, 65)}},

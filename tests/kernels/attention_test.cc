@@ -239,6 +239,7 @@ TEST(AttentionErrors, RefusesWhatItCannotRunWithTheReason) {
 
   std::vector<PagedSegment> beyond = batch.segments;
   beyond[0].num_rows = 3;
+  beyond[0].kind = SegmentKind::kPrompt;
   bad = good;
   bad.segments = beyond;
   EXPECT_THROW(attention(bad, stream), Error);

@@ -63,6 +63,7 @@ struct AttentionBatch {
       whole.first_kv = 0;
       whole.first_row = 0;
       whole.num_rows = static_cast<std::int32_t>(tokens);
+      whole.kind = SegmentKind::kPrompt;
       kv_write({.k = k.view(), .v = v.view(), .segments = {&whole, 1}, .layout = layout}, stream);
     }
   }

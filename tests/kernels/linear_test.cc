@@ -193,6 +193,34 @@ TEST(LinearErrors, RefusesEachOperandOutsideTheArena) {
   EXPECT_THROW(linear(args, stream), Error);
 }
 
+TEST(LinearGroup, GivesTheBitsOfEachLayerWhateverTheirShapes) {
+  // Grouped-query attention: k and v have fewer features than q.
+  Random random(3);
+  const DenseWeight q(kF16, 48, 40, random);
+  const DenseWeight k(kF16, 16, 40, random);
+  const DenseWeight v(kF16, 16, 40, random);
+  const GuardedMatrix x = GuardedMatrix::random(5, 40, 3, random);
+  ThreadPool pool(2);
+  Stream stream(pool);
+  GuardedMatrix together(5, 80);
+  GuardedMatrix apart(5, 80);
+  const auto layers_of = [&](GuardedMatrix& y) {
+    std::vector<LinearArgs> layers;
+    std::int64_t first = 0;
+    for (const DenseWeight* weight : {&q, &k, &v}) {
+      const WeightView view = weight->view();
+      layers.push_back({.x = x.view(), .weight = view, .y = y.view().slice_cols(first, view.rows)});
+      first += view.rows;
+    }
+    return layers;
+  };
+  linear_group(layers_of(together), stream);
+  for (const LinearArgs& layer : layers_of(apart)) linear(layer, stream);
+  together.expect_same_bits(apart);
+  together.expect_guards_intact();
+  EXPECT_NO_THROW(linear_group({}, stream));
+}
+
 TEST(LinearEpilogue, GeluIsAccurateInTheTails) {
   // x W^T with k = 1 and weight 1 is x itself.
   Random random(1);

@@ -1,5 +1,7 @@
 #include "kernels/device/cuda/check.h"
 
+#include <atomic>
+
 #include "core/error.h"
 #include "core/log.h"
 
@@ -19,6 +21,9 @@ void throw_cublas_failure(cublasStatus_t status, const char* call) {
 
 void log_cuda_failure(cudaError_t error, const char* call) noexcept {
   if (error == cudaErrorCudartUnloading) return;
+  // A device that failed fails every later call the same way, once for each of a thousand events.
+  static std::atomic<cudaError_t> last_logged{cudaSuccess};
+  if (last_logged.exchange(error) == error) return;
   try {
     log_warn("CUDA: {} ({}) from {}", cudaGetErrorString(error), cudaGetErrorName(error), call);
   } catch (...) {  // NOLINT(bugprone-empty-catch): a destructor has nobody to tell

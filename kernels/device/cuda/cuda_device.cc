@@ -1,6 +1,6 @@
 // The CUDA device: one GPU, its memory as one allocation, host memory registered for DMA.
 #include <chrono>
-#include <cstdlib>
+#include <cstdint>
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -20,6 +20,11 @@ constexpr int kOldestArchitecture = 80;
 class GpuMemory final : public DeviceResource {
  public:
   explicit GpuMemory(void* memory) : memory_(memory) {}
+  std::byte* data() const { return static_cast<std::byte*>(memory_.get()); }
+  std::int64_t bytes_to_alignment() const {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
+    return static_cast<std::int64_t>((kPageAlign - address % kPageAlign) % kPageAlign);
+  }
 
  private:
   UniqueDeviceMemory memory_;
@@ -33,14 +38,32 @@ class Registration final : public DeviceResource {
   UniqueRegistration memory_;
 };
 
+/// Makes a device the calling thread's current one, and the one before it again at the end. Going back starts
+/// the runtime there, should it never have been used: some hundred MB of its memory, where a process uses a
+/// device other than its first.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int ordinal) : ordinal_(ordinal) {
+    CUDA_CHECK(cudaGetDevice(&before_));
+    if (before_ != ordinal_) CUDA_CHECK(cudaSetDevice(ordinal_));
+  }
+  ~CurrentDevice() {
+    if (before_ == ordinal_) return;
+    if (const cudaError_t error = cudaSetDevice(before_); error != cudaSuccess)
+      log_cuda_failure(error, "cudaSetDevice");
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int ordinal_, before_ = 0;
+};
+
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) {
-    // Kernels are loaded now and not at their first use, in the middle of a run; the user's choice stays.
-    setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);  // NOLINT(concurrency-mt-unsafe): before any run
-    CUDA_CHECK(cudaSetDevice(ordinal));
+  explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
+    const CurrentDevice current(ordinal_);
     CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
-    ordinal_ = ordinal;
     const int architecture = 10 * properties_.major + properties_.minor;
     SLUICE_CHECK(
         architecture >= kOldestArchitecture, Code::kUnsupported,
@@ -68,7 +91,7 @@ class CudaDevice final : public Device {
   bool has_own_memory() const override { return true; }
 
   std::int64_t free_bytes() const override {
-    bind();
+    const CurrentDevice current(ordinal_);
     std::size_t free = 0;
     std::size_t total = 0;
     CUDA_CHECK(cudaMemGetInfo(&free, &total));
@@ -76,27 +99,23 @@ class CudaDevice final : public Device {
   }
 
   DeviceMemory allocate(std::int64_t bytes) override {
-    bind();
     if (bytes == 0) return {};
-    void* memory = nullptr;
-    const cudaError_t error = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
-    if (error == cudaErrorMemoryAllocation) {
-      (void)cudaGetLastError();  // it was reported here; later calls must not find it
-      throw Error(
-          Code::kOutOfMemory,
-          fmt::format("gpu memory: need {}, but {} of {} are free on {}", format_bytes(bytes),
-                      format_bytes(free_bytes()),
-                      format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)), properties_.name),
-          "lower --gpu-memory, or end the other programs on this GPU");
+    const CurrentDevice current(ordinal_);
+    // CUDA promises an alignment to 256 only. What is large is aligned in fact, and gets not a byte more.
+    std::unique_ptr<GpuMemory> memory = allocate_raw(bytes, bytes);
+    std::int64_t offset = memory->bytes_to_alignment();
+    if (offset > 0) {
+      memory.reset();
+      memory = allocate_raw(bytes + kPageAlign, bytes);
+      offset = memory->bytes_to_alignment();
     }
-    CUDA_CHECK(error);
-    return {std::make_unique<GpuMemory>(memory),
-            {static_cast<std::byte*>(memory), static_cast<std::size_t>(bytes)}};
+    std::byte* const data = memory->data() + offset;
+    return {std::move(memory), {data, static_cast<std::size_t>(bytes)}};
   }
 
   std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) override {
-    bind();
     if (host.empty()) return nullptr;
+    const CurrentDevice current(ordinal_);
     const cudaError_t error = cudaHostRegister(host.data(), host.size(), cudaHostRegisterDefault);
     if (error == cudaSuccess) return std::make_unique<Registration>(host.data());
     (void)cudaGetLastError();
@@ -106,16 +125,30 @@ class CudaDevice final : public Device {
   }
 
   std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
-    bind();
+    const CurrentDevice current(ordinal_);
     return std::make_unique<CudaStream>(priority, CudaStream::Origin{origin_.get(), origin_sec_}, blas_.get(),
                                         workspace);
   }
 
  private:
-  /// The current device is a property of the thread.
-  void bind() const { CUDA_CHECK(cudaSetDevice(ordinal_)); }
+  /// `bytes` for somebody who asked for `wanted`.
+  std::unique_ptr<GpuMemory> allocate_raw(std::int64_t bytes, std::int64_t wanted) const {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, static_cast<std::size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();  // it was reported here; later calls must not find it
+      throw Error(
+          Code::kOutOfMemory,
+          fmt::format("gpu memory: need {}, but {} of {} are free on {}", format_bytes(wanted),
+                      format_bytes(free_bytes()),
+                      format_bytes(static_cast<std::int64_t>(properties_.totalGlobalMem)), properties_.name),
+          "lower --gpu-memory, or end the other programs on this GPU");
+    }
+    CUDA_CHECK(error);
+    return std::make_unique<GpuMemory>(memory);
+  }
 
-  int ordinal_ = 0;
+  const int ordinal_;
   cudaDeviceProp properties_{};
   UniqueEvent origin_;
   double origin_sec_ = 0;

@@ -66,20 +66,20 @@ const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
                "lower --gpu-batch-size");
   std::int64_t begin = align_up(upload_end_, 16);
   if (begin % kUploadBytes + size > kUploadBytes) begin = align_up(begin, kUploadBytes);
-  // Old steps give their bytes back in order; the current one must fit beside those under way.
-  while (oldest_upload_ < current_step_ &&
+  // Ended steps give their bytes back in order; those of the open one must fit beside what is under way.
+  while (oldest_upload_ <= last_ended_ &&
          begin + size - upload_begin_[static_cast<std::size_t>(oldest_upload_ % kEvents)] > kUploadBytes) {
     CUDA_CHECK(cudaEventSynchronize(events(oldest_upload_).end.get()));
     ++oldest_upload_;
   }
-  const std::int64_t own =
-      current_step_ > 0 ? upload_begin_[static_cast<std::size_t>(current_step_ % kEvents)] : 0;
-  if (begin + size - own > kUploadBytes) {
-    SLUICE_CHECK(current_step_ == 0, Code::kInternal,
+  if (begin + size - open_begin_ > kUploadBytes) {
+    SLUICE_CHECK(!in_step_, Code::kInternal,
                  fmt::format("one step's tables exceed {}", format_bytes(kUploadBytes)),
                  "lower --gpu-batch-size");
-    CUDA_CHECK(cudaStreamSynchronize(stream_.get()));  // outside steps: tests and benches
-    begin = 0;
+    // Outside steps (tests and benches): what was enqueued ends here. The last uploads may be those of an
+    // operator that has not launched yet; they lie just before `begin` and stay as they are.
+    CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+    open_begin_ = std::max(open_begin_, begin - kUploadBytes / 2);
   }
   std::byte* to = static_cast<std::byte*>(upload_memory_.get()) + begin % kUploadBytes;
   std::memcpy(to, bytes.data(), bytes.size());
@@ -108,14 +108,21 @@ void CudaStream::fill(std::span<std::byte> memory, std::byte value) {
 void CudaStream::bind_thread() { CUDA_CHECK(cudaSetDevice(ordinal_)); }
 
 void CudaStream::begin_step(std::int64_t seq) {
-  current_step_ = seq;
-  if (!upload_begin_.empty()) upload_begin_[static_cast<std::size_t>(seq % kEvents)] = upload_end_;
+  in_step_ = true;
   // At most kMaxStepsAhead steps are unfinished, so older ones hold nothing any more.
   oldest_upload_ = std::max(oldest_upload_, seq - kMaxStepsAhead);
   CUDA_CHECK(cudaEventRecord(events(seq).start.get(), raw()));
 }
 
-void CudaStream::end_step(std::int64_t seq) { CUDA_CHECK(cudaEventRecord(events(seq).end.get(), raw())); }
+void CudaStream::end_step(std::int64_t seq) {
+  CUDA_CHECK(cudaEventRecord(events(seq).end.get(), raw()));
+  in_step_ = false;
+  if (upload_begin_.empty()) return;
+  // Its end comes after all work that was enqueued since the step before ended.
+  upload_begin_[static_cast<std::size_t>(seq % kEvents)] = open_begin_;
+  open_begin_ = upload_end_;
+  last_ended_ = seq;
+}
 
 void CudaStream::wait_for_step(const Stream& other, std::int64_t seq) {
   const auto& from = static_cast<const CudaStream&>(other);
@@ -137,6 +144,9 @@ StepSpan CudaStream::await_step(std::int64_t seq) {
   return {end - seconds_between(step.start.get(), step.end.get()), end};
 }
 
-void CudaStream::synchronize() { CUDA_CHECK(cudaStreamSynchronize(raw())); }
+void CudaStream::synchronize() {
+  CUDA_CHECK(cudaStreamSynchronize(raw()));
+  if (!in_step_) open_begin_ = upload_end_;  // nobody reads them any more
+}
 
 }  // namespace sluice::kernels

@@ -39,8 +39,9 @@ class CudaStream : public Stream {
   LinearPlans& linear_plans() { return *linear_plans_; }
   BatchInvariance batch_invariance() const { return batch_invariance_; }
   /// Copies `bytes` (at most kMaxUpload) to where kernels of this stream can read them, and returns that
-  /// address, aligned to 16. It stays valid for the work enqueued before the next begin_step or synchronize,
-  /// and for steps under way. Throws Error{kInternal} if a step asks for too much.
+  /// address, aligned to 16. Work enqueued before the step's end, or before synchronize, may read it. Uploads
+  /// between steps belong to the next step; where so many add up that they fill the memory, only work that
+  /// reads the last three may still be enqueued. Throws Error{kInternal} if a step asks for too much.
   const std::byte* upload(std::span<const std::byte> bytes);
   static constexpr std::int64_t kMaxUpload = std::int64_t{1} << 20;
 
@@ -79,12 +80,14 @@ class CudaStream : public Stream {
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;
 
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells
-  // what is still in use.
+  // what is still in use. By the enqueueing thread only.
   static constexpr std::int64_t kUploadBytes = 8 * kMaxUpload;
   UniqueHostMemory upload_memory_;          // streams with a workspace only
   std::int64_t upload_end_ = 0;             // bytes ever taken; the place is this modulo kUploadBytes
-  std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: upload_end_ when the step began
-  std::int64_t current_step_ = 0, oldest_upload_ = 1;  // steps before this one no longer hold uploads
+  std::int64_t open_begin_ = 0;             // what was taken from here on belongs to no ended step
+  std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: where an ended step's bytes start
+  std::int64_t oldest_upload_ = 1, last_ended_ = 0;  // steps that may still hold bytes
+  bool in_step_ = false;
 };
 
 /// The stream as its CUDA self; `stream.kind()` is kCuda.

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "core/error.h"
-#include "kernels/ops/linear.h"
+#include "kernels/device/planned_rows.h"
 
 namespace sluice::kernels {
 namespace {
@@ -97,6 +97,11 @@ LinearShape reference_of(LinearShape shape) {
 
 }  // namespace
 
+LinearPlans::LinearPlans(cublasLtHandle_t blas) : blas_(blas) {
+  plans_.reserve(kMaxPlans);  // no rehash in the middle of a run
+  chosen_.reserve(kMaxPlans);
+}
+
 std::size_t LinearPlans::Hash::operator()(const LinearShape& shape) const {
   std::uint64_t hash = 0;
   const auto mix = [&](std::uint64_t value) {
@@ -152,6 +157,7 @@ LinearPlans::Plan LinearPlans::describe(const LinearShape& shape, const void* bi
 
 const LinearPlans::Plan& LinearPlans::chosen_at(const LinearShape& reference, const void* bias,
                                                 std::int64_t workspace_bytes) {
+  if (chosen_.size() >= kMaxPlans && !chosen_.contains(reference)) chosen_.clear();
   const auto [entry, is_new] = chosen_.try_emplace(reference);
   Plan& chosen = entry->second;
   if (!is_new) return chosen;
@@ -179,13 +185,14 @@ const LinearPlans::Plan& LinearPlans::chosen_at(const LinearShape& reference, co
   return chosen;
 }
 
-/// Gives `plan` the algorithm of `chosen`, if it can take the plan's row count.
-bool LinearPlans::adopt(const Plan& chosen, Plan& plan) const {
+/// Gives `plan` the algorithm of `chosen`, if it can take the plan's row count with this workspace.
+bool LinearPlans::adopt(const Plan& chosen, std::int64_t workspace_bytes, Plan& plan) const {
   cublasLtMatmulHeuristicResult_t checked{};
   plan.algorithm = chosen.algorithm;
-  plan.exists =
-      chosen.exists && cublasLtMatmulAlgoCheck(blas_, &plan.product, &plan.weight, &plan.x, &plan.residual,
-                                               &plan.y, &plan.algorithm, &checked) == CUBLAS_STATUS_SUCCESS;
+  plan.exists = chosen.exists &&
+                cublasLtMatmulAlgoCheck(blas_, &plan.product, &plan.weight, &plan.x, &plan.residual, &plan.y,
+                                        &plan.algorithm, &checked) == CUBLAS_STATUS_SUCCESS &&
+                checked.workspaceSize <= static_cast<std::size_t>(workspace_bytes);
   return plan.exists;
 }
 
@@ -194,7 +201,7 @@ LinearPlans::Plan LinearPlans::make_plan(const LinearShape& shape, const void* b
   Plan plan = describe(shape, bias);
   if (shape.invariance == BatchInvariance::kOn) {
     const Plan& chosen = chosen_at(reference_of(shape), bias, workspace_bytes);
-    const bool adopted = adopt(chosen, plan);
+    const bool adopted = adopt(chosen, workspace_bytes, plan);
     SLUICE_CHECK(adopted || !chosen.exists, Code::kUnsupported,
                  fmt::format("cuBLASLt's algorithm for {} x {} weights refuses {} rows", shape.out, shape.in,
                              shape.rows),
@@ -204,24 +211,26 @@ LinearPlans::Plan LinearPlans::make_plan(const LinearShape& shape, const void* b
   // Choosing takes a millisecond, and ragged batches bring ever new row counts: near ones share the choice.
   LinearShape rounded = shape;
   rounded.rows = planned_rows(shape.rows);
-  if (!adopt(chosen_at(rounded, bias, workspace_bytes), plan) && rounded.rows != shape.rows)
-    adopt(chosen_at(shape, bias, workspace_bytes), plan);
+  if (!adopt(chosen_at(rounded, bias, workspace_bytes), workspace_bytes, plan) && rounded.rows != shape.rows)
+    adopt(chosen_at(shape, bias, workspace_bytes), workspace_bytes, plan);
   return plan;
+}
+
+LinearPlans::Plan& LinearPlans::plan_of(const LinearShape& shape, const void* bias,
+                                        std::int64_t workspace_bytes) {
+  const auto found = plans_.find(shape);
+  if (found != plans_.end()) return found->second;
+  if (plans_.size() >= kMaxPlans) plans_.clear();
+  return plans_.emplace(shape, make_plan(shape, bias, workspace_bytes)).first->second;
+}
+
+bool LinearPlans::can_run(const LinearShape& shape, const void* bias, std::span<std::byte> workspace) {
+  return plan_of(shape, bias, static_cast<std::int64_t>(workspace.size())).exists;
 }
 
 bool LinearPlans::run(const LinearShape& shape, const LinearOperands& operands,
                       std::span<std::byte> workspace, cudaStream_t stream) {
-  auto found = plans_.find(shape);
-  if (found == plans_.end()) {
-    if (plans_.size() >= kMaxPlans) {
-      plans_.clear();
-      chosen_.clear();
-    }
-    found =
-        plans_.emplace(shape, make_plan(shape, operands.bias, static_cast<std::int64_t>(workspace.size())))
-            .first;
-  }
-  Plan& plan = found->second;
+  Plan& plan = plan_of(shape, operands.bias, static_cast<std::int64_t>(workspace.size()));
   if (!plan.exists) return false;
   if (operands.bias != nullptr) set(&plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.bias);
   const float alpha = 1;

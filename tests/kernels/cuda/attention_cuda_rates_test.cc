@@ -15,7 +15,7 @@ struct Shape {
   std::int64_t sequences, heads, kv_heads, head_dim, tokens;
 };
 
-class AttentionCudaRates : public OnCudaDevice {
+class AttentionCudaRates : public CudaTest {
  protected:
   /// Everything of one call, in one allocation. The pages alone are many times the L2 cache, so that each
   /// call finds it cold. The values are small and all alike.
@@ -35,7 +35,8 @@ class AttentionCudaRates : public OnCudaDevice {
         segments.push_back({.pages = table.data(),
                             .first_kv = s.tokens - num_rows,
                             .first_row = static_cast<std::int32_t>(i * num_rows),
-                            .num_rows = static_cast<std::int32_t>(num_rows)});
+                            .num_rows = static_cast<std::int32_t>(num_rows),
+                            .kind = decode ? SegmentKind::kDecode : SegmentKind::kPrompt});
       }
       const std::int64_t cols = s.heads * s.head_dim;
       args = {.q = {at, DType::kF16, rows, cols, cols},
@@ -57,12 +58,12 @@ class AttentionCudaRates : public OnCudaDevice {
   template <class F>
   double seconds_of(const F& call) {
     for (int i = 0; i < 3; ++i) call();
-    stream->synchronize();
+    stream().synchronize();
     constexpr int kRepeats = 20;
-    stream->begin_step(++step);
+    stream().begin_step(++step);
     for (int i = 0; i < kRepeats; ++i) call();
-    stream->end_step(step);
-    const StepSpan span = stream->await_step(step);
+    stream().end_step(step);
+    const StepSpan span = stream().await_step(step);
     return (span.end_sec - span.start_sec) / kRepeats;
   }
 
@@ -78,31 +79,31 @@ class AttentionCudaRates : public OnCudaDevice {
 };
 
 TEST_F(AttentionCudaRates, ReportsItsRates) {
-  fmt::print("{}\n", device->description());
+  fmt::print("{}\n", cuda->device().description());
   for (const Shape& s :
        {Shape{64, 32, 32, 128, 544}, Shape{64, 32, 32, 128, 512}, Shape{16, 56, 56, 128, 2048},
         Shape{64, 40, 40, 64, 544}, Shape{64, 32, 8, 128, 2048}, Shape{64, 32, 32, 80, 544},
         Shape{4, 32, 32, 128, 2048}}) {
-    Work work(*device, *stream, s, /*decode=*/true);
-    const double sec = seconds_of([&] { attention(work.args, *stream); });
+    Work work(cuda->device(), stream(), s, /*decode=*/true);
+    const double sec = seconds_of([&] { attention(work.args, stream()); });
     const double bytes = static_cast<double>(s.sequences * s.tokens * work.layout.token_bytes());
     report("decode", s, sec, bytes / sec * 1e-9, "GB/s");
   }
   for (const Shape& s : {Shape{16, 56, 56, 128, 512}, Shape{4, 32, 32, 128, 2048}, Shape{4, 32, 8, 128, 2048},
                          Shape{16, 40, 40, 64, 512}, Shape{16, 32, 32, 80, 512}}) {
-    Work work(*device, *stream, s, /*decode=*/false);
-    const double sec = seconds_of([&] { attention(work.args, *stream); });
+    Work work(cuda->device(), stream(), s, /*decode=*/false);
+    const double sec = seconds_of([&] { attention(work.args, stream()); });
     const auto pairs = static_cast<double>(s.sequences * s.heads * s.tokens * (s.tokens + 1) / 2);
     report("prefill", s, sec, pairs * 4 * static_cast<double>(s.head_dim) / sec * 1e-12, "TFLOP/s");
   }
   for (const bool decode : {true, false}) {
     const Shape s{decode ? 64 : 16, 56, 56, 128, 512};
-    Work work(*device, *stream, s, decode);
+    Work work(cuda->device(), stream(), s, decode);
     const KvWriteArgs args{.k = work.args.q,
                            .v = sluice::as_const(work.args.out),
                            .segments = work.segments,
                            .layout = work.layout};
-    const double sec = seconds_of([&] { kv_write(args, *stream); });
+    const double sec = seconds_of([&] { kv_write(args, stream()); });
     const double bytes = 2 * static_cast<double>(work.rows * work.layout.token_bytes());
     report(decode ? "kv_write" : "kv_write prefill", s, sec, bytes / sec * 1e-9, "GB/s");
   }

@@ -73,6 +73,24 @@ class DeviceArray {
   DeviceMemory memory_;
 };
 
+/// Device memory of random fp16 values within [-1, 1], of which 4 MiB repeat: cheap to make, and the values
+/// move the multipliers, and so the clock.
+inline DeviceMemory random_halves(CudaDeviceUnderTest& cuda, std::int64_t bytes) {
+  constexpr std::int64_t kSeedBytes = std::int64_t{4} << 20;
+  std::vector<std::uint16_t> seed(static_cast<std::size_t>(std::min(bytes, kSeedBytes) / 2));
+  Random random(5);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (std::uint16_t& x : seed) x = to_half(uniform(random)).bits;
+  DeviceMemory memory = cuda.device().allocate(bytes);
+  std::byte* data = memory.bytes.data();
+  std::int64_t filled = std::min(bytes, kSeedBytes);
+  cuda.stream().copy(data, reinterpret_cast<const std::byte*>(seed.data()), filled);
+  for (; filled < bytes; filled *= 2)
+    cuda.stream().copy(data + filled, data, std::min(filled, bytes - filled));
+  cuda.stream().synchronize();
+  return memory;
+}
+
 /// A weight, vector or table of the host, on the device.
 class DeviceWeight {
  public:
@@ -107,9 +125,11 @@ class DeviceMatrix {
   DeviceMatrix(CudaDeviceUnderTest& cuda, DType dtype, std::int64_t rows, std::int64_t cols,
                std::int64_t padding = 0)
       : DeviceMatrix(cuda, dtype, rows, cols, padding, nullptr) {}
-  /// Values of `m`, rounded; its padding too.
+  /// Values of `m`, rounded; its padding too, unless another is given.
   DeviceMatrix(CudaDeviceUnderTest& cuda, DType dtype, const GuardedMatrix& m)
-      : DeviceMatrix(cuda, dtype, m.rows(), m.cols(), m.view().stride - m.cols(), &m) {}
+      : DeviceMatrix(cuda, dtype, m, m.view().stride - m.cols()) {}
+  DeviceMatrix(CudaDeviceUnderTest& cuda, DType dtype, const GuardedMatrix& m, std::int64_t padding)
+      : DeviceMatrix(cuda, dtype, m.rows(), m.cols(), padding, &m) {}
 
   MatrixView view() { return {memory_.bytes.data() + offset(), dtype_, rows_, cols_, stride_}; }
   ConstMatrixView const_view() const {
@@ -122,6 +142,9 @@ class DeviceMatrix {
   double at(std::int64_t r, std::int64_t c) const {
     return element(image_.data() + offset(), dtype_, r * stride_ + c);
   }
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+  DType dtype() const { return dtype_; }
 
   /// Brings the image up to date and expects its guards intact.
   void fetch() {

@@ -30,21 +30,7 @@ class OpsCuda : public CudaTest {
     return (span.end_sec - span.start_sec) / kRepeats;
   }
 
-  /// Device memory of random fp16 values within [-1, 1]: the values move the multipliers, and so the clock.
-  DeviceMemory random_halves(std::int64_t bytes) {
-    constexpr std::int64_t kSeedBytes = std::int64_t{4} << 20;
-    std::vector<std::uint16_t> seed(static_cast<std::size_t>(std::min(bytes, kSeedBytes) / 2));
-    Random random(5);
-    std::uniform_real_distribution<float> uniform(-1, 1);
-    for (std::uint16_t& x : seed) x = to_half(uniform(random)).bits;
-    DeviceMemory memory = cuda->device().allocate(bytes);
-    std::byte* data = memory.bytes.data();
-    std::int64_t filled = std::min(bytes, kSeedBytes);
-    stream().copy(data, reinterpret_cast<const std::byte*>(seed.data()), filled);
-    for (; filled < bytes; filled *= 2) stream().copy(data + filled, data, std::min(filled, bytes - filled));
-    stream().synchronize();
-    return memory;
-  }
+  DeviceMemory random_halves(std::int64_t bytes) { return testing::random_halves(*cuda, bytes); }
   static MatrixView matrix(const DeviceMemory& memory, std::int64_t rows, std::int64_t cols,
                            DType dtype = DType::kF16) {
     return {memory.bytes.data(), dtype, rows, cols, cols};

@@ -26,21 +26,23 @@ policy::Placement overlapping(policy::Placement placement) {
   return placement;
 }
 
-void check_gpu_memory(std::int64_t needed, bool budget_stated, const kernels::Device& device) {
+void check_gpu_memory(const policy::MemoryPlan& plan, bool budget_stated, const kernels::Device& device) {
+  const std::int64_t needed = plan.total[Tier::kGpu];
   // Somebody who states a budget may have all of the device.
   const std::int64_t free = device.free_bytes();
   const std::int64_t usable = budget_stated ? free : free / 10 * 9;
   SLUICE_CHECK(
       needed <= usable, Code::kOutOfMemory,
-      fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
-                  format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free)),
+      fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free; planned: {})",
+                  format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free),
+                  policy::to_string(plan, Tier::kGpu)),
       "put more on the CPU (--percent), lower --gpu-memory, --gpu-batch-size or --num-gpu-batches");
 }
 
 void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& options,
                        const kernels::Device& device) {
   const bool own_memory = device.has_own_memory();
-  if (own_memory) check_gpu_memory(plan.total[Tier::kGpu], options.budget_bytes[Tier::kGpu] >= 0, device);
+  if (own_memory) check_gpu_memory(plan, options.budget_bytes[Tier::kGpu] >= 0, device);
   const std::int64_t needed = plan.total[Tier::kCpu] + (own_memory ? 0 : plan.total[Tier::kGpu]);
   const bool stated =
       options.budget_bytes[Tier::kCpu] >= 0 && (own_memory || options.budget_bytes[Tier::kGpu] >= 0);

@@ -15,10 +15,19 @@ namespace {
 
 using policy::Purpose;
 
-/// Submits a request and waits for room; failures throw. `finish` waits for everything.
+/// Submits a request and waits for room; failures throw. `finish` waits for everything, and so does the
+/// destructor, after a failure too: buffers are not given back while the system still writes into them.
 class Transfers {
  public:
   Transfers(BlockIo& io, std::stop_token stop) : io_(io), stop_(std::move(stop)) {}
+  ~Transfers() {
+    try {
+      while (io_.in_flight() > 0) io_.wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(100));
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): the failure that came first is reported
+    }
+  }
+  Transfers(const Transfers&) = delete;
+  Transfers& operator=(const Transfers&) = delete;
   void submit(const IoRequest& request) {
     while (!io_.try_submit(request)) reap();
   }

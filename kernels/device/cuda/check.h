@@ -8,7 +8,8 @@ namespace sluice::kernels {
 
 [[noreturn]] void throw_cuda_failure(cudaError_t error, const char* call);
 [[noreturn]] void throw_cublas_failure(cublasStatus_t status, const char* call);
-/// For destructors: a failure is logged, and one at the end of the process is not worth a line.
+/// For destructors: a failure is logged, once if it repeats; one at the end of the process is not worth a
+/// line.
 void log_cuda_failure(cudaError_t error, const char* call) noexcept;
 
 #define CUDA_CHECK(call)                                              \

@@ -307,7 +307,6 @@ TEST_F(ExecutorAsyncTest, CountsStepsBytesAndWhereTheTimeWent) {
   EXPECT_EQ(gpu.steps, 2);
   EXPECT_EQ(gpu.bytes, 20);
   EXPECT_GE(h2d.busy_sec, 0.02);
-  EXPECT_LT(h2d.stalled_sec, 0.02);
   EXPECT_GE(gpu.stalled_sec, 0.02);
   EXPECT_GE(gpu.busy_sec, 0.02);
 }
@@ -405,7 +404,7 @@ TEST_F(ExecutorAsyncTest, AFailureThatShowsElsewhereNamesTheUnfinishedSteps) {
   runner.at(LaneKind::kH2d).fail_enqueue(1);
   add(LaneKind::kH2d, StepKind::kLoadWeights, {{LaneKind::kCpu, 1}});  // 2, fails
   const StepHook hook = [&](const Step& step) {
-    if (step.unit == 1) std::this_thread::sleep_for(kSlow);
+    if (step.unit == 1) std::this_thread::sleep_for(3 * kSlow);
   };
   Executor executor(runner, idle_io(), idle_io(), hook);
   executor.submit(schedule);

@@ -213,6 +213,8 @@ FakeAsyncStream::~FakeAsyncStream() {
     device_->changed.notify_all();
   }
   queue_->worker.join();
+  const std::lock_guard lock(device_->mutex);
+  queue_->items.clear();  // those that wait for each other's streams would keep each other
 }
 
 void FakeAsyncStream::check_enqueue() const {

@@ -332,6 +332,17 @@ void Executor::enqueue_waits(Lane& lane, const Step& step) {
   }
 }
 
+/// What a step enqueued before it failed is awaited like any other work: nobody's memory is used once the
+/// steps count as finished. False if the device does not take that either.
+bool Executor::end_failed_step(Lane& lane, const Step& step) noexcept {
+  try {
+    lane.stream->end_step(step.seq);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 void Executor::enqueue_loop(Lane& lane) {
   const std::size_t own = lane_index(lane.kind);
   bind_thread(lane);
@@ -341,18 +352,21 @@ void Executor::enqueue_loop(Lane& lane) {
     const Step& step = from.schedule->steps[index];
     wait(lane.kind, step.seq - kernels::Stream::kMaxStepsAhead);
     Lane::Enqueued entry{.step = &step, .index = index, .from = from, .seen_sec = clock_sec()};
+    bool begun = false;
     try {
       enqueue_waits(lane, step);
       if (!skip_.load()) {
         if (hook_) hook_(step);
         entry.enqueue_sec = clock_sec();
         lane.stream->begin_step(step.seq);
+        begun = true;
         entry.bytes = runner_.run(step);
         lane.stream->end_step(step.seq);
         entry.on_stream = true;
       }
     } catch (...) {
       fail(lane, step, Status::from_current_exception());
+      if (begun) entry.on_stream = end_failed_step(lane, step);
     }
     lane.enqueued[static_cast<std::size_t>(step.seq) % lane.enqueued.size()] = entry;
     enqueued_[own].store(step.seq);

@@ -94,6 +94,7 @@ class Executor {
   void enqueue_loop(Lane& lane);
   void completion_loop(Lane& lane);
   void enqueue_waits(Lane& lane, const policy::Step& step);
+  static bool end_failed_step(Lane& lane, const policy::Step& step) noexcept;
   void disk_loop(Lane& lane);
   bool next_step(Lane& lane, bool block);
   bool ready(const policy::Step& step) const;

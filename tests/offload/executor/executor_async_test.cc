@@ -98,8 +98,6 @@ class DeviceRunner : public StepRunner {
     return order_;
   }
 
-  FakeAsyncDevice device;
-  std::array<std::unique_ptr<FakeAsyncStream>, kNumLanes> streams;
   std::function<void(int unit)> does;  // on the thread that does the work
   std::atomic<int> runs{0};            // steps handed over
 
@@ -107,6 +105,10 @@ class DeviceRunner : public StepRunner {
   mutable std::mutex mutex_;
   std::vector<int> order_;
   std::array<std::array<std::byte, 2>, kNumLanes> copied_{};
+
+ public:
+  FakeAsyncDevice device;
+  std::array<std::unique_ptr<FakeAsyncStream>, kNumLanes> streams;  // last: a broken device's still work
 };
 
 class ExecutorAsyncTest : public ::testing::Test {
@@ -327,6 +329,17 @@ TEST_F(ExecutorAsyncTest, AFailureAtEnqueueNamesTheStepAndSkipsTheRest) {
               AllOf(HasSubstr("attend of unit 2 (layer 1, pass 2)"), HasSubstr("refused; see the driver")));
   EXPECT_EQ(runner.runs.load(), 3) << "what comes later is skipped";
   EXPECT_EQ(counters[lane_index(LaneKind::kGpu)].steps, 3) << "and counted as finished";
+}
+
+// A step that fails half-way has enqueued work that uses memory: it is awaited too.
+TEST_F(ExecutorAsyncTest, WhatAStepEnqueuedBeforeItFailedIsDoneWhenItCountsAsFinished) {
+  DeviceRunner runner;
+  runner.at(LaneKind::kGpu).fail_enqueue(1);
+  runner.does = [](int) { std::this_thread::sleep_for(kSlow); };
+  add(LaneKind::kGpu, StepKind::kPre);
+  run(runner);
+  EXPECT_EQ(status.code(), Code::kDevice);
+  EXPECT_THAT(runner.order(), ElementsAre(0));
 }
 
 TEST_F(ExecutorAsyncTest, AFailureOnTheDeviceNamesTheStepThatWasAwaited) {

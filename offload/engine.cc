@@ -43,6 +43,12 @@ const RunHooks& hooks_of(const EngineOptions& options) {
   return options.hooks ? *options.hooks : kNone;
 }
 
+std::unique_ptr<kernels::Device> make_device(const DeviceChoice& asked, kernels::ThreadPool& pool,
+                                             const RunHooks& hooks) {
+  std::unique_ptr<kernels::Device> device = make_device(asked, pool);
+  return hooks.wrap_device ? hooks.wrap_device(std::move(device)) : std::move(device);
+}
+
 std::unique_ptr<BlockIo> make_disk(const RunHooks& hooks) {
   return hooks.make_disk ? hooks.make_disk() : make_block_io({});
 }
@@ -65,7 +71,7 @@ struct Engine::Impl {
         tokenizer(tokenizer_or_null),
         source(model),
         pool(asked.num_threads > 0 ? asked.num_threads : default_threads(choose_device(asked.device))),
-        device(make_device(asked.device, pool)),
+        device(make_device(asked.device, pool, hooks)),
         planned(plan_run(source, options, *device)),
         shape(planned.shape),
         budget(planned.budget_bytes),

@@ -66,15 +66,17 @@ void check_invariance(const policy::RunShape& shape, const kernels::Device& devi
 
 enum class GpuBudget : std::uint8_t { kNone, kStated };
 
-void check_gpu_memory(std::int64_t needed, GpuBudget budget, const kernels::Device& device) {
+void check_gpu_memory(const policy::MemoryPlan& plan, GpuBudget budget, const kernels::Device& device) {
+  const std::int64_t needed = plan.total[Tier::kGpu];
   // Somebody who states a budget may have all but what the driver needs beside the tier.
   const std::int64_t free = device.free_bytes();
   const std::int64_t usable =
       budget == GpuBudget::kStated ? std::max(free / 10 * 9, free - kBesideGpuTier) : free / 10 * 9;
   SLUICE_CHECK(
       needed <= usable, Code::kOutOfMemory,
-      fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free)",
-                  format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free)),
+      fmt::format("the placement needs {} of GPU memory, but {} can be had on {} ({} are free; planned: {})",
+                  format_bytes(needed), format_bytes(usable), device.description(), format_bytes(free),
+                  policy::to_string(plan, Tier::kGpu)),
       "put more on the CPU (--percent), lower --gpu-memory, --gpu-batch-size or --num-gpu-batches");
 }
 
@@ -82,8 +84,8 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
                        const kernels::Device& device) {
   const bool own_memory = device.has_own_memory();
   if (own_memory) {
-    check_gpu_memory(plan.total[Tier::kGpu],
-                     options.budget_bytes[Tier::kGpu] >= 0 ? GpuBudget::kStated : GpuBudget::kNone, device);
+    check_gpu_memory(plan, options.budget_bytes[Tier::kGpu] >= 0 ? GpuBudget::kStated : GpuBudget::kNone,
+                     device);
   }
   const std::int64_t needed = plan.total[Tier::kCpu] + (own_memory ? 0 : plan.total[Tier::kGpu]);
   const bool stated =

@@ -128,18 +128,20 @@ MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk) {
   return plan;
 }
 
+std::string to_string(const MemoryPlan& plan, Tier tier) {
+  std::string text = fmt::format("{}: {}", tier_name(tier), format_bytes(plan.total[tier]));
+  const char* separator = " = ";
+  for (const PlannedBytes& item : plan.items) {
+    if (item.tier != tier) continue;
+    text += fmt::format("{}{} {}", separator, purpose_name(item.purpose), format_bytes(item.bytes));
+    separator = " + ";
+  }
+  return text;
+}
+
 std::string to_string(const MemoryPlan& plan) {
   std::string text;
-  for (Tier tier : kTiers) {
-    text += fmt::format("{}: {}", tier_name(tier), format_bytes(plan.total[tier]));
-    const char* separator = " = ";
-    for (const PlannedBytes& item : plan.items) {
-      if (item.tier != tier) continue;
-      text += fmt::format("{}{} {}", separator, purpose_name(item.purpose), format_bytes(item.bytes));
-      separator = " + ";
-    }
-    text += '\n';
-  }
+  for (Tier tier : kTiers) text += to_string(plan, tier) + '\n';
   return text;
 }
 

@@ -12,9 +12,11 @@ using policy::kNumLanes;
 using policy::lane_index;
 using policy::LaneKind;
 using policy::Step;
+using policy::StepKind;
 
-constexpr std::size_t kMaxSubmitted = 8;   // schedules that a lane can have waiting
-constexpr std::size_t kMaxDiskSteps = 16;  // disk steps in flight on a lane
+constexpr std::size_t kMaxSubmitted = 8;          // schedules that a lane can have waiting
+constexpr std::size_t kRing = kMaxSubmitted + 1;  // and the empty one that ends it
+constexpr std::size_t kMaxDiskSteps = 16;         // disk steps in flight on a lane
 constexpr std::chrono::microseconds kPoll{
     300};  // how often a busy disk lane looks whether its next step may start
 
@@ -25,6 +27,43 @@ double clock_sec() {
 /// Whether waits on this lane are on the way from one pass to the next.
 bool is_between_passes(LaneKind lane) {
   return lane == LaneKind::kH2dUrgent || lane == LaneKind::kD2hUrgent || lane == LaneKind::kGpu;
+}
+
+/// Whether only decoder layers have such steps. Unit i carries layer i - 1 (core/model/spec.h).
+bool is_of_layer(StepKind kind) {
+  switch (kind) {
+    case StepKind::kReadKv:
+    case StepKind::kLoadKv:
+    case StepKind::kPre:
+    case StepKind::kAttend:
+    case StepKind::kSendQkv:
+    case StepKind::kSendAttention:
+    case StepKind::kStoreKv:
+    case StepKind::kWriteKv:
+    case StepKind::kPost:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::string step_text(StepKind kind, std::int16_t unit, std::int32_t pass) {
+  std::string text = fmt::format("{} of unit {}", step_kind_name(kind), unit);
+  const std::string layer = is_of_layer(kind) ? fmt::format("layer {}", unit - 1) : "";
+  const std::string number = pass >= 0 ? fmt::format("pass {}", pass) : "";
+  if (layer.empty() && number.empty()) return text;
+  return text + fmt::format(" ({}{}{})", layer, layer.empty() || number.empty() ? "" : ", ", number);
+}
+
+/// A step in one word, so that other threads can name it; 0 is none.
+std::uint64_t pack(const Step& step) {
+  return 1 | static_cast<std::uint64_t>(step.kind) << 8 |
+         static_cast<std::uint64_t>(static_cast<std::uint16_t>(step.unit)) << 16 |
+         static_cast<std::uint64_t>(static_cast<std::uint32_t>(step.pass)) << 32;
+}
+std::string packed_text(std::uint64_t word) {
+  return step_text(static_cast<StepKind>(word >> 8 & 0xFF), static_cast<std::int16_t>(word >> 16 & 0xFFFF),
+                   static_cast<std::int32_t>(word >> 32));
 }
 
 void pause_briefly() {
@@ -57,7 +96,7 @@ struct Executor::Lane {
   kernels::Stream* stream = nullptr;  // asynchronous lanes only
 
   // Written by the submitting thread, read by the lane: a ring guarded by its two counters.
-  std::array<Submitted, kMaxSubmitted> ring;
+  std::array<Submitted, kRing> ring;
   std::atomic<std::uint64_t> submitted{0};
   std::atomic<std::uint64_t> taken{0};
   std::atomic<bool> stop{false};
@@ -91,6 +130,7 @@ struct Executor::Lane {
     bool on_stream = false;
   };
   std::array<Enqueued, kernels::Stream::kMaxStepsAhead> enqueued;
+  std::atomic<std::uint64_t> awaited{0};  // packed: the step whose end the completion thread waits for
 
   mutable Mutex mutex;
   LaneCounters counters SLUICE_GUARDED_BY(mutex);
@@ -126,7 +166,7 @@ Executor::~Executor() {
   for (auto& lane : lanes_) {
     // A lane that sleeps on `submitted` wakes only when its value changes: hand it an empty schedule.
     lane->stop.store(true);
-    lane->ring[lane->submitted.load() % kMaxSubmitted] = {};
+    lane->ring[lane->submitted.load() % kRing] = {};
     lane->submitted.fetch_add(1);
     lane->submitted.notify_all();
   }
@@ -142,7 +182,7 @@ void Executor::submit(const policy::Schedule& schedule, std::vector<policy::Step
       continue;  // or an idle lane's ring would fill up
     const std::uint64_t number = lane->submitted.load(std::memory_order_relaxed);
     SLUICE_ASSERT(number - lane->taken.load() < kMaxSubmitted);
-    lane->ring[number % kMaxSubmitted] = {&schedule, times};
+    lane->ring[number % kRing] = {&schedule, times};
     lane->submitted.store(number + 1);
     lane->submitted.notify_all();
   }
@@ -165,18 +205,34 @@ Status Executor::status() const {
   return status_;
 }
 
-void Executor::fail(const Step& step, const Status& status) {
+void Executor::fail(const std::string& where, const Status& status) {
   {
     MutexLock lock(status_mutex_);
-    if (status_.ok()) {
-      const std::string where =
-          step.pass < 0
-              ? fmt::format("{} of unit {}", step_kind_name(step.kind), step.unit)
-              : fmt::format("{} of unit {} (pass {})", step_kind_name(step.kind), step.unit, step.pass);
-      status_ = Status(status.code(), fmt::format("{}: {}", where, status.message()));
-    }
+    if (status_.ok()) status_ = Status(status.code(), fmt::format("{}: {}", where, status.message()));
   }
   skip_.store(true);
+}
+
+void Executor::fail(const Lane& lane, const Step& step, const Status& status) {
+  std::string where = step_text(step.kind, step.unit, step.pass);
+  // A device reports a step's failure at whatever call comes next, so the culprit may be any of these.
+  const char* separator = ", with these unfinished on the device: ";
+  for (const auto& other : lanes_) {
+    const std::uint64_t awaited = other->awaited.load();
+    if (status.code() != Code::kDevice || lane.stream == nullptr || awaited == 0 || awaited == pack(step))
+      continue;
+    where += fmt::format("{}{} {}", separator, lane_name(other->kind), packed_text(awaited));
+    separator = "; ";
+  }
+  fail(where, status);
+}
+
+void Executor::bind_thread(Lane& lane) {
+  try {
+    lane.stream->bind_thread();
+  } catch (...) {
+    fail(fmt::format("the start of the {} lane", lane_name(lane.kind)), Status::from_current_exception());
+  }
 }
 
 std::array<LaneCounters, kNumLanes> Executor::counters() const {
@@ -202,7 +258,7 @@ bool Executor::next_step(Lane& lane, bool block) {
       wait_until(lane.submitted, spins ? spin_ : kNeverSpin, [&](std::uint64_t n) { return n != taken; });
       continue;
     }
-    lane.current = lane.ring[taken % kMaxSubmitted];
+    lane.current = lane.ring[taken % kRing];
     lane.position = 0;
     lane.count = lane.current.schedule == nullptr
                      ? 0
@@ -244,7 +300,7 @@ void Executor::lane_loop(Lane& lane) {
         if (hook_) hook_(step);
         bytes = runner_.run(step);
       } catch (...) {
-        fail(step, Status::from_current_exception());
+        fail(lane, step, Status::from_current_exception());
       }
     }
     const double end = clock_sec();
@@ -276,27 +332,41 @@ void Executor::enqueue_waits(Lane& lane, const Step& step) {
   }
 }
 
+/// What a step enqueued before it failed is awaited like any other work: nobody's memory is used once the
+/// steps count as finished. False if the device does not take that either.
+bool Executor::end_failed_step(Lane& lane, const Step& step) noexcept {
+  try {
+    lane.stream->end_step(step.seq);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
 void Executor::enqueue_loop(Lane& lane) {
   const std::size_t own = lane_index(lane.kind);
-  lane.stream->bind_thread();
+  bind_thread(lane);
   while (next_step(lane, /*block=*/true)) {
     const Submitted from = lane.current;
     const auto index = static_cast<std::size_t>(from.schedule->lane_steps[own][lane.position++]);
     const Step& step = from.schedule->steps[index];
     wait(lane.kind, step.seq - kernels::Stream::kMaxStepsAhead);
     Lane::Enqueued entry{.step = &step, .index = index, .from = from, .seen_sec = clock_sec()};
+    bool begun = false;
     try {
       enqueue_waits(lane, step);
       if (!skip_.load()) {
         if (hook_) hook_(step);
         entry.enqueue_sec = clock_sec();
         lane.stream->begin_step(step.seq);
+        begun = true;
         entry.bytes = runner_.run(step);
         lane.stream->end_step(step.seq);
         entry.on_stream = true;
       }
     } catch (...) {
-      fail(step, Status::from_current_exception());
+      fail(lane, step, Status::from_current_exception());
+      if (begun) entry.on_stream = end_failed_step(lane, step);
     }
     lane.enqueued[static_cast<std::size_t>(step.seq) % lane.enqueued.size()] = entry;
     enqueued_[own].store(step.seq);
@@ -311,7 +381,7 @@ void Executor::enqueue_loop(Lane& lane) {
 
 void Executor::completion_loop(Lane& lane) {
   const std::size_t own = lane_index(lane.kind);
-  lane.stream->bind_thread();
+  bind_thread(lane);
   double last_end = 0;
   for (std::int64_t seq = 1;; ++seq) {
     const bool spins = lane.kind == LaneKind::kD2hUrgent;  // it brings the results
@@ -321,18 +391,20 @@ void Executor::completion_loop(Lane& lane) {
     if (entry.step == nullptr) return;
     kernels::StepSpan span{entry.seen_sec, entry.seen_sec};
     if (entry.on_stream) {
+      lane.awaited.store(pack(*entry.step));
       try {
         while (spins && spin_.load(std::memory_order_relaxed) && !lane.stream->is_step_done(seq))
           pause_briefly();
         span = lane.stream->await_step(seq);
-        // The device's clock and ours drift apart, but a step lies between its submission and our seeing its
-        // end.
+        // The device's clock and ours drift apart, but a step lies between its submission, or the end of the
+        // step before it, and our seeing its end.
         const double seen_end = clock_sec();
-        span.start_sec = std::clamp(span.start_sec, entry.enqueue_sec, seen_end);
+        span.start_sec = std::clamp(span.start_sec, std::max(entry.enqueue_sec, last_end), seen_end);
         span.end_sec = std::clamp(span.end_sec, span.start_sec, seen_end);
       } catch (...) {
-        fail(*entry.step, Status::from_current_exception());
+        fail(lane, *entry.step, Status::from_current_exception());
       }
+      lane.awaited.store(0);
     }
     {
       MutexLock lock(lane.mutex);
@@ -341,7 +413,7 @@ void Executor::completion_loop(Lane& lane) {
       lane.counters.stalled_sec += std::max(0.0, span.start_sec - std::max(last_end, entry.seen_sec));
       lane.counters.busy_sec += span.end_sec - span.start_sec;
     }
-    last_end = span.end_sec;
+    last_end = std::max(last_end, span.end_sec);
     finish_step(lane, *entry.step, entry.index, entry.from, span.start_sec, span.end_sec);
   }
 }
@@ -383,7 +455,7 @@ void Executor::disk_loop(Lane& lane) {
               runner_.io_requests(step, lane.requests);
             } catch (...) {
               lane.requests.clear();
-              fail(step, Status::from_current_exception());
+              fail(lane, step, Status::from_current_exception());
             }
           }
           for (IoRequest& request : lane.requests) request.tag = lane.next_in_flight;
@@ -404,13 +476,13 @@ void Executor::disk_loop(Lane& lane) {
             Lane::InFlight& step = slot(completion->tag);
             --step.outstanding;
             step.bytes += completion->bytes;
-            if (!completion->status.ok()) fail(*step.step, completion->status);
+            if (!completion->status.ok()) fail(lane, *step.step, completion->status);
           }
         }
       }
     } catch (...) {
       // The queue itself failed: nothing in flight can be trusted to come back.
-      fail(*slot(lane.first_in_flight).step, Status::from_current_exception());
+      fail(lane, *slot(lane.first_in_flight).step, Status::from_current_exception());
       for (std::uint64_t i = lane.first_in_flight; i < lane.next_in_flight; ++i) slot(i).outstanding = 0;
       lane.next_request = lane.requests.size();
     }

@@ -5,7 +5,9 @@
 // it runs, and no step waits for the whole device.
 //
 // A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
-// finished, so nobody hangs, and the first failure is reported. `submit` and the waits belong to one thread.
+// finished, so nobody hangs, and the first failure is reported, with the step, its unit, layer and pass. An
+// asynchronous lane may come to know of another step's failure, so a device's failure names the steps that
+// were unfinished there. `submit` and the waits belong to one thread.
 #pragma once
 
 #include <array>
@@ -13,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -47,8 +50,8 @@ struct LaneCounters {
 /// Called before each step on its lane's thread, with the step; tests put delays here.
 using StepHook = std::function<void(const policy::Step&)>;
 
-/// How threads wait for what ends a pass or starts the next. A sleeper wakes in tens of microseconds, which is a
-/// tenth of a decode pass whose weights and KV are on the GPU; a spinner occupies a core.
+/// How threads wait for what ends a pass or starts the next. A sleeper wakes in tens of microseconds, which
+/// is a tenth of a decode pass whose weights and KV are on the GPU; a spinner occupies a core.
 enum class WaitMode : std::uint8_t { kSleep, kSpin };
 
 class Executor {
@@ -91,13 +94,17 @@ class Executor {
   void enqueue_loop(Lane& lane);
   void completion_loop(Lane& lane);
   void enqueue_waits(Lane& lane, const policy::Step& step);
+  static bool end_failed_step(Lane& lane, const policy::Step& step) noexcept;
   void disk_loop(Lane& lane);
   bool next_step(Lane& lane, bool block);
   bool ready(const policy::Step& step) const;
   void wait_for(const policy::Step& step) const;
   void finish_step(Lane& lane, const policy::Step& step, std::size_t index, const Submitted& from,
                    double start_sec, double end_sec);
-  void fail(const policy::Step& step, const Status& status);
+  void fail(const std::string& where, const Status& status);
+  void fail(const Lane& lane, const policy::Step& step, const Status& status);
+  /// For the calling thread. A failure ends the run.
+  void bind_thread(Lane& lane);
 
   StepRunner& runner_;
   const StepHook hook_;

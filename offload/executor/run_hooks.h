@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/device/device.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
 #include "offload/io/block_io.h"
@@ -25,6 +26,8 @@ struct RunHooks {
   std::function<void(const policy::RunShape&)> on_shape;
   /// Takes away one kind of wait, for mutation tests.
   std::function<void(policy::HazardTracker&)> mutate;
+  /// Stands between the engine and its device, or in the device's place.
+  std::function<std::unique_ptr<kernels::Device>(std::unique_ptr<kernels::Device>)> wrap_device;
   /// Makes the disks of the lanes in place of make_block_io.
   std::function<std::unique_ptr<BlockIo>()> make_disk;
 };

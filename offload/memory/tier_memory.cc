@@ -1,24 +1,50 @@
 #include "offload/memory/tier_memory.h"
 
-#include <fmt/format.h>
+#include "core/error.h"
 
 namespace sluice::offload {
+namespace {
+
+/// Memory that was refused is asked for in one piece: says what it was for.
+[[noreturn]] void throw_with_plan(const Error& refused, const policy::MemoryPlan& plan, Tier tier) {
+  std::string what = refused.what();
+  if (!refused.fix().empty()) what.resize(what.size() - refused.fix().size() - std::string_view("; ").size());
+  throw Error(refused.code(), fmt::format("{} (planned: {})", what, policy::to_string(plan, tier)),
+              refused.fix());
+}
+
+}  // namespace
 
 TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
                        const std::filesystem::path& disk_folder, int touch_threads, kernels::Device& device,
                        HostWeights host_weights) {
+  const auto or_plan = [&](Tier tier, const auto& get) {
+    try {
+      return get();
+    } catch (const Error& e) {
+      if (e.code() != Code::kOutOfMemory) throw;
+      throw_with_plan(e, plan, tier);
+    }
+  };
   const auto reserve = [&](Tier tier) {
-    return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
+    return or_plan(tier, [&] {
+      return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
+    });
+  };
+  const auto allocate = [&](Reservation reservation, std::int64_t pageable_bytes) {
+    const Tier tier = reservation.tier();
+    return or_plan(tier,
+                   [&] { return Arena(std::move(reservation), touch_threads, device, pageable_bytes); });
   };
   // All three promises first: a run that cannot fit fails before anything is touched.
   Reservation gpu = reserve(Tier::kGpu);
   Reservation cpu = reserve(Tier::kCpu);
   disk_ = reserve(Tier::kDisk);
-  gpu_.emplace(std::move(gpu), touch_threads, device);
+  gpu_ = allocate(std::move(gpu), 0);
   // Weights come first in the plan, and so in the arena.
-  const std::int64_t pageable =
-      host_weights == HostWeights::kPageable ? plan.bytes(policy::Purpose::kWeights, Tier::kCpu) : 0;
-  cpu_.emplace(std::move(cpu), touch_threads, device, pageable);
+  cpu_ = allocate(std::move(cpu), host_weights == HostWeights::kPageable
+                                      ? plan.bytes(policy::Purpose::kWeights, Tier::kCpu)
+                                      : 0);
   for (const policy::PlannedBytes& item : plan.items) {
     const auto purpose = static_cast<std::size_t>(item.purpose);
     const std::string name(policy::purpose_name(item.purpose));

@@ -19,8 +19,8 @@ namespace sluice::offload {
 class TierMemory {
  public:
   /// Reserves and allocates every item of `plan`. `disk_folder` is used only if the plan has disk bytes.
-  /// Throws Error{kOutOfMemory, kIo} with the numbers; `touch_threads` touch the memory in parallel.
-  /// `device` provides the GPU tier and outlives the object.
+  /// Throws Error{kOutOfMemory} with the numbers and what the tier was planned for, {kIo}; `touch_threads`
+  /// touch the memory in parallel. `device` provides the GPU tier and outlives the object.
   TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget, const std::filesystem::path& disk_folder,
              int touch_threads, kernels::Device& device, HostWeights host_weights = HostWeights::kPinned);
 

@@ -16,15 +16,14 @@ namespace {
 using policy::Purpose;
 
 /// Submits a request and waits for room; failures throw. `finish` waits for everything, and so does the
-/// destructor: the memory of a transfer outlives it even when something else has failed.
+/// destructor, after a failure too: buffers are not given back while the system still writes into them.
 class Transfers {
  public:
   Transfers(BlockIo& io, std::stop_token stop) : io_(io), stop_(std::move(stop)) {}
   ~Transfers() {
     try {
       while (io_.in_flight() > 0) io_.wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(100));
-    } catch (
-        const Error&) {  // NOLINT(bugprone-empty-catch): the queue is gone, and the first failure reported
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): the failure that came first is reported
     }
   }
   Transfers(const Transfers&) = delete;

@@ -6,7 +6,9 @@
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
+#include "core/build_config.h"
 #include "core/error.h"
+#include "kernels/device/device.h"
 #include "tests/apps/program.h"
 #include "tests/apps/temp_dir.h"
 #include "tests/support/paths.h"
@@ -222,6 +224,46 @@ TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
     EXPECT_THAT(result.err, HasSubstr(refusal.message)) << line;
     EXPECT_THAT(result.err, HasSubstr("; ")) << line << "says what to do";
     EXPECT_EQ(result.out, "") << line;
+  }
+}
+
+// Whichever build and machine this is: a device that cannot be had is named with the reason and the remedy,
+// before anything is loaded or written.
+TEST_F(GenerateTest, RefusesADeviceThatCannotBeHad) {
+  const bool has_one = kernels::cuda_device_present();
+  // What is said of a CUDA device that is not there, and with which status.
+  const Code none = kWithCuda ? Code::kDevice : Code::kUnsupported;
+  const char* const no_device = kWithCuda ? "no CUDA device: " : "this build has no CUDA device";
+  const std::vector<std::string> placements[] = {{}, {"--percent", "100", "0", "100", "0", "100", "0"}};
+  for (const std::vector<std::string>& placement : placements) {
+    const auto refused = [&](const std::string& device, Code code, const std::string& message) {
+      const ProgramResult result =
+          run(std::vector<std::string>{"x", "--output", dir_ / "out", "--device", device} + placement);
+      EXPECT_EQ(result.status, status_of(code)) << device << "\n" << result.err;
+      EXPECT_THAT(result.err, StartsWith("error: ")) << device;
+      EXPECT_THAT(result.err, HasSubstr(message)) << device;
+      EXPECT_EQ(lines_of(result.err).size(), 1U) << result.err;
+      EXPECT_EQ(result.out, "") << device;
+      EXPECT_EQ(read_text(dir_ / "out"), "") << device;
+      return result.err;
+    };
+    for (const std::string device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda: 1", "CUDA",
+                                     "cuda:99999999999", "cpu:0", ""}) {
+      refused(device, Code::kInvalidArgument,
+              fmt::format("--device is '{}'; give auto, cpu, cuda or cuda:N", device));
+    }
+    if (has_one) {
+      refused("cuda:97", Code::kInvalidArgument, "there is no CUDA device 97; this machine has ");
+    } else {
+      for (const std::string device : {"cuda", "cuda:0", "cuda:7"})
+        EXPECT_THAT(refused(device, none, no_device), HasSubstr("use --device cpu"));
+    }
+  }
+  if (!has_one) {
+    EXPECT_EQ(run({"x", "--max-new-tokens", "1", "--device", "auto"}).status, 0) << "auto takes the CPU";
+    const ProgramResult bench = run_program({"bench", "device", "--device", "cuda"});
+    EXPECT_EQ(bench.status, status_of(none));
+    EXPECT_THAT(bench.err, HasSubstr(no_device));
   }
 }
 

@@ -6,12 +6,36 @@
 #include "core/log.h"
 
 namespace sluice::kernels {
+namespace {
+
+struct Verdict {
+  Code code;
+  const char* fix;
+};
+
+Verdict verdict(cudaError_t error) {
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      return {Code::kOutOfMemory, "lower --gpu-memory, or end the other programs on this GPU"};
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorDeviceAlreadyInUse:
+      return {Code::kDevice, "end the other programs on this GPU, or name another one with --device cuda:N"};
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+      return {Code::kUnsupported,
+              "build with this GPU among SLUICE_CUDA_ARCHITECTURES, update the driver, or use --device cpu"};
+    default:
+      return {Code::kDevice, "see the driver's log (dmesg, nvidia-smi -q), then run again"};
+  }
+}
+
+}  // namespace
 
 void throw_cuda_failure(cudaError_t error, const char* call) {
-  const bool memory = error == cudaErrorMemoryAllocation;
-  throw Error(memory ? Code::kOutOfMemory : Code::kDevice,
+  const auto [code, fix] = verdict(error);
+  throw Error(code,
               fmt::format("CUDA: {} ({}) from {}", cudaGetErrorString(error), cudaGetErrorName(error), call),
-              memory ? "lower --gpu-memory" : "see the driver's log (dmesg, nvidia-smi -q), then run again");
+              fix);
 }
 
 void throw_cublas_failure(cublasStatus_t status, const char* call) {

@@ -119,8 +119,11 @@ class CudaDevice final : public Device {
     const cudaError_t error = cudaHostRegister(host.data(), host.size(), cudaHostRegisterDefault);
     if (error == cudaSuccess) return std::make_unique<Registration>(host.data());
     (void)cudaGetLastError();
-    log_warn("cpu memory: {} could not be pinned ({}); transfers to the GPU will be several times slower",
-             format_bytes(static_cast<std::int64_t>(host.size())), cudaGetErrorString(error));
+    log_warn(
+        "cpu memory: {} could not be pinned ({}); going on without, transfers to the GPU will be several "
+        "times "
+        "slower; raise the limit of locked memory (ulimit -l), or lower --cpu-memory",
+        format_bytes(static_cast<std::int64_t>(host.size())), cudaGetErrorString(error));
     return nullptr;
   }
 

@@ -47,7 +47,16 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   }
   if (workspace.empty()) return;
   void* host = nullptr;
-  CUDA_CHECK(cudaHostAlloc(&host, static_cast<std::size_t>(kUploadBytes), cudaHostAllocDefault));
+  const cudaError_t error =
+      cudaHostAlloc(&host, static_cast<std::size_t>(kUploadBytes), cudaHostAllocDefault);
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    throw Error(Code::kOutOfMemory,
+                fmt::format("cpu memory: {} for the operators' tables could not be pinned",
+                            format_bytes(kUploadBytes)),
+                "raise the limit of locked memory (ulimit -l), or lower --cpu-memory");
+  }
+  CUDA_CHECK(error);
   upload_memory_.reset(host);
   upload_begin_.assign(static_cast<std::size_t>(kEvents), 0);
 }

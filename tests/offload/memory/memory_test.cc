@@ -14,13 +14,17 @@
 #include "core/units.h"
 #include "offload/memory/arena.h"
 #include "offload/memory/budget.h"
+#include "offload/memory/tier_memory.h"
 #include "offload/memory/usable_memory.h"
+#include "tests/fakes/fake_async_device.h"
 
 namespace sluice::offload {
 namespace {
 
 namespace fs = std::filesystem;
+using kernels::fakes::FakeAsyncDevice;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 /// The Error that `body` throws; fails the test if it throws none.
@@ -162,6 +166,106 @@ TEST(Arena, TouchMakesMemoryResident) {
   const Arena arena(budget.reserve(Tier::kCpu, 160_MiB, "test"), 3);
   EXPECT_GE(resident_bytes() - before, 150_MiB);
   EXPECT_GE(peak_resident_bytes(), 150_MiB);
+}
+
+// ---- With a device that has memory of its own.
+
+TEST(ArenaOnADevice, TakesTheGpuTierFromItAndPinsTheCpuTier) {
+  MemoryBudget budget(tiers(1_GiB, 1_GiB, 0));
+  FakeAsyncDevice device;
+  {
+    const std::int64_t free = device.free_bytes();
+    Arena gpu(budget.reserve(Tier::kGpu, 2_MiB + 1, "test"), 1, device);
+    EXPECT_EQ(gpu.memory().size(), 2_MiB + kPageAlign);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(gpu.memory().data()) % kPageAlign, 0U);
+    EXPECT_EQ(device.free_bytes(), free - (2_MiB + kPageAlign));
+    EXPECT_EQ(gpu.take(1, "a").data(), gpu.memory().data());
+    const Arena cpu(budget.reserve(Tier::kCpu, 4_MiB, "test"), 1, device);
+    for (const std::byte x : cpu.memory()) ASSERT_EQ(x, std::byte{0});
+  }
+  EXPECT_THAT(device.log(), ElementsAre("allocate 2101248", "pin 4194304", "unpin", "free"));
+  EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+}
+
+// The fake looks whether what it unpins is still mapped.
+TEST(ArenaOnADevice, UnpinsBeforeItUnmapsWhenItIsMovedOver) {
+  MemoryBudget budget(tiers(1_GiB, 1_GiB, 0));
+  FakeAsyncDevice device;
+  Arena arena(budget.reserve(Tier::kCpu, 1_MiB, "first"), 1, device);
+  arena = Arena(budget.reserve(Tier::kCpu, 2_MiB, "second"), 1, device);
+  EXPECT_EQ(arena.memory().size(), 2_MiB);
+  EXPECT_THAT(device.log(), ElementsAre("pin 1048576", "pin 2097152", "unpin"));
+  Arena gpu(budget.reserve(Tier::kGpu, 1_MiB, "third"), 1, device);
+  gpu = Arena(budget.reserve(Tier::kGpu, 0, "nothing"), 1, device);
+  EXPECT_TRUE(gpu.memory().empty());
+  EXPECT_EQ(device.log().back(), "free");
+  EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+}
+
+TEST(ArenaOnADevice, GoesOnWithoutPinning) {
+  MemoryBudget budget(tiers(0, 1_GiB, 0));
+  FakeAsyncDevice device({.pins = false});
+  {
+    const Arena cpu(budget.reserve(Tier::kCpu, 1_MiB, "test"), 1, device);
+    EXPECT_EQ(cpu.memory().size(), 1_MiB);
+  }
+  EXPECT_THAT(device.log(), ElementsAre("refuse to pin 1048576"));
+}
+
+TEST(ArenaOnADevice, ARefusalKeepsNoReservation) {
+  MemoryBudget budget(tiers(8_GiB, 0, 0));
+  FakeAsyncDevice device({.free_bytes = 3_GiB});
+  const Error e = error_of([&] { Arena(budget.reserve(Tier::kGpu, 5_GiB, "test"), 1, device); });
+  EXPECT_EQ(e.code(), Code::kOutOfMemory);
+  EXPECT_THAT(e.what(), AllOf(HasSubstr("5.00 GiB"), HasSubstr("3.00 GiB"), HasSubstr("--gpu-memory")));
+  EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+}
+
+policy::MemoryPlan plan_of(std::int64_t gpu_weights, std::int64_t gpu_kv, std::int64_t cpu_weights) {
+  policy::MemoryPlan plan;
+  plan.items = {{policy::Purpose::kWeights, Tier::kGpu, gpu_weights},
+                {policy::Purpose::kKv, Tier::kGpu, gpu_kv},
+                {policy::Purpose::kWeights, Tier::kCpu, cpu_weights}};
+  plan.total = tiers(gpu_weights + gpu_kv, cpu_weights, 0);
+  return plan;
+}
+
+TEST(TierMemory, OnADeviceIsThePlanAndComesBackAsAWhole) {
+  FakeAsyncDevice device;
+  const policy::MemoryPlan plan = plan_of(2_MiB, 1_MiB, 4_MiB);
+  MemoryBudget budget(plan.total);
+  {
+    const TierMemory memory(plan, budget, {}, 1, device);
+    const auto weights = memory.block(policy::Purpose::kWeights, Tier::kGpu);
+    const auto kv = memory.block(policy::Purpose::kKv, Tier::kGpu);
+    EXPECT_EQ(weights.data(), memory.arena(Tier::kGpu).data());
+    EXPECT_EQ(kv.data(), weights.data() + 2_MiB);
+    EXPECT_EQ(memory.block(policy::Purpose::kWeights, Tier::kCpu).data(), memory.arena(Tier::kCpu).data());
+  }
+  EXPECT_THAT(device.log(), ElementsAre("allocate 3145728", "pin 4194304", "unpin", "free"));
+  for (Tier tier : kTiers) EXPECT_EQ(budget.reserved(tier), 0);
+}
+
+TEST(TierMemory, ARefusalSaysWhatTheMemoryWasFor) {
+  const policy::MemoryPlan plan = plan_of(2_GiB, 1_GiB, 4_MiB);
+  const auto all_of_the_plan =
+      AllOf(HasSubstr("(planned: gpu: 3.00 GiB = "), HasSubstr(" 2.00 GiB + "), HasSubstr("--gpu-memory"));
+  {
+    FakeAsyncDevice device({.free_bytes = 2_GiB});
+    MemoryBudget budget(plan.total);
+    const Error e = error_of([&] { TierMemory(plan, budget, {}, 1, device); });
+    EXPECT_EQ(e.code(), Code::kOutOfMemory);
+    EXPECT_THAT(e.what(), AllOf(all_of_the_plan, HasSubstr("need 3.00 GiB, but 2.00 GiB are free")));
+    EXPECT_THAT(e.fix(), HasSubstr("--gpu-memory"));
+    EXPECT_EQ(budget.reserved(Tier::kGpu), 0);
+  }
+  {
+    FakeAsyncDevice device;
+    MemoryBudget budget(tiers(1_GiB, 1_GiB, 0));
+    const Error e = error_of([&] { TierMemory(plan, budget, {}, 1, device); });
+    EXPECT_THAT(e.what(), AllOf(all_of_the_plan, HasSubstr("2.00 GiB missing")));
+    EXPECT_THAT(device.log(), ElementsAre()) << "nothing is touched before all is promised";
+  }
 }
 
 /// Fake /proc and /sys trees.

@@ -48,8 +48,9 @@ class ModelRunner : public StepRunner {
   /// Opens the activation file on both disk lanes; nothing to do if no activations rest on disk.
   void open_file(BlockIo& disk_read, BlockIo& disk_write);
 
-  /// Runs the operators of a layer and of the head once over whatever the memory holds, on an asynchronous device:
-  /// its libraries load kernels and choose algorithms at the first call of a shape. Before the first pass.
+  /// Runs the operators of a layer and of the head once over whatever the memory holds, on an asynchronous
+  /// device: its libraries load kernels and choose algorithms at the first call of a shape. Before the first
+  /// pass.
   void warm_up();
 
   /// The pass that steps with this number refer to; it stays until the pass after next replaces it.

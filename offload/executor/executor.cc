@@ -130,6 +130,8 @@ struct Executor::Lane {
     bool on_stream = false;
   };
   std::array<Enqueued, kernels::Stream::kMaxStepsAhead> enqueued;
+  /// When steps ended, by seq; written by the completion thread.
+  std::array<std::atomic<double>, 4 * kernels::Stream::kMaxStepsAhead> ended_sec{};
   std::atomic<std::uint64_t> awaited{0};  // packed: the step whose end the completion thread waits for
 
   mutable Mutex mutex;
@@ -379,6 +381,20 @@ void Executor::enqueue_loop(Lane& lane) {
   enqueued_[own].notify_all();
 }
 
+/// When the last of the asynchronous steps that a finished one waited for ended. Their completions may still
+/// be on their way, so this takes a moment.
+double Executor::end_of_waits(const Step& step) const {
+  double end = 0;
+  for (const policy::Wait& needed : step.wait_list()) {
+    const Lane& other = *lanes_[lane_index(needed.lane)];
+    if (other.stream == nullptr) continue;
+    wait(needed.lane, needed.count);
+    const auto& ended = other.ended_sec[static_cast<std::size_t>(needed.count) % other.ended_sec.size()];
+    end = std::max(end, ended.load());
+  }
+  return end;
+}
+
 void Executor::completion_loop(Lane& lane) {
   const std::size_t own = lane_index(lane.kind);
   bind_thread(lane);
@@ -396,10 +412,12 @@ void Executor::completion_loop(Lane& lane) {
         while (spins && spin_.load(std::memory_order_relaxed) && !lane.stream->is_step_done(seq))
           pause_briefly();
         span = lane.stream->await_step(seq);
-        // The device's clock and ours drift apart, but a step lies between its submission, or the end of the
-        // step before it, and our seeing its end.
+        // The device's clock and ours drift apart, but a step lies between its submission, or the end of what
+        // it follows, and our seeing its end.
         const double seen_end = clock_sec();
-        span.start_sec = std::clamp(span.start_sec, std::max(entry.enqueue_sec, last_end), seen_end);
+        const double earliest = std::max(
+            {entry.enqueue_sec, last_end, entry.from.times != nullptr ? end_of_waits(*entry.step) : 0});
+        span.start_sec = std::clamp(span.start_sec, std::min(earliest, seen_end), seen_end);
         span.end_sec = std::clamp(span.end_sec, span.start_sec, seen_end);
       } catch (...) {
         fail(lane, *entry.step, Status::from_current_exception());
@@ -414,6 +432,7 @@ void Executor::completion_loop(Lane& lane) {
       lane.counters.busy_sec += span.end_sec - span.start_sec;
     }
     last_end = std::max(last_end, span.end_sec);
+    lane.ended_sec[static_cast<std::size_t>(seq) % lane.ended_sec.size()].store(last_end);
     finish_step(lane, *entry.step, entry.index, entry.from, span.start_sec, span.end_sec);
   }
 }

@@ -93,6 +93,7 @@ class Executor {
   void lane_loop(Lane& lane);
   void enqueue_loop(Lane& lane);
   void completion_loop(Lane& lane);
+  double end_of_waits(const policy::Step& step) const;
   void enqueue_waits(Lane& lane, const policy::Step& step);
   static bool end_failed_step(Lane& lane, const policy::Step& step) noexcept;
   void disk_loop(Lane& lane);

@@ -413,11 +413,11 @@ void Executor::completion_loop(Lane& lane) {
           pause_briefly();
         span = lane.stream->await_step(seq);
         // The device's clock and ours drift apart, but a step lies between its submission, or the end of what
-        // it follows, and our seeing its end.
+        // it follows, and our seeing its end, which comes after we have seen those ends.
+        double earliest = std::max(entry.enqueue_sec, last_end);
+        if (entry.from.times != nullptr) earliest = std::max(earliest, end_of_waits(*entry.step));
         const double seen_end = clock_sec();
-        const double earliest = std::max(
-            {entry.enqueue_sec, last_end, entry.from.times != nullptr ? end_of_waits(*entry.step) : 0});
-        span.start_sec = std::clamp(span.start_sec, std::min(earliest, seen_end), seen_end);
+        span.start_sec = std::clamp(span.start_sec, earliest, seen_end);
         span.end_sec = std::clamp(span.end_sec, span.start_sec, seen_end);
       } catch (...) {
         fail(lane, *entry.step, Status::from_current_exception());

@@ -66,12 +66,12 @@ void print(const std::string& name, std::vector<double> values, double unit, con
 }
 
 void run(const Options& options) {
-  require_measuring_build();
   kernels::ThreadPool pool(options.threads);
   const std::unique_ptr<kernels::Device> device =
       offload::make_device(offload::parse_device(options.device), pool);
   SLUICE_CHECK(device->has_own_memory(), Code::kInvalidArgument, "the CPU device has no link to measure",
                "give --device cuda; `sluice bench attention` and `linear` measure the CPU");
+  require_measuring_build();
   offload::MemoryBudget budget(PerTier<std::int64_t>{{kDeviceBytes, 2 * kHostBytes, 0}});
   offload::Arena host(budget.reserve(Tier::kCpu, kHostBytes, "host"), options.threads, *device);
   const WorkingMemory cpu_work(kHostBytes, options.threads);

@@ -102,8 +102,8 @@ void run(const Options& options) {
   const auto measure = [&](const std::string& name, auto body, double unit = 1e9,
                            const char* unit_name = "GB/s") {
     body();  // warm-up
-    std::vector<double> values;
-    for (int i = 0; i < options.rounds; ++i) values.push_back(body());
+    std::vector<double> values(static_cast<std::size_t>(options.rounds));
+    for (double& value : values) value = body();
     print(name, values, unit, unit_name);
   };
 

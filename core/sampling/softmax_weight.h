@@ -47,9 +47,10 @@ struct SoftmaxWeight {
     const double x = logit;
     if (x == largest) return kLargestWeight;  // inf - inf would be NaN
     const double scaled = (x - largest) * inverse_temperature;
-    if (!(scaled > -31.5)) return 0;  // 2^-45.4
-    return static_cast<std::uint64_t>(
-        detail::exp_of_non_positive(scaled) * static_cast<double>(kLargestWeight) + 0.5);
+    if (!(scaled > -31.5)) return 0;   // 2^-45.4
+    constexpr double kRounding = 0.5;  // all of it is positive, and lround is no constant expression
+    const double weight = detail::exp_of_non_positive(scaled) * static_cast<double>(kLargestWeight);
+    return static_cast<std::uint64_t>(weight + kRounding);
   }
 };
 

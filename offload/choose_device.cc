@@ -28,18 +28,6 @@ DeviceChoice parse_device(const std::string& text) {
               "give auto, cpu, cuda or cuda:N");
 }
 
-std::string to_string(const DeviceChoice& choice) {
-  switch (choice.kind) {
-    case Kind::kAuto:
-      return "auto";
-    case Kind::kCpu:
-      return "cpu";
-    case Kind::kCuda:
-      break;
-  }
-  return fmt::format("cuda:{}", choice.ordinal);
-}
-
 DeviceChoice choose_device(const DeviceChoice& asked) {
   if (asked.kind != Kind::kAuto) return asked;
   if (kernels::cuda_device_present()) return {.kind = Kind::kCuda, .ordinal = asked.ordinal};

@@ -13,8 +13,6 @@ namespace sluice::offload {
 
 /// Reads "auto", "cpu", "cuda" or "cuda:N". Throws Error{kInvalidArgument}.
 DeviceChoice parse_device(const std::string& text);
-/// "cpu", "cuda:0", ...
-std::string to_string(const DeviceChoice& choice);
 
 /// The choice with kAuto resolved on this machine.
 DeviceChoice choose_device(const DeviceChoice& asked);

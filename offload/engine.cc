@@ -38,6 +38,11 @@ double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+EngineOptions with_device_chosen(EngineOptions options) {
+  options.device = choose_device(options.device);
+  return options;
+}
+
 const RunHooks& hooks_of(const EngineOptions& options) {
   static const RunHooks kNone;
   return options.hooks ? *options.hooks : kNone;
@@ -66,12 +71,12 @@ struct Engine::Impl {
   };
 
   Impl(const ModelSource& model, const Tokenizer* tokenizer_or_null, const EngineOptions& asked)
-      : options(asked),
+      : options(with_device_chosen(asked)),
         hooks(hooks_of(options)),
         tokenizer(tokenizer_or_null),
         source(model),
-        pool(asked.num_threads > 0 ? asked.num_threads : default_threads(choose_device(asked.device))),
-        device(make_device(asked.device, pool, hooks)),
+        pool(asked.num_threads > 0 ? asked.num_threads : default_threads(options.device)),
+        device(make_device(options.device, pool, hooks)),
         planned(plan_run(source, options, *device)),
         shape(planned.shape),
         budget(planned.budget_bytes),
@@ -82,7 +87,6 @@ struct Engine::Impl {
         sequences(seats.size()) {
     options.placement = shape.placement;
     options.num_threads = pool.num_threads();
-    options.device = choose_device(asked.device);
     options.budget_bytes = planned.budget_bytes;
     if (planned.memory.total[Tier::kDisk] > 0) disk_dir.emplace(options.disk_dir);
     memory.emplace(planned.memory, budget, disk_dir ? disk_dir->path() : std::filesystem::path(),

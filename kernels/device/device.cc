@@ -34,8 +34,6 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::string_view device_kind_name(DeviceKind kind) { return kind == DeviceKind::kCpu ? "cpu" : "cuda"; }
-
 std::unique_ptr<Device> make_cpu_device(ThreadPool& pool) { return std::make_unique<CpuDevice>(pool); }
 
 std::string cuda_devices_text() {

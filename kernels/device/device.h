@@ -14,8 +14,6 @@
 
 namespace sluice::kernels {
 
-std::string_view device_kind_name(DeviceKind kind);  ///< "cpu", "cuda"
-
 /// What a stream is for: bulk work, or small transfers that must not queue behind it.
 enum class StreamPriority : std::uint8_t { kBulk, kUrgent };
 

@@ -1,7 +1,8 @@
 // The CUDA device's operators behind their checks: what <op>.cc dispatches to and <op>_cuda.cu defines. CUDA
 // builds only. Arguments are supported and consistent; every pointer in them is device memory, except that
 // `segments`, and the page tables they name, lie in host memory and are free again when the call returns.
-// Each enqueues on the stream, allocates nothing and never synchronises. No CUDA types here.
+// Each enqueues on the stream, allocates nothing (but for the plan of a product of a new shape) and never
+// synchronises. No CUDA types here.
 #pragma once
 
 #include "kernels/ops/attention.h"

@@ -82,7 +82,6 @@ void ModelRunner::open_file(BlockIo& disk_read, BlockIo& disk_write) {
 void ModelRunner::warm_up() {
   kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
   if (!stream.asynchronous()) return;
-  stream.bind_thread();
   // CUDA loads a kernel at its first launch: those of the layers and the head now, the few others (embedding,
   // attention, sampling) in the first pass.
   const std::int64_t head_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);

@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "core/store/store_writer.h"
+#include "tests/support/error_of.h"
 
 namespace sluice::testing {
 
@@ -86,18 +87,6 @@ inline std::string read_file(const std::filesystem::path& file) {
 }
 inline void write_file(const std::filesystem::path& file, std::string_view text) {
   std::ofstream(file, std::ios::binary) << text;
-}
-
-/// Runs `body`, which must throw an Error, and returns it.
-template <class Body>
-Error error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error;
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {Code::kOk, "nothing was thrown"};
 }
 
 }  // namespace sluice::testing

@@ -13,6 +13,7 @@
 #include "kernels/device/device.h"
 #include "tests/e2e/lane_bytes.h"
 #include "tests/e2e/small_model.h"
+#include "tests/support/error_of.h"
 
 namespace sluice {
 namespace {
@@ -284,17 +285,7 @@ Request request_of(std::int64_t max_new_tokens) {
   return request;
 }
 
-/// The Error that `body` throws; fails the test if it throws none.
-template <class Body>
-Error error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return {Code::kOk, ""};
-}
+using sluice::testing::error_of;
 
 /// The device itself, but for its allocations.
 class DeviceWithoutMemory final : public kernels::Device {

@@ -14,6 +14,7 @@
 #include "tests/e2e/small_model.h"
 #include "tests/fakes/fake_async_device.h"
 #include "tests/fakes/fake_io.h"
+#include "tests/support/error_of.h"
 
 namespace sluice {
 namespace {
@@ -24,17 +25,7 @@ using kernels::fakes::Fault;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-/// The Error that `body` throws; fails the test if it throws none.
-template <class Body>
-Error error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return {Code::kOk, ""};
-}
+using sluice::testing::error_of;
 
 /// An engine over the small model whose device is a fake.
 offload::EngineOptions options_on(const FakeDeviceScript& script, const std::vector<int>& percents) {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "core/error.h"
+#include "tests/support/error_of.h"
 
 namespace sluice::testing {
 
@@ -38,17 +39,5 @@ class TempFolder {
  private:
   std::filesystem::path path_;
 };
-
-/// The Error that `call` throws; a test failure and Error{kOk} if it throws none.
-template <class Call>
-Error error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return {Code::kOk, "no Error was thrown"};
-}
 
 }  // namespace sluice::testing

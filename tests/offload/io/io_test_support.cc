@@ -62,7 +62,7 @@ void run_random_requests(BlockIo& io, FileId file, std::vector<std::byte>& model
     std::unique_ptr<Buffer> buffer;
     std::vector<std::byte> expected;  // of a read
   };
-  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  SCOPED_TRACE(::testing::Message() << "seed " << seed);
   constexpr std::size_t kRunning = 12;
   std::mt19937_64 random(seed);
   const auto draw = [&](std::int64_t low, std::int64_t high) {

@@ -16,22 +16,13 @@
 #include "core/error.h"
 #include "core/units.h"
 #include "offload/io/block_io.h"
+#include "tests/support/error_of.h"
 
 namespace sluice::offload::io_test {
 
 inline constexpr auto kNever = std::chrono::steady_clock::time_point::max();
 
-/// The Error that `body` throws; fails the test if it throws none.
-template <class Body>
-Error error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return {Code::kOk, ""};
-}
+using sluice::testing::error_of;
 
 /// Memory that O_DIRECT takes.
 class Buffer {

@@ -17,6 +17,7 @@
 #include "offload/memory/tier_memory.h"
 #include "offload/memory/usable_memory.h"
 #include "tests/fakes/fake_async_device.h"
+#include "tests/support/error_of.h"
 
 namespace sluice::offload {
 namespace {
@@ -27,17 +28,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-/// The Error that `body` throws; fails the test if it throws none.
-template <class Body>
-Error error_of(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no Error was thrown";
-  return {Code::kOk, ""};
-}
+using sluice::testing::error_of;
 
 PerTier<std::int64_t> tiers(std::int64_t gpu, std::int64_t cpu, std::int64_t disk) {
   return {{gpu, cpu, disk}};

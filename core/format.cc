@@ -3,33 +3,159 @@
 #include <array>
 #include <utility>
 
+#include "core/error.h"
+#include "core/units.h"
+
 namespace sluice {
 namespace {
-constexpr std::array<std::pair<WeightFormat, std::string_view>, 2> kNames{
-    {{WeightFormat::kDenseF16, "dense_f16"}, {WeightFormat::kDenseBF16, "dense_bf16"}}};
+
+constexpr std::array kEncodings = {
+    Encoding::kDense,       Encoding::kTiledCsl,   Encoding::kBankCsl,   Encoding::kBitmap,
+    Encoding::kInt8,        Encoding::kInt8G128,   Encoding::kInt4G64,   Encoding::kInt4G128,
+    Encoding::kInt4SymG64,  Encoding::kInt4SymG128, Encoding::kBitmapInt8, Encoding::kBitmapInt4,
+};
+constexpr std::array<std::string_view, kEncodings.size()> kNames = {
+    "dense",    "tiled_csl", "bank_csl",     "bitmap",        "int8",        "int8_g128",
+    "int4_g64", "int4_g128", "int4_sym_g64", "int4_sym_g128", "bitmap_int8", "bitmap_int4",
+};
+
+constexpr std::int64_t kTileAlign = 16;
+constexpr std::int64_t kBankHeaderBytes = 16;
+
+std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row_bytes = align_up(div_up(cols * element_bits(encoding), 8), kTileAlign);
+  const bool has_minimum = encoding == Encoding::kInt4G64 || encoding == Encoding::kInt4G128;
+  const std::int64_t params = div_up(cols, quant_group_cols(encoding, cols)) * (has_minimum ? 4 : 2);
+  const std::int64_t last = rows % kQuantBlockRows;
+  const auto block_bytes = [&](std::int64_t n) { return n * row_bytes + align_up(n * params, kTileAlign); };
+  return rows / kQuantBlockRows * block_bytes(kQuantBlockRows) + (last > 0 ? block_bytes(last) : 0);
 }
 
-std::string_view weight_format_name(WeightFormat format) {
-  for (const auto& [value, name] : kNames) {
-    if (value == format) return name;
+std::int64_t chunk_fixed_bytes(Encoding encoding) {
+  const std::int64_t mask = kBitmapChunkSegments * kBitmapSegmentCols / 8;
+  return encoding == Encoding::kBitmap ? mask : mask + 2 * kBitmapChunkSegments;
+}
+
+}  // namespace
+
+std::string_view encoding_name(Encoding encoding) { return kNames.at(static_cast<std::size_t>(encoding)); }
+
+std::optional<Encoding> parse_encoding(std::string_view name) {
+  for (const Encoding encoding : kEncodings) {
+    if (encoding_name(encoding) == name) return encoding;
   }
-  return "?";
+  return std::nullopt;
+}
+
+std::span<const Encoding> all_encodings() { return kEncodings; }
+
+bool is_lossless(Encoding encoding) { return element_bits(encoding) == 16; }
+
+bool has_fixed_size(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::kTiledCsl:
+    case Encoding::kBankCsl:
+    case Encoding::kBitmap:
+    case Encoding::kBitmapInt8:
+    case Encoding::kBitmapInt4:
+      return false;
+    default:
+      return true;
+  }
+}
+
+std::string weight_format_name(WeightFormat format) {
+  return fmt::format("{}_{}", encoding_name(format.encoding), dtype_name(format.dtype));
 }
 
 std::optional<WeightFormat> parse_weight_format(std::string_view name) {
-  for (const auto& [value, known] : kNames) {
-    if (known == name) return value;
+  for (const Encoding encoding : kEncodings) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      if (weight_format_name({encoding, dtype}) == name) return WeightFormat{encoding, dtype};
+    }
   }
   return std::nullopt;
 }
 
 std::int64_t weight_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols) {
-  switch (format) {
-    case WeightFormat::kDenseF16:
-    case WeightFormat::kDenseBF16:
-      return rows * cols * 2;
+  SLUICE_ASSERT(has_fixed_size(format.encoding));
+  return weight_byte_range(format, rows, cols).min;
+}
+
+ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t cells = rows * cols;
+  const std::int64_t tiles = num_tiles(format.encoding, rows, cols);
+  const std::int64_t table = tile_table_bytes(tiles);
+  switch (format.encoding) {
+    case Encoding::kDense:
+      return {2 * cells, 2 * cells};
+    case Encoding::kTiledCsl:
+      return {table, table + 4 * cells + tiles * (kTileAlign - 4)};
+    case Encoding::kBankCsl:
+      return {table + tiles * kBankHeaderBytes, table + tiles * kBankHeaderBytes + 4 * cells + tiles * (kTileAlign - 4)};
+    case Encoding::kBitmap:
+    case Encoding::kBitmapInt8:
+    case Encoding::kBitmapInt4: {
+      const std::int64_t fixed = table + tiles * chunk_fixed_bytes(format.encoding);
+      return {fixed, fixed + div_up(cells * element_bits(format.encoding), 8) + tiles * (kTileAlign - 1)};
+    }
+    default: {
+      const std::int64_t bytes = quant_bytes(format.encoding, rows, cols);
+      return {bytes, bytes};
+    }
   }
-  return 0;
+}
+
+std::int64_t num_tiles(Encoding encoding, std::int64_t rows, std::int64_t cols) {
+  switch (encoding) {
+    case Encoding::kTiledCsl:
+      return div_up(rows, kCslTileRows) * div_up(cols, kCslTileCols);
+    case Encoding::kBankCsl:
+      return div_up(rows, kBankTileRows) * div_up(cols, kBankTileCols);
+    case Encoding::kBitmap:
+    case Encoding::kBitmapInt8:
+    case Encoding::kBitmapInt4:
+      return div_up(rows * div_up(cols, kBitmapSegmentCols), kBitmapChunkSegments);
+    default:
+      return 0;
+  }
+}
+
+std::int64_t tile_table_bytes(std::int64_t num_tiles) {
+  return num_tiles == 0 ? 0 : align_up((num_tiles + 1) * 4, kTileAlign);
+}
+
+std::int64_t quant_group_cols(Encoding encoding, std::int64_t cols) {
+  switch (encoding) {
+    case Encoding::kInt4G64:
+    case Encoding::kInt4SymG64:
+      return 64;
+    case Encoding::kInt8G128:
+    case Encoding::kInt4G128:
+    case Encoding::kInt4SymG128:
+    case Encoding::kBitmapInt8:
+    case Encoding::kBitmapInt4:
+      return 128;
+    default:
+      return cols;
+  }
+}
+
+int element_bits(Encoding encoding) {
+  switch (encoding) {
+    case Encoding::kInt8:
+    case Encoding::kInt8G128:
+    case Encoding::kBitmapInt8:
+      return 8;
+    case Encoding::kInt4G64:
+    case Encoding::kInt4G128:
+    case Encoding::kInt4SymG64:
+    case Encoding::kInt4SymG128:
+    case Encoding::kBitmapInt4:
+      return 4;
+    default:
+      return 16;
+  }
 }
 
 }  // namespace sluice

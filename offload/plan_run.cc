@@ -42,7 +42,7 @@ void check_formats(const WeightSource& source, const policy::DeviceTraits& trait
                    const kernels::Device& device) {
   if (device.kind() != kernels::DeviceKind::kCuda) return;
   for (const SourceTensor& tensor : source.tensors()) {
-    const DType dtype = tensor.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+    const DType dtype = tensor.format.dtype;
     SLUICE_CHECK(tensor.spec.is_vector || dtype == traits.activation_dtype, Code::kUnsupported,
                  fmt::format("tensor '{}' is {}, while the activations on {} are {}", tensor.spec.name,
                              weight_format_name(tensor.format), device.description(),

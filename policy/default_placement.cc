@@ -18,8 +18,7 @@ class Rule {
   Rule(const ModelSpec& spec, const Workload& workload, const PerTier<std::int64_t>& budgets,
        const Placement& wanted, const DeviceTraits& traits)
       : spec_(spec), workload_(workload), budgets_(budgets), wanted_(wanted), traits_(traits) {
-    const WeightFormat format =
-        spec.weight_dtype == DType::kBF16 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16;
+    const WeightFormat format{Encoding::kDense, spec.weight_dtype};
     for (const TensorSpec& tensor : model_tensors(spec)) {
       sizes_.push_back({tensor.unit, weight_bytes(format, tensor.rows, tensor.cols), tensor.is_vector});
     }

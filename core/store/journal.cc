@@ -18,8 +18,9 @@ std::string header_line(const std::string& identity) {
                                                        nlohmann::json::error_handler_t::replace) +
          "\n";
 }
-std::string tensor_line(std::int64_t index, std::uint64_t checksum) {
-  return fmt::format("{{\"tensor\":{},\"checksum\":\"{:016x}\"}}\n", index, checksum);
+std::string tensor_line(std::int64_t index, const FinishedTensor& tensor) {
+  return fmt::format("{{\"tensor\":{},\"bytes\":{},\"checksum\":\"{:016x}\"}}\n", index, tensor.bytes,
+                     tensor.checksum);
 }
 std::string unit_line(std::int64_t unit) { return fmt::format("{{\"unit\":{}}}\n", unit); }
 
@@ -43,15 +44,18 @@ JournalState Journal::read(const std::filesystem::path& file, const std::string&
   if (take_line(rest) != header_line(identity)) return state;
   while (const auto line = take_line(rest)) {
     const auto record = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
-    const auto index = static_cast<std::int64_t>(state.checksums.size());
-    std::uint64_t checksum = 0;
+    const auto index = static_cast<std::int64_t>(state.tensors.size());
+    FinishedTensor tensor;
+    if (record.is_object() && record.contains("bytes") && record["bytes"].is_number_integer()) {
+      tensor.bytes = record["bytes"].get<std::int64_t>();
+    }
     if (record.is_object() && record.contains("checksum") && record["checksum"].is_string()) {
       const auto& digits = record["checksum"].get_ref<const std::string&>();
-      std::from_chars(digits.data(), digits.data() + digits.size(), checksum, 16);
+      std::from_chars(digits.data(), digits.data() + digits.size(), tensor.checksum, 16);
     }
     // A line counts only if it is exactly what we would have written next.
-    if (*line == tensor_line(index, checksum)) {
-      state.checksums.push_back(checksum);
+    if (*line == tensor_line(index, tensor)) {
+      state.tensors.push_back(tensor);
     } else if (*line == unit_line(state.synced_units)) {
       ++state.synced_units;
     } else {
@@ -63,11 +67,11 @@ JournalState Journal::read(const std::filesystem::path& file, const std::string&
 
 Journal::Journal(const std::filesystem::path& file, const std::string& identity, const JournalState& state)
     : file_(file),
-      num_tensors_(static_cast<std::int64_t>(state.checksums.size())),
+      num_tensors_(static_cast<std::int64_t>(state.tensors.size())),
       num_units_(state.synced_units) {
   std::string text = header_line(identity);
-  for (std::size_t i = 0; i < state.checksums.size(); ++i) {
-    text += tensor_line(static_cast<std::int64_t>(i), state.checksums[i]);
+  for (std::size_t i = 0; i < state.tensors.size(); ++i) {
+    text += tensor_line(static_cast<std::int64_t>(i), state.tensors[i]);
   }
   for (std::int64_t unit = 0; unit < state.synced_units; ++unit) text += unit_line(unit);
   replace_text_file(file, text);
@@ -75,7 +79,7 @@ Journal::Journal(const std::filesystem::path& file, const std::string& identity,
   size_ = static_cast<std::int64_t>(text.size());
 }
 
-void Journal::tensor_finished(std::uint64_t checksum) { append(tensor_line(num_tensors_++, checksum)); }
+void Journal::tensor_finished(const FinishedTensor& tensor) { append(tensor_line(num_tensors_++, tensor)); }
 
 void Journal::unit_synced() {
   append(unit_line(num_units_++));

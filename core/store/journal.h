@@ -11,8 +11,13 @@
 
 namespace sluice::detail {
 
+struct FinishedTensor {
+  std::int64_t bytes = 0;
+  std::uint64_t checksum = 0;
+};
+
 struct JournalState {
-  std::vector<std::uint64_t> checksums;  ///< of the finished tensors, in model order
+  std::vector<FinishedTensor> tensors;   ///< in model order
   std::int64_t synced_units = 0;         ///< files that were synced as a whole
 };
 
@@ -25,7 +30,7 @@ class Journal {
   /// Replaces `file` by one that holds `state`, and opens it for more.
   Journal(const std::filesystem::path& file, const std::string& identity, const JournalState& state);
 
-  void tensor_finished(std::uint64_t checksum);
+  void tensor_finished(const FinishedTensor& tensor);
   /// Call after the unit's file was synced; makes everything recorded so far durable.
   void unit_synced();
 

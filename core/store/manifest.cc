@@ -83,10 +83,19 @@ StoredTensor read_tensor(const JsonField& field, const TensorSpec& spec, std::si
   field.at("offset").require(tensor.offset % kPageAlign == 0,
                              fmt::format("{} is not a multiple of {}", tensor.offset, kPageAlign));
   tensor.bytes = field.at("bytes").integer(0, std::int64_t{1} << 61);
-  const std::int64_t expected = weight_bytes(tensor.format, spec.rows, spec.cols);
-  field.at("bytes").require(tensor.bytes == expected,
-                            fmt::format("{} differs from the {} of {} [{}, {}]", tensor.bytes, expected,
-                                        weight_format_name(tensor.format), spec.rows, spec.cols));
+  const std::string format_name = weight_format_name(tensor.format);
+  field.at("format").require(!spec.is_vector || tensor.format.encoding == Encoding::kDense,
+                             fmt::format("'{}' cannot hold a vector", format_name));
+  const ByteRange range = weight_byte_range(tensor.format, spec.rows, spec.cols);
+  if (range.min == range.max) {
+    field.at("bytes").require(tensor.bytes == range.min,
+                              fmt::format("{} differs from the {} of {} [{}, {}]", tensor.bytes, range.min,
+                                          format_name, spec.rows, spec.cols));
+  } else {
+    field.at("bytes").require(tensor.bytes >= range.min && tensor.bytes <= range.max && tensor.bytes % 16 == 0,
+                              fmt::format("{} is not a multiple of 16 from {} to {}, as {} [{}, {}] has",
+                                          tensor.bytes, range.min, range.max, format_name, spec.rows, spec.cols));
+  }
   tensor.checksum = read_checksum(field.at("checksum"));
   return tensor;
 }

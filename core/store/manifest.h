@@ -13,7 +13,7 @@
 namespace sluice {
 
 /// Version of the folder's layout; a store with another one is remade or refused.
-inline constexpr int kStoreFormatVersion = 1;
+inline constexpr int kStoreFormatVersion = 2;
 
 struct StoredTensor {
   TensorSpec spec;

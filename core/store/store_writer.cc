@@ -72,7 +72,7 @@ StoreWriter::StoreWriter(StoreLock lock, StorePlan plan, ExistingStore existing)
       bounce_(static_cast<std::byte*>(std::aligned_alloc(kPageAlign, kBounceBytes))) {
   if (!bounce_) throw std::bad_alloc();
   validate(plan_.spec);
-  lay_out();
+  list_tensors();
   make_folder(existing);
   resume();
   check_space();
@@ -80,7 +80,7 @@ StoreWriter::StoreWriter(StoreLock lock, StorePlan plan, ExistingStore existing)
 
 StoreWriter::~StoreWriter() = default;  // what is finished stays in the temporary folder
 
-void StoreWriter::lay_out() {
+void StoreWriter::list_tensors() {
   manifest_.spec = plan_.spec;
   manifest_.source = plan_.source;
   for (std::int64_t unit = 0; unit < num_units(plan_.spec); ++unit) {
@@ -92,14 +92,22 @@ void StoreWriter::lay_out() {
   for (std::size_t i = 0; i < specs.size(); ++i) {
     StoredTensor tensor;
     tensor.format = plan_.formats[i];
-    tensor.bytes = weight_bytes(tensor.format, specs[i].rows, specs[i].cols);
+    tensor.bytes = weight_byte_range(tensor.format, specs[i].rows, specs[i].cols).max;
     tensor.file = static_cast<std::int32_t>(specs[i].unit);
-    std::int64_t& end = unit_bytes_[static_cast<std::size_t>(tensor.file)];
-    tensor.offset = end;
-    end = align_up(end + tensor.bytes, kPageAlign);
+    unit_bytes_[static_cast<std::size_t>(tensor.file)] += align_up(tensor.bytes, kPageAlign);
     tensor.spec = std::move(specs[i]);
     manifest_.tensors.push_back(std::move(tensor));
   }
+}
+
+/// Behind the tensor before it, whose bytes are known by now.
+void StoreWriter::place_next() {
+  if (next_ == static_cast<std::int64_t>(manifest_.tensors.size())) return;
+  StoredTensor& tensor = manifest_.tensors[static_cast<std::size_t>(next_)];
+  tensor.offset = 0;
+  if (next_ == 0) return;
+  const StoredTensor& before = manifest_.tensors[static_cast<std::size_t>(next_ - 1)];
+  if (before.file == tensor.file) tensor.offset = align_up(before.offset + before.bytes, kPageAlign);
 }
 
 void StoreWriter::make_folder(ExistingStore existing) {
@@ -121,28 +129,34 @@ void StoreWriter::make_folder(ExistingStore existing) {
   if (problem) detail::throw_file_error(folder_, "cannot be made", problem.value());
 }
 
-bool StoreWriter::is_finished(const StoredTensor& tensor, std::uint64_t checksum, bool is_synced) const {
+bool StoreWriter::is_finished(const StoredTensor& tensor, bool is_synced) const {
   const fs::path file = folder_ / manifest_.files[static_cast<std::size_t>(tensor.file)];
   std::error_code problem;
   const auto size = static_cast<std::int64_t>(fs::file_size(file, problem));
   if (problem || size < align_up(tensor.offset + tensor.bytes, kPageAlign)) return false;
   // A synced file is trusted by record and size. Of the file that was being written, the machine may have
   // lost pages in a power cut, so its tensors are read again.
-  return is_synced || checksum_on_disk(folder_, manifest_, tensor) == checksum;
+  return is_synced || checksum_on_disk(folder_, manifest_, tensor) == tensor.checksum;
 }
 
 void StoreWriter::resume() {
   detail::JournalState found = detail::Journal::read(folder_ / kJournalName, identity_);
   detail::JournalState kept;
-  for (std::size_t i = 0; i < std::min(found.checksums.size(), manifest_.tensors.size()); ++i) {
+  for (std::size_t i = 0; i < std::min(found.tensors.size(), manifest_.tensors.size()); ++i) {
+    place_next();
     StoredTensor& tensor = manifest_.tensors[i];
-    const bool is_synced = tensor.file < found.synced_units;
-    if (!is_finished(tensor, found.checksums[i], is_synced)) break;
-    tensor.checksum = found.checksums[i];
-    kept.checksums.push_back(tensor.checksum);
+    const ByteRange range = weight_byte_range(tensor.format, tensor.spec.rows, tensor.spec.cols);
+    if (found.tensors[i].bytes < range.min || found.tensors[i].bytes > range.max) break;
+    StoredTensor finished = tensor;
+    finished.bytes = found.tensors[i].bytes;
+    finished.checksum = found.tensors[i].checksum;
+    if (!is_finished(finished, tensor.file < found.synced_units)) break;
+    tensor = std::move(finished);
+    kept.tensors.push_back(found.tensors[i]);
     resumed_bytes_ += tensor.bytes;
     ++next_;
   }
+  place_next();
   const auto num_tensors = static_cast<std::int64_t>(manifest_.tensors.size());
   const std::int64_t open_unit = next_ == num_tensors ? num_units(plan_.spec) : manifest_.tensors[next_].file;
   kept.synced_units = std::min(found.synced_units, open_unit);
@@ -183,8 +197,8 @@ void StoreWriter::open_unit(std::int32_t unit) {
   file_ = folder_ / manifest_.files[static_cast<std::size_t>(unit)];
   fd_ = detail::open_direct(file_, O_WRONLY | O_CREAT, is_direct_);
   const std::int64_t bytes = unit_bytes_[static_cast<std::size_t>(unit)];
-  // All of the file's space at once: a full disk shows before the work, and large extents read faster. The
-  // size is exact from here on.
+  // All of the file's space at once: a full disk shows before the work, and large extents read faster. What
+  // the formats turn out not to need is cut off at the end.
   const int result = ::fallocate(fd_.get(), 0, 0, bytes);
   if (result != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
     detail::throw_file_error(file_, fmt::format("cannot get {} bytes of disk space", bytes), errno);
@@ -195,6 +209,14 @@ void StoreWriter::open_unit(std::int32_t unit) {
 }
 
 void StoreWriter::close_unit() {
+  const StoredTensor& last = manifest_.tensors[static_cast<std::size_t>(next_ - 1)];
+  const std::int64_t bytes = align_up(last.offset + last.bytes, kPageAlign);
+  if (bytes != unit_bytes_[static_cast<std::size_t>(unit_)]) {
+    unit_bytes_[static_cast<std::size_t>(unit_)] = bytes;
+    if (::ftruncate(fd_.get(), bytes) != 0) {
+      detail::throw_file_error(file_, fmt::format("cannot be made {} bytes long", bytes), errno);
+    }
+  }
   detail::sync_file(fd_, file_);
   if (!is_direct_) ::posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
   fd_ = {};
@@ -243,12 +265,15 @@ void StoreWriter::write(std::span<const std::byte> bytes) {
 
 void StoreWriter::finish_tensor(std::uint64_t checksum) {
   StoredTensor& tensor = manifest_.tensors[static_cast<std::size_t>(next_)];
-  SLUICE_ASSERT(tensor_bytes_ == tensor.bytes);
+  const ByteRange range = weight_byte_range(tensor.format, tensor.spec.rows, tensor.spec.cols);
+  SLUICE_ASSERT(tensor_bytes_ >= range.min && tensor_bytes_ <= range.max);
   flush_bounce();
+  tensor.bytes = tensor_bytes_;
   tensor.checksum = checksum;
-  journal_->tensor_finished(checksum);
+  journal_->tensor_finished({tensor.bytes, checksum});
   tensor_bytes_ = 0;
   ++next_;
+  place_next();
   const bool unit_ends = next_ == static_cast<std::int64_t>(manifest_.tensors.size()) ||
                          manifest_.tensors[static_cast<std::size_t>(next_)].file != unit_;
   if (unit_ends) close_unit();

@@ -38,7 +38,8 @@ class StoreWriter {
   StoreWriter(const StoreWriter&) = delete;
   StoreWriter& operator=(const StoreWriter&) = delete;
 
-  /// All tensors with their places; checksums are filled in as they are finished.
+  /// All tensors. Places, bytes and checksums are final once a tensor is finished; until then, bytes are the
+  /// most that its format may need.
   const std::vector<StoredTensor>& tensors() const { return manifest_.tensors; }
   /// The tensor that append() writes; tensors before it are finished. tensors().size() when all are.
   std::int64_t next_tensor() const { return next_; }
@@ -49,7 +50,7 @@ class StoreWriter {
   /// kPageAlign in memory and so did all pieces before it in length.
   void append(std::span<const std::byte> bytes);
   /// The current tensor is complete; `checksum` is store_checksum of its bytes. Throws Error{kInternal} if
-  /// their number differs from the format's.
+  /// their number is not one that the format can have.
   void finish_tensor(std::uint64_t checksum);
   /// append and finish_tensor for a tensor that is in memory as a whole.
   void write_tensor(std::span<const std::byte> bytes);
@@ -62,11 +63,12 @@ class StoreWriter {
   Manifest commit();
 
  private:
-  void lay_out();
+  void list_tensors();
+  void place_next();
   void make_folder(ExistingStore existing);
   void resume();
   void check_space() const;
-  bool is_finished(const StoredTensor& tensor, std::uint64_t checksum, bool is_synced) const;
+  bool is_finished(const StoredTensor& tensor, bool is_synced) const;
   void open_unit(std::int32_t unit);
   void close_unit();
   void write(std::span<const std::byte> bytes);
@@ -79,7 +81,7 @@ class StoreWriter {
   std::string identity_;
 
   Manifest manifest_;
-  std::vector<std::int64_t> unit_bytes_;
+  std::vector<std::int64_t> unit_bytes_;  // by unit; the most that it can need, exact once it is complete
   std::optional<detail::Journal> journal_;
   std::int64_t next_ = 0, resumed_bytes_ = 0;
 

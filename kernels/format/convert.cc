@@ -1,7 +1,9 @@
 #include "kernels/format/convert.h"
 
+#include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -11,6 +13,8 @@ namespace sluice::kernels {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr unsigned kMostEncoders = 8;  // each holds a piece, and pieces are up to 256 rows of a matrix
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -34,21 +38,29 @@ ConvertSummary convert_source(const CheckpointSource& source, StoreLock lock, co
   const Clock::time_point start = Clock::now();
   StoreWriter writer(std::move(lock), source.plan, options.existing);
   ConvertSummary summary;
-  summary.stored_bytes = payload_bytes(writer.tensors());
   summary.resumed_bytes = writer.resumed_bytes();
-  for (auto i = static_cast<std::size_t>(writer.next_tensor()); i < source.tensors.size(); ++i) {
-    summary.source_bytes += source.tensors[i].num_bytes;
+  ConvertProgress progress;
+  for (std::size_t i = 0; i < source.tensors.size(); ++i) {
+    const bool is_done = static_cast<std::int64_t>(i) < writer.next_tensor();
+    (is_done ? progress.done_bytes : summary.source_bytes) += source.tensors[i].num_bytes;
   }
+  progress.total_bytes = progress.done_bytes + summary.source_bytes;
+  const std::int64_t done_before = progress.done_bytes;
 
-  ConvertProgress progress{writer.resumed_bytes(), summary.stored_bytes, 0, 0};
   PipelineOptions pipeline;
+  const bool is_dense = std::ranges::all_of(
+      source.plan.formats, [](WeightFormat format) { return format.encoding == Encoding::kDense; });
+  if (!is_dense) {
+    pipeline.num_encoders = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, kMostEncoders));
+    pipeline.num_pieces = pipeline.num_encoders + 4;
+  }
   pipeline.open_reader = [&] { return open_checkpoint(source.path); };
   pipeline.stop = options.stop;
   pipeline.on_written = [&](std::int64_t bytes) {
     progress.done_bytes += bytes;
     if (!options.progress) return;
     const double seconds = seconds_since(start);
-    progress.bytes_per_sec = static_cast<double>(progress.done_bytes - summary.resumed_bytes) / seconds;
+    progress.bytes_per_sec = static_cast<double>(progress.done_bytes - done_before) / seconds;
     progress.left_sec =
         static_cast<double>(progress.total_bytes - progress.done_bytes) / progress.bytes_per_sec;
     options.progress(progress);
@@ -58,6 +70,7 @@ ConvertSummary convert_source(const CheckpointSource& source, StoreLock lock, co
 
   for (const std::filesystem::path& file : source.tokenizer_files) writer.add_tokenizer_file(file);
   summary.manifest = writer.commit();
+  summary.stored_bytes = payload_bytes(summary.manifest.tensors);
   summary.wall_sec = seconds_since(start);
   return summary;
 }

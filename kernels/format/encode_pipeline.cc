@@ -12,6 +12,7 @@
 #include "core/units.h"
 #include "kernels/format/format.h"
 #include "kernels/format/piece_reader.h"
+#include "kernels/format/tile_table.h"
 
 namespace sluice::kernels {
 namespace {
@@ -22,6 +23,12 @@ struct Piece {
   std::int64_t first = 0, count = 0;
   bool ends_tensor = false;
 };
+
+/// Elements of which a piece has a multiple, unless it ends its tensor. Dense values need no whole rows.
+std::int64_t granule_of(const StoredTensor& tensor) {
+  if (tensor.format.encoding == Encoding::kDense) return 1;
+  return codec_of(tensor.format.encoding).row_granule(tensor.spec.cols) * tensor.spec.cols;
+}
 
 /// Cuts the tensors from `first_tensor` on into pieces, in order.
 class PieceList {
@@ -36,10 +43,8 @@ class PieceList {
   std::optional<Piece> next() {
     if (tensor_ == tensors_.size()) return std::nullopt;
     const TensorSpec& spec = tensors_[tensor_].spec;
-    const FormatCodec& codec = codec_of(tensors_[tensor_].format);
-    const std::int64_t granule = codec.run_granule(spec);
-    const std::int64_t element_bytes = std::max(dtype_bytes(source_.tensors[tensor_].dtype),
-                                                div_up(codec.max_run_bytes(spec, granule), granule));
+    const std::int64_t granule = granule_of(tensors_[tensor_]);
+    const std::int64_t element_bytes = std::max<std::int64_t>(dtype_bytes(source_.tensors[tensor_].dtype), 4);
     const std::int64_t most = std::max(piece_bytes_ / element_bytes / granule * granule, granule);
     const std::int64_t count = std::min(most, spec.rows * spec.cols - first_);
     const Piece piece{tensor_, first_, count, first_ + count == spec.rows * spec.cols};
@@ -62,7 +67,9 @@ struct Slot {
   SlotState state =
       SlotState::kFree;  // guarded by the pipeline's mutex; the rest belongs to whose turn it is
   Piece piece;
-  PieceBuffer source, stored;
+  PieceBuffer source, values, stored;
+  TileSizes tiles;               // of this piece
+  std::vector<std::byte> table;  // of the tensor's tiles, if the piece ends it
   std::span<const std::byte> source_bytes;
   std::span<std::byte> stored_bytes;
   std::uint64_t checksum = 0;  // of the whole tensor, if the piece ends it
@@ -80,10 +87,13 @@ class Pipeline {
 
   void run() {
     std::vector<std::jthread> threads;
+    threads.reserve(static_cast<std::size_t>(options_.num_readers + options_.num_encoders));
     for (int i = 0; i < options_.num_readers; ++i) {
       threads.emplace_back([this] { guarded([this] { read_pieces(); }); });
     }
-    threads.emplace_back([this] { guarded([this] { encode_pieces(); }); });
+    for (int i = 0; i < options_.num_encoders; ++i) {
+      threads.emplace_back([this] { guarded([this] { encode_pieces(); }); });
+    }
     guarded([this] { write_pieces(); });
     threads.clear();  // joins
     const MutexLock lock(mutex_);
@@ -115,6 +125,12 @@ class Pipeline {
       if (number < num_claimed_ && slot_of(number).state == state) return true;
       changed_.wait(mutex_);
     }
+  }
+  /// Waits until the pieces before `number` are encoded. False if they never will be.
+  bool wait_for_turn(std::int64_t number) {
+    const MutexLock lock(mutex_);
+    while (!stopped_ && num_encoded_ != number) changed_.wait(mutex_);
+    return !stopped_;
   }
   void set_state(Slot& slot, SlotState state) {
     {
@@ -150,24 +166,63 @@ class Pipeline {
     }
   }
 
-  void encode_pieces() {
-    StoreChecksum checksum;
-    for (std::int64_t number = 0; wait_for(number, SlotState::kRead); ++number) {
-      Slot& slot = slot_of(number);
-      const StoredTensor& tensor = writer_.tensors()[slot.piece.tensor];
-      const SourceRun run{&tensor.spec, source_.tensors[slot.piece.tensor].dtype, slot.source_bytes,
-                          slot.piece.first};
-      const FormatCodec& codec = codec_of(tensor.format);
-      slot.stored_bytes = slot.stored.get(codec.max_run_bytes(tensor.spec, slot.piece.count));
-      const std::int64_t bytes = codec.encode(run, slot.stored_bytes);
-      slot.stored_bytes = slot.stored_bytes.first(static_cast<std::size_t>(bytes));
-      checksum.update(slot.stored_bytes);
-      if (slot.piece.ends_tensor) {
-        slot.checksum = checksum.value();
-        checksum.reset();
-      }
-      set_state(slot, SlotState::kEncoded);
+  /// The next piece that no other encoder has taken; false as wait_for.
+  bool take_read_piece(std::int64_t& number) {
+    {
+      const MutexLock lock(mutex_);
+      number = num_taken_++;
     }
+    return wait_for(number, SlotState::kRead);
+  }
+
+  void encode_pieces() {
+    std::int64_t number = 0;
+    while (take_read_piece(number)) {
+      Slot& slot = slot_of(number);
+      encode(slot);
+      if (!wait_for_turn(number)) return;
+      finish_encoding(slot);
+      {
+        const MutexLock lock(mutex_);
+        slot.state = SlotState::kEncoded;
+        num_encoded_ = number + 1;
+      }
+      changed_.notify_all();
+    }
+  }
+
+  void encode(Slot& slot) {
+    const TensorSpec& spec = writer_.tensors()[slot.piece.tensor].spec;
+    const WeightFormat format = writer_.tensors()[slot.piece.tensor].format;
+    const SourceRun run{&spec, source_.tensors[slot.piece.tensor].dtype, slot.source_bytes, slot.piece.first};
+    const std::int64_t value_bytes = slot.piece.count * dtype_bytes(format.dtype);
+    if (format.encoding == Encoding::kDense) {  // its values are its bytes
+      slot.stored_bytes = slot.stored.get(value_bytes);
+      to_stored_values(run, format.dtype, slot.stored_bytes);
+      return;
+    }
+    const std::span<std::byte> values = slot.values.get(value_bytes);
+    to_stored_values(run, format.dtype, values);
+    const RowRun rows{&spec, format.dtype, slot.piece.first / spec.cols, slot.piece.count / spec.cols,
+                      {reinterpret_cast<const std::uint16_t*>(values.data()),
+                       static_cast<std::size_t>(slot.piece.count)}};
+    const FormatCodec& codec = codec_of(format.encoding);
+    const std::span<std::byte> out = slot.stored.get(codec.max_run_bytes(rows.num_rows, spec.cols));
+    slot.tiles.clear();
+    slot.stored_bytes = out.first(static_cast<std::size_t>(codec.encode(rows, out, slot.tiles)));
+  }
+
+  /// Checksums run over a tensor's pieces in order, and so do the sizes of its tiles.
+  void finish_encoding(Slot& slot) {
+    tiles_.insert(tiles_.end(), slot.tiles.begin(), slot.tiles.end());
+    checksum_.update(slot.stored_bytes);
+    slot.table.clear();
+    if (!slot.piece.ends_tensor) return;
+    slot.table = encode_tile_table(tiles_, writer_.tensors()[slot.piece.tensor].spec.name);
+    checksum_.update(slot.table);
+    slot.checksum = checksum_.value();
+    checksum_.reset();
+    tiles_.clear();
   }
 
   void write_pieces() {
@@ -180,8 +235,9 @@ class Pipeline {
     for (std::int64_t number = 0; wait_for(number, SlotState::kEncoded); ++number) {
       Slot& slot = slot_of(number);
       writer_.append(slot.stored_bytes);
+      writer_.append(slot.table);
       if (slot.piece.ends_tensor) writer_.finish_tensor(slot.checksum);
-      const auto bytes = static_cast<std::int64_t>(slot.stored_bytes.size());
+      const auto bytes = static_cast<std::int64_t>(slot.source_bytes.size());
       set_state(slot, SlotState::kFree);
       if (options_.on_written) options_.on_written(bytes);
     }
@@ -198,10 +254,16 @@ class Pipeline {
   const PipelineOptions& options_;
   std::vector<Slot> slots_;
 
+  // the encoder whose turn it is only
+  StoreChecksum checksum_;
+  TileSizes tiles_;
+
   Mutex mutex_;
   Condition changed_;
   PieceList pieces_ SLUICE_GUARDED_BY(mutex_);
   std::int64_t num_claimed_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::int64_t num_taken_ SLUICE_GUARDED_BY(mutex_) = 0;    // by encoders
+  std::int64_t num_encoded_ SLUICE_GUARDED_BY(mutex_) = 0;  // whose piece is next in turn
   bool ended_ SLUICE_GUARDED_BY(mutex_) = false;      // pieces_ gives no more
   bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;    // every thread leaves at its next wait
   bool cancelled_ SLUICE_GUARDED_BY(mutex_) = false;  // stopped by the user

@@ -1,6 +1,6 @@
 // The moving part of `convert`: reads a checkpoint in pieces, encodes them and hands them to the store's
-// writer, all three at once. Two reader threads keep the source busy, one thread encodes and hashes, the
-// caller's thread writes. Memory is a fixed number of pieces. One run at a time.
+// writer, all three at once. Two reader threads keep the source busy, others encode and hash, the caller's
+// thread writes. Memory is a fixed number of pieces. One run at a time.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,14 @@
 namespace sluice::kernels {
 
 struct PipelineOptions {
-  std::int64_t piece_bytes = std::int64_t{8} << 20;  ///< of source or stored data, whichever is larger
-  int num_pieces = 5;                                ///< in memory at once, each as source and as stored data
+  /// Of source or stored data, whichever is larger; a format that needs more rows at once gets them.
+  std::int64_t piece_bytes = std::int64_t{8} << 20;
+  int num_pieces = 5;    ///< in memory at once, each as source and as stored data
   int num_readers = 2;
+  int num_encoders = 1;  ///< less than num_pieces
   std::function<std::unique_ptr<CheckpointReader>()> open_reader;  ///< called once on each reader thread
   std::stop_token stop;                                       ///< asks the run to end with Error{kCancelled}
-  std::function<void(std::int64_t stored_bytes)> on_written;  ///< after each piece, on the caller's thread
+  std::function<void(std::int64_t source_bytes)> on_written;  ///< after each piece, on the caller's thread
 };
 
 /// Writes every tensor from writer.next_tensor() on. Throws the first failure after all threads have ended;

@@ -4,24 +4,48 @@
 
 #include "core/error.h"
 #include "kernels/format/dense/dense.h"
+#include "kernels/format/tile_table.h"
 
 namespace sluice::kernels {
 namespace {
 
 constexpr std::array kCodecs = {
-    FormatCodec{WeightFormat::kDenseF16, dense_run_granule, dense_max_run_bytes, encode_dense_f16,
-                decode_dense},
-    FormatCodec{WeightFormat::kDenseBF16, dense_run_granule, dense_max_run_bytes, encode_dense_bf16,
-                decode_dense},
+    FormatCodec{Encoding::kDense, dense_row_granule, dense_max_run_bytes, encode_dense, check_dense,
+                expand_dense},
 };
 
 }  // namespace
 
-const FormatCodec& codec_of(WeightFormat format) {
+const FormatCodec& codec_of(Encoding encoding) {
   for (const FormatCodec& codec : kCodecs) {
-    if (codec.format == format) return codec;
+    if (codec.encoding == encoding) return codec;
   }
-  throw Error(Code::kUnsupported, fmt::format("weight format {} has no codec", weight_format_name(format)));
+  throw Error(Code::kUnsupported, fmt::format("weight format {} has no codec", encoding_name(encoding)));
+}
+
+std::vector<std::byte> encode_matrix(const TensorSpec& tensor, WeightFormat format,
+                                     std::span<const std::uint16_t> values) {
+  SLUICE_ASSERT(static_cast<std::int64_t>(values.size()) == tensor.rows * tensor.cols);
+  const FormatCodec& codec = codec_of(format.encoding);
+  std::vector<std::byte> bytes(static_cast<std::size_t>(codec.max_run_bytes(tensor.rows, tensor.cols)));
+  TileSizes sizes;
+  const std::int64_t used = codec.encode({&tensor, format.dtype, 0, tensor.rows, values}, bytes, sizes);
+  bytes.resize(static_cast<std::size_t>(used));
+  const std::vector<std::byte> table = encode_tile_table(sizes, tensor.name);
+  bytes.insert(bytes.end(), table.begin(), table.end());
+  return bytes;
+}
+
+void decode_matrix(const WeightView& weight, std::span<float> out) {
+  const std::int64_t count = weight.rows * weight.cols;
+  SLUICE_ASSERT(static_cast<std::int64_t>(out.size()) == count);
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(count));
+  codec_of(weight.format.encoding).expand(weight, 0, weight.rows, values);
+  if (weight.format.dtype == DType::kF16) {
+    detail::widen_f16(reinterpret_cast<const Half*>(values.data()), count, out.data());
+  } else {
+    detail::widen_bf16(reinterpret_cast<const BFloat16*>(values.data()), count, out.data());
+  }
 }
 
 WeightFormat dense_format_of(DType source, const TensorSpec& tensor) {

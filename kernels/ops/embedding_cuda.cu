@@ -72,7 +72,7 @@ namespace detail {
 void embedding_cuda(const EmbeddingArgs& args, Stream& stream) {
   if (args.y.rows == 0 || args.y.cols == 0) return;
   with_element_type(args.y.dtype, [&](auto act) {
-    with_element_type(args.table.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16,
+    with_element_type(args.table.format.dtype,
                       [&](auto stored) { launch<decltype(act), decltype(stored)>(args, as_cuda(stream)); });
   });
 }

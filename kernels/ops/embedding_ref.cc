@@ -3,7 +3,7 @@
 namespace sluice::kernels {
 
 std::vector<Expected> embedding_ref(const EmbeddingArgs& args) {
-  const DType dtype = args.table.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+  const DType dtype = args.table.format.dtype;
   std::vector<Expected> y;
   y.reserve(static_cast<std::size_t>(args.y.rows * args.y.cols));
   for (std::int64_t t = 0; t < args.y.rows; ++t) {

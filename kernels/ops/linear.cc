@@ -24,7 +24,7 @@ namespace {
 
 /// The tensor cores multiply equal types; logits leave in fp32.
 std::string why_not_cuda(const LinearArgs& args) {
-  const DType weight = args.weight.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+  const DType weight = args.weight.format.dtype;
   if (args.x.dtype != weight) {
     return fmt::format("x is {} and weight {}, must be one type", dtype_name(args.x.dtype),
                        weight_format_name(args.weight.format));

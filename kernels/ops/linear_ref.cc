@@ -36,7 +36,7 @@ double activation_error(Epilogue epilogue, double x, double input_error) {
 }  // namespace
 
 std::vector<Expected> linear_ref(const LinearArgs& args) {
-  const DType dtype = args.weight.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+  const DType dtype = args.weight.format.dtype;
   const std::int64_t k = args.x.cols;
   std::vector<Expected> y;
   y.reserve(static_cast<std::size_t>(args.y.rows * args.y.cols));

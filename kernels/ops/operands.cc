@@ -55,7 +55,7 @@ std::string why_not_vector(const char* name, const ConstVectorView& vector) {
 }
 
 std::string why_not_weight(const char* name, const WeightView& weight) {
-  if (weight.format != WeightFormat::kDenseF16 && weight.format != WeightFormat::kDenseBF16) {
+  if (weight.format.encoding != Encoding::kDense) {
     return fmt::format("{} is {}, must be dense", name, weight_format_name(weight.format));
   }
   const std::int64_t expected = weight_bytes(weight.format, weight.rows, weight.cols);

@@ -8,8 +8,7 @@ WeightSource::WeightSource(const ModelSource& source) {
     seed_ = source.random_seed;
     spec_ = *source.random_spec;
     validate(spec_);
-    const WeightFormat format =
-        spec_.weight_dtype == DType::kBF16 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16;
+    const WeightFormat format{Encoding::kDense, spec_.weight_dtype};
     for (const TensorSpec& tensor : model_tensors(spec_)) {
       tensors_.push_back({tensor, format, weight_bytes(format, tensor.rows, tensor.cols)});
     }

@@ -176,7 +176,7 @@ ConstVectorView WeightStore::vector(std::int64_t tensor, std::int64_t weight_slo
   if (tensor < 0) return {};
   const SourceTensor& source = source_.tensors()[static_cast<std::size_t>(tensor)];
   return {address(tensor, weight_slot),
-          source.format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16, source.spec.cols};
+          source.format.dtype, source.spec.cols};
 }
 
 kernels::NormWeights WeightStore::norm(const NormIndex& norm, std::int64_t weight_slot) const {

@@ -94,7 +94,7 @@ std::vector<Violation> violations() {
   std::vector<Violation> list = {
       {"format_version", erase("", "format_version")},
       {"format_version", set("/format_version", "1")},
-      {"format_version", set("/format_version", 2), Code::kUnsupported},
+      {"format_version", set("/format_version", 1), Code::kUnsupported},
       {"comment", set("/comment", "x")},
       {"spec", erase("", "spec")},
       {"spec", set("/spec", 3)},

@@ -111,7 +111,7 @@ TEST(StoreWriter, DropsATornJournalLine) {
   const std::string text = testing::read_file(journal);
   for (const std::string& torn :
        {text.substr(0, text.size() - 3), text + "{\"tensor\":9,\"check", text + "\n\n",
-        text + "{\"tensor\":11,\"checksum\":\"0000000000000000\"}\n"}) {
+        text + "{\"tensor\":11,\"bytes\":64,\"checksum\":\"0000000000000000\"}\n"}) {
     testing::write_file(journal, torn);
     StoreWriter writer(StoreLock::acquire(scratch / "store"), plan_of(tiny_spec()), ExistingStore::kRefuse);
     EXPECT_EQ(writer.next_tensor(), torn.size() < text.size() ? 8 : 9);

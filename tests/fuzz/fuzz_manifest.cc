@@ -23,7 +23,9 @@ void check_promises(const Manifest& manifest) {
   for (const StoredTensor& tensor : manifest.tensors) {
     require(tensor.file >= 0 && static_cast<std::size_t>(tensor.file) < manifest.files.size());
     require(tensor.offset >= 0 && tensor.offset % kPageAlign == 0);
-    require(tensor.bytes == weight_bytes(tensor.format, tensor.spec.rows, tensor.spec.cols));
+    const ByteRange range = weight_byte_range(tensor.format, tensor.spec.rows, tensor.spec.cols);
+    require(tensor.bytes >= range.min && tensor.bytes <= range.max);
+    require(has_fixed_size(tensor.format.encoding) || tensor.bytes % 16 == 0);
     require(before == nullptr || before->file != tensor.file ||
             tensor.offset >= before->offset + before->bytes);
     before = &tensor;

@@ -11,9 +11,15 @@ import json
 import pathlib
 import sys
 
+
+def matrix(manifest):
+    """The last matrix of a unit, so that other sizes overlap nothing."""
+    return next(t for t in manifest["tensors"] if t["name"].endswith("layers.0.fc2.weight"))
+
+
 CHANGES = {
     "version_missing": lambda m: m.pop("format_version"),
-    "version_other": lambda m: m.update(format_version=2),
+    "version_other": lambda m: m.update(format_version=1),
     "version_text": lambda m: m.update(format_version="1"),
     "unknown_field": lambda m: m.update(comment="x"),
     "spec_missing": lambda m: m.pop("spec"),
@@ -55,6 +61,11 @@ CHANGES = {
     "tensor_offset_overlap": lambda m: m["tensors"][3].update(offset=0),
     "tensor_offset_huge": lambda m: m["tensors"][3].update(offset=(1 << 62)),
     "tensor_bytes": lambda m: m["tensors"][2].update(bytes=4096),
+    "tensor_sparse": lambda m: matrix(m).update(format="bitmap_f16", bytes=matrix(m)["bytes"] + 1024),
+    "tensor_sparse_odd": lambda m: matrix(m).update(format="bitmap_f16", bytes=matrix(m)["bytes"] + 1023),
+    "tensor_sparse_large": lambda m: matrix(m).update(format="tiled_csl_f16", bytes=1 << 40),
+    "tensor_quantised": lambda m: matrix(m).update(format="int4_g64_f16", bytes=0),
+    "vector_sparse": lambda m: m["tensors"][2].update(format="bitmap_f16"),
     "tensor_checksum": lambda m: m["tensors"][2].update(checksum="00000000000000zz"),
     "tensor_checksum_type": lambda m: m["tensors"][2].update(checksum=5),
 }
@@ -69,7 +80,7 @@ def main():
     (folder / "torn.json").write_text(dump(good)[:500])
     (folder / "array.json").write_text("[]\n")
     (folder / "deep.json").write_text("[" * 2000 + "\n")
-    (folder / "not_utf8.json").write_bytes(b'{"format_version": 1, "source": "\xff\xfe"}\n')
+    (folder / "not_utf8.json").write_bytes(b'{"format_version": 2, "source": "\xff\xfe"}\n')
     for name, change in CHANGES.items():
         document = copy.deepcopy(good)
         change(document)

@@ -27,13 +27,10 @@ constexpr DType kTypeOf<BFloat16> = DType::kBF16;
 template <class Stored, class Source>
 std::vector<Stored> encode(const std::vector<Source>& values, std::int64_t cols = 7, std::int64_t first = 0) {
   const TensorSpec tensor{"decoder.layers.0.fc1.weight", 1, 1 << 20, cols, false, SplitRule::kRows};
-  const FormatCodec& codec =
-      codec_of(kTypeOf<Stored> == DType::kF16 ? WeightFormat::kDenseF16 : WeightFormat::kDenseBF16);
   std::vector<Stored> out(values.size());
   const SourceRun run{&tensor, kTypeOf<Source>, std::as_bytes(std::span(values)), first};
-  const std::int64_t bytes = codec.encode(run, std::as_writable_bytes(std::span(out)));
+  const std::int64_t bytes = to_stored_values(run, kTypeOf<Stored>, std::as_writable_bytes(std::span(out)));
   EXPECT_EQ(bytes, static_cast<std::int64_t>(out.size() * sizeof(Stored)));
-  EXPECT_EQ(bytes, codec.max_run_bytes(tensor, run.count()));
   return out;
 }
 
@@ -110,9 +107,8 @@ TEST_P(DenseFormat, KeepsEveryFinite16BitValue) {
   // In place: a reader may put the source where the stored bytes belong.
   const TensorSpec tensor{"t", 0, 1, static_cast<std::int64_t>(halves.size()), true, SplitRule::kReplicated};
   std::vector<Half> same = halves;
-  codec_of(WeightFormat::kDenseF16)
-      .encode({&tensor, DType::kF16, std::as_bytes(std::span(same)), 0},
-              std::as_writable_bytes(std::span(same)));
+  to_stored_values({&tensor, DType::kF16, std::as_bytes(std::span(same)), 0}, DType::kF16,
+                   std::as_writable_bytes(std::span(same)));
   EXPECT_EQ(same, halves);
 
   for (const auto& [format, bytes] :
@@ -120,7 +116,7 @@ TEST_P(DenseFormat, KeepsEveryFinite16BitValue) {
         std::pair{WeightFormat::kDenseBF16, std::as_bytes(std::span(brains))}}) {
     const auto count = static_cast<std::int64_t>(bytes.size() / 2);
     std::vector<float> decoded(static_cast<std::size_t>(count));
-    codec_of(format).decode({format, bytes, 1, count}, decoded);
+    decode_matrix({format, bytes, 1, count}, decoded);
     for (std::size_t i = 0; i < decoded.size(); ++i) {
       const float expected = format == WeightFormat::kDenseF16 ? to_float(halves[i]) : to_float(brains[i]);
       ASSERT_EQ(std::bit_cast<std::uint32_t>(decoded[i]), std::bit_cast<std::uint32_t>(expected));
@@ -183,9 +179,8 @@ TEST(Format, NamesTheTensorThatIsNoNumber) {
   for (const auto& body : std::vector<std::function<void()>>{
            [&] { dense_format_of(DType::kI8, tensor); },
            [&] {
-             codec_of(WeightFormat::kDenseF16)
-                 .encode({&tensor, DType::kI32, std::as_bytes(std::span(integers)), 0},
-                         std::as_writable_bytes(std::span(out)));
+             to_stored_values({&tensor, DType::kI32, std::as_bytes(std::span(integers)), 0}, DType::kF16,
+                              std::as_writable_bytes(std::span(out)));
            }}) {
     try {
       body();
@@ -194,12 +189,6 @@ TEST(Format, NamesTheTensorThatIsNoNumber) {
       EXPECT_EQ(error.code(), Code::kUnsupported);
       EXPECT_THAT(error.what(), HasSubstr("decoder.x"));
     }
-  }
-}
-
-TEST(Format, EveryStoredFormatHasACodec) {
-  for (const char* name : {"dense_f16", "dense_bf16"}) {
-    EXPECT_EQ(codec_of(*parse_weight_format(name)).format, *parse_weight_format(name));
   }
 }
 

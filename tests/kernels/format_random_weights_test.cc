@@ -40,8 +40,7 @@ std::vector<std::byte> make(const TensorSpec& tensor, WeightFormat format = Weig
 std::vector<float> make_floats(const TensorSpec& tensor, std::uint64_t seed = 1) {
   const std::vector<std::byte> bytes = make(tensor, WeightFormat::kDenseF16, seed);
   std::vector<float> values(static_cast<std::size_t>(tensor.rows * tensor.cols));
-  codec_of(WeightFormat::kDenseF16)
-      .decode({WeightFormat::kDenseF16, bytes, tensor.rows, tensor.cols}, values);
+  decode_matrix({WeightFormat::kDenseF16, bytes, tensor.rows, tensor.cols}, values);
   return values;
 }
 
@@ -170,7 +169,7 @@ TEST(RandomWeights, KeepActivationsFiniteThrough96Layers) {
       std::vector<std::byte> bytes(static_cast<std::size_t>(2 * rows * cols));
       random_tensor(tensor, spec, WeightFormat::kDenseF16, 5, bytes);
       std::vector<float> values(static_cast<std::size_t>(rows * cols));
-      codec_of(WeightFormat::kDenseF16).decode({WeightFormat::kDenseF16, bytes, rows, cols}, values);
+      decode_matrix({WeightFormat::kDenseF16, bytes, rows, cols}, values);
       return values;
     };
     double norm = 0;

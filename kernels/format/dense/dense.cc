@@ -102,26 +102,31 @@ std::int64_t encode(const SourceRun& run, std::span<std::byte> out, DType same,
 
 }  // namespace
 
-std::int64_t dense_run_granule(const TensorSpec&) { return 1; }
-std::int64_t dense_max_run_bytes(const TensorSpec&, std::int64_t count) { return 2 * count; }
-
-std::int64_t encode_dense_f16(const SourceRun& run, std::span<std::byte> out) {
-  return encode<Half>(run, out, DType::kF16, detail::copy_f16, detail::narrow_to_f16);
-}
-std::int64_t encode_dense_bf16(const SourceRun& run, std::span<std::byte> out) {
+std::int64_t to_stored_values(const SourceRun& run, DType stored, std::span<std::byte> out) {
+  if (stored == DType::kF16)
+    return encode<Half>(run, out, DType::kF16, detail::copy_f16, detail::narrow_to_f16);
   return encode<BFloat16>(run, out, DType::kBF16, detail::copy_bf16, detail::narrow_to_bf16);
 }
 
-void decode_dense(const WeightView& weight, std::span<float> out) {
-  const std::int64_t count = weight.rows * weight.cols;
-  SLUICE_ASSERT(static_cast<std::int64_t>(out.size()) == count);
-  SLUICE_ASSERT(static_cast<std::int64_t>(weight.data.size()) ==
-                weight_bytes(weight.format, weight.rows, weight.cols));
-  if (weight.format == WeightFormat::kDenseF16) {
-    detail::widen_f16(elements<Half>(weight.data), count, out.data());
-  } else {
-    detail::widen_bf16(elements<BFloat16>(weight.data), count, out.data());
-  }
+std::int64_t dense_row_granule(std::int64_t) { return 1; }
+std::int64_t dense_max_run_bytes(std::int64_t num_rows, std::int64_t cols) { return 2 * num_rows * cols; }
+
+std::int64_t encode_dense(const RowRun& run, std::span<std::byte> out, TileSizes&) {
+  std::memcpy(out.data(), run.values.data(), run.values.size_bytes());
+  return static_cast<std::int64_t>(run.values.size_bytes());
+}
+
+void check_dense(const WeightView& weight, const std::string& tensor_name) {
+  const std::int64_t expected = weight_bytes(weight.format, weight.rows, weight.cols);
+  SLUICE_CHECK(static_cast<std::int64_t>(weight.data.size()) == expected, Code::kCorrupt,
+               fmt::format("tensor {}: {} bytes instead of {}", tensor_name, weight.data.size(), expected),
+               "the store is damaged: convert the checkpoint again");
+}
+
+void expand_dense(const WeightView& weight, std::int64_t first_row, std::int64_t num_rows,
+                  std::span<std::uint16_t> out) {
+  SLUICE_ASSERT(static_cast<std::int64_t>(out.size()) == num_rows * weight.cols);
+  std::memcpy(out.data(), weight.data.data() + first_row * weight.cols * 2, out.size_bytes());
 }
 
 }  // namespace sluice::kernels

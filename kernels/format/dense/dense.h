@@ -6,15 +6,12 @@
 
 namespace sluice::kernels {
 
-std::int64_t dense_run_granule(const TensorSpec& tensor);
-std::int64_t dense_max_run_bytes(const TensorSpec& tensor, std::int64_t count);
-
-/// fp16 is copied, bf16, fp32 and fp64 are rounded to nearest even.
-std::int64_t encode_dense_f16(const SourceRun& run, std::span<std::byte> out);
-std::int64_t encode_dense_bf16(const SourceRun& run, std::span<std::byte> out);
-
-/// Either dense format, told by weight.format.
-void decode_dense(const WeightView& weight, std::span<float> out);
+std::int64_t dense_row_granule(std::int64_t cols);
+std::int64_t dense_max_run_bytes(std::int64_t num_rows, std::int64_t cols);
+std::int64_t encode_dense(const RowRun& run, std::span<std::byte> out, TileSizes& sizes);
+void check_dense(const WeightView& weight, const std::string& tensor_name);
+void expand_dense(const WeightView& weight, std::int64_t first_row, std::int64_t num_rows,
+                  std::span<std::uint16_t> out);
 
 namespace detail {
 

@@ -109,7 +109,7 @@ class DeviceWeight {
 };
 
 inline DType dtype_of(WeightFormat format) {
-  return format == WeightFormat::kDenseBF16 ? DType::kBF16 : DType::kF16;
+  return format.dtype;
 }
 
 /// Half the distance between neighbours of 1 in `dtype`: what rounding to it may change, relatively; and

@@ -10,9 +10,9 @@ namespace sluice {
 namespace {
 
 constexpr std::array kEncodings = {
-    Encoding::kDense,       Encoding::kTiledCsl,   Encoding::kBankCsl,   Encoding::kBitmap,
-    Encoding::kInt8,        Encoding::kInt8G128,   Encoding::kInt4G64,   Encoding::kInt4G128,
-    Encoding::kInt4SymG64,  Encoding::kInt4SymG128, Encoding::kBitmapInt8, Encoding::kBitmapInt4,
+    Encoding::kDense,      Encoding::kTiledCsl,    Encoding::kBankCsl,    Encoding::kBitmap,
+    Encoding::kInt8,       Encoding::kInt8G128,    Encoding::kInt4G64,    Encoding::kInt4G128,
+    Encoding::kInt4SymG64, Encoding::kInt4SymG128, Encoding::kBitmapInt8, Encoding::kBitmapInt4,
 };
 constexpr std::array<std::string_view, kEncodings.size()> kNames = {
     "dense",    "tiled_csl", "bank_csl",     "bitmap",        "int8",        "int8_g128",
@@ -92,7 +92,8 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
     case Encoding::kTiledCsl:
       return {table, table + 4 * cells + tiles * (kTileAlign - 4)};
     case Encoding::kBankCsl:
-      return {table + tiles * kBankHeaderBytes, table + tiles * kBankHeaderBytes + 4 * cells + tiles * (kTileAlign - 4)};
+      return {table + tiles * kBankHeaderBytes,
+              table + tiles * kBankHeaderBytes + 4 * cells + tiles * (kTileAlign - 4)};
     case Encoding::kBitmap:
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4: {

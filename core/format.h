@@ -34,7 +34,8 @@ std::optional<Encoding> parse_encoding(std::string_view name);
 std::span<const Encoding> all_encodings();
 /// True if every 16-bit value comes back as it was (a negative zero as zero).
 bool is_lossless(Encoding encoding);
-/// True if the stored bytes depend on the shape alone; else they depend on the number of zeros and their places.
+/// True if the stored bytes depend on the shape alone; else they depend on the number of zeros and their
+/// places.
 bool has_fixed_size(Encoding encoding);
 
 /// An encoding of values of one 16-bit type, which is also the type that it decodes to.
@@ -53,8 +54,8 @@ inline constexpr WeightFormat WeightFormat::kDenseBF16{Encoding::kDense, DType::
 std::string weight_format_name(WeightFormat format);
 std::optional<WeightFormat> parse_weight_format(std::string_view name);
 
-/// Exact bytes of a [rows, cols] tensor (a vector has one row) in a format of fixed size; Error{kInternal} for
-/// another.
+/// Exact bytes of a [rows, cols] tensor (a vector has one row) in a format of fixed size; Error{kInternal}
+/// for another.
 std::int64_t weight_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols);
 
 /// Fewest and most bytes of a [rows, cols] tensor in any format.

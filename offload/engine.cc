@@ -44,8 +44,8 @@ EngineOptions with_device_chosen(EngineOptions options) {
 }
 
 const RunHooks& hooks_of(const EngineOptions& options) {
-  static const RunHooks kNone;
-  return options.hooks ? *options.hooks : kNone;
+  static const RunHooks none;
+  return options.hooks ? *options.hooks : none;
 }
 
 std::unique_ptr<kernels::Device> make_device(const DeviceChoice& asked, kernels::ThreadPool& pool,

@@ -89,7 +89,7 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
     for (std::size_t l = 0; l < kNumLanes; ++l) joined[l] = std::max(joined[l], theirs[l]);
     joined[lane] = std::max(joined[lane], needed[lane]);
     if (implied_by_another(lane)) continue;
-    step.waits[static_cast<std::size_t>(step.num_waits++)] = {static_cast<LaneKind>(lane), needed[lane]};
+    step.waits[step.num_waits++] = {static_cast<LaneKind>(lane), needed[lane]};
   }
   own_known_[own] = joined[own];
   joined[own] = step.seq;

@@ -66,9 +66,9 @@ struct Step {
   std::int64_t seq = 0;                 ///< position on the lane, from 1, over all passes
   std::int64_t bytes = 0;               ///< moved by a transfer, 0 for computations
   std::array<Wait, kNumLanes> waits{};
-  std::int8_t num_waits = 0;
+  std::uint8_t num_waits = 0;
 
-  std::span<const Wait> wait_list() const { return {waits.data(), static_cast<std::size_t>(num_waits)}; }
+  std::span<const Wait> wait_list() const { return {waits.data(), num_waits}; }
 };
 
 /// The steps of one pass in the order in which they were emitted. Storage is reserved once.

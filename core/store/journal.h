@@ -17,8 +17,8 @@ struct FinishedTensor {
 };
 
 struct JournalState {
-  std::vector<FinishedTensor> tensors;   ///< in model order
-  std::int64_t synced_units = 0;         ///< files that were synced as a whole
+  std::vector<FinishedTensor> tensors;  ///< in model order
+  std::int64_t synced_units = 0;        ///< files that were synced as a whole
 };
 
 class Journal {

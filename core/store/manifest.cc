@@ -92,9 +92,10 @@ StoredTensor read_tensor(const JsonField& field, const TensorSpec& spec, std::si
                               fmt::format("{} differs from the {} of {} [{}, {}]", tensor.bytes, range.min,
                                           format_name, spec.rows, spec.cols));
   } else {
-    field.at("bytes").require(tensor.bytes >= range.min && tensor.bytes <= range.max && tensor.bytes % 16 == 0,
-                              fmt::format("{} is not a multiple of 16 from {} to {}, as {} [{}, {}] has",
-                                          tensor.bytes, range.min, range.max, format_name, spec.rows, spec.cols));
+    field.at("bytes").require(
+        tensor.bytes >= range.min && tensor.bytes <= range.max && tensor.bytes % 16 == 0,
+        fmt::format("{} is not a multiple of 16 from {} to {}, as {} [{}, {}] has", tensor.bytes, range.min,
+                    range.max, format_name, spec.rows, spec.cols));
   }
   tensor.checksum = read_checksum(field.at("checksum"));
   return tensor;

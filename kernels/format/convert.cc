@@ -51,7 +51,8 @@ ConvertSummary convert_source(const CheckpointSource& source, StoreLock lock, co
   const bool is_dense = std::ranges::all_of(
       source.plan.formats, [](WeightFormat format) { return format.encoding == Encoding::kDense; });
   if (!is_dense) {
-    pipeline.num_encoders = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, kMostEncoders));
+    pipeline.num_encoders =
+        static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, kMostEncoders));
     pipeline.num_pieces = pipeline.num_encoders + 4;
   }
   pipeline.open_reader = [&] { return open_checkpoint(source.path); };

@@ -13,8 +13,9 @@
 namespace sluice::kernels {
 
 struct ConvertProgress {
-  std::int64_t done_bytes = 0, total_bytes = 0;  ///< of the checkpoint's weights, those of an earlier run included
-  double bytes_per_sec = 0;                      ///< read by this run
+  std::int64_t done_bytes = 0,
+               total_bytes = 0;  ///< of the checkpoint's weights, those of an earlier run included
+  double bytes_per_sec = 0;      ///< read by this run
   double left_sec = 0;
 };
 
@@ -35,8 +36,9 @@ struct ConvertSummary {
 };
 
 /// Writes `store` from `source`, or finishes what an interrupted conversion of the same checkpoint left.
-/// Memory: some 100 MB for a dense store, whatever the model; for others a few times 256 rows of the widest matrix. Throws what open_source and StoreWriter throw,
-/// Error{kInvalidArgument} for a value that fp16 cannot hold.
+/// Memory: some 100 MB for a dense store, whatever the model; for others a few times 256 rows of the widest
+/// matrix. Throws what open_source and StoreWriter throw, Error{kInvalidArgument} for a value that fp16
+/// cannot hold.
 ConvertSummary convert_checkpoint(const std::filesystem::path& source, const std::filesystem::path& store,
                                   const ConvertOptions& options);
 

@@ -203,9 +203,12 @@ class Pipeline {
     }
     const std::span<std::byte> values = slot.values.get(value_bytes);
     to_stored_values(run, format.dtype, values);
-    const RowRun rows{&spec, format.dtype, slot.piece.first / spec.cols, slot.piece.count / spec.cols,
-                      {reinterpret_cast<const std::uint16_t*>(values.data()),
-                       static_cast<std::size_t>(slot.piece.count)}};
+    const RowRun rows{
+        &spec,
+        format.dtype,
+        slot.piece.first / spec.cols,
+        slot.piece.count / spec.cols,
+        {reinterpret_cast<const std::uint16_t*>(values.data()), static_cast<std::size_t>(slot.piece.count)}};
     const FormatCodec& codec = codec_of(format.encoding);
     const std::span<std::byte> out = slot.stored.get(codec.max_run_bytes(rows.num_rows, spec.cols));
     slot.tiles.clear();
@@ -264,9 +267,9 @@ class Pipeline {
   std::int64_t num_claimed_ SLUICE_GUARDED_BY(mutex_) = 0;
   std::int64_t num_taken_ SLUICE_GUARDED_BY(mutex_) = 0;    // by encoders
   std::int64_t num_encoded_ SLUICE_GUARDED_BY(mutex_) = 0;  // whose piece is next in turn
-  bool ended_ SLUICE_GUARDED_BY(mutex_) = false;      // pieces_ gives no more
-  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;    // every thread leaves at its next wait
-  bool cancelled_ SLUICE_GUARDED_BY(mutex_) = false;  // stopped by the user
+  bool ended_ SLUICE_GUARDED_BY(mutex_) = false;            // pieces_ gives no more
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;          // every thread leaves at its next wait
+  bool cancelled_ SLUICE_GUARDED_BY(mutex_) = false;        // stopped by the user
   std::exception_ptr failure_ SLUICE_GUARDED_BY(mutex_);
 };
 

@@ -17,9 +17,9 @@ namespace sluice::kernels {
 struct PipelineOptions {
   /// Of source or stored data, whichever is larger; a format that needs more rows at once gets them.
   std::int64_t piece_bytes = std::int64_t{8} << 20;
-  int num_pieces = 5;    ///< in memory at once, each as source and as stored data
+  int num_pieces = 5;  ///< in memory at once, each as source and as stored data
   int num_readers = 2;
-  int num_encoders = 1;  ///< less than num_pieces
+  int num_encoders = 1;                                            ///< less than num_pieces
   std::function<std::unique_ptr<CheckpointReader>()> open_reader;  ///< called once on each reader thread
   std::stop_token stop;                                       ///< asks the run to end with Error{kCancelled}
   std::function<void(std::int64_t source_bytes)> on_written;  ///< after each piece, on the caller's thread

@@ -1,5 +1,6 @@
-// The table of stored weight formats: how each is encoded, checked, expanded and cut. A new format is a folder
-// beside this file and one row in format.cc. Ids and sizes are in core/format.h. Pure functions, thread-safe.
+// The table of stored weight formats: how each is encoded, checked, expanded and cut. A new format is a
+// folder beside this file and one row in format.cc. Ids and sizes are in core/format.h. Pure functions,
+// thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -51,8 +52,8 @@ struct FormatCodec {
   std::int64_t (*max_run_bytes)(std::int64_t num_rows, std::int64_t cols);
   /// Encodes rows [first_row, first_row + num_rows) into the start of `out` and returns the bytes written;
   /// appends the sizes of their tiles, if the format has tiles. The runs of a tensor in order, and then the
-  /// table of its tiles (kernels/format/tile_table.h), are exactly its stored bytes. All runs but the last have
-  /// a multiple of row_granule rows; they may be encoded in parallel. Negative zero counts as zero.
+  /// table of its tiles (kernels/format/tile_table.h), are exactly its stored bytes. All runs but the last
+  /// have a multiple of row_granule rows; they may be encoded in parallel. Negative zero counts as zero.
   std::int64_t (*encode)(const RowRun& run, std::span<std::byte> out, TileSizes& sizes);
   /// Throws Error{kCorrupt} naming tensor and tile unless expand can read the bytes safely.
   void (*check)(const WeightView& weight, const std::string& tensor_name);

@@ -54,8 +54,8 @@ void TileTable::check(const std::string& tensor_name) const {
                fmt::format("tensor {}: tile 0 starts at byte {}, not at 0", tensor_name, start(0)), kRemedy);
   for (std::int64_t i = 0; i < num_tiles_; ++i) {
     SLUICE_CHECK(start(i + 1) >= start(i) && start(i + 1) <= bytes, Code::kCorrupt,
-                 fmt::format("tensor {}: tile {} of {} covers bytes {} to {} of {}", tensor_name, i, num_tiles_,
-                             start(i), start(i + 1), bytes),
+                 fmt::format("tensor {}: tile {} of {} covers bytes {} to {} of {}", tensor_name, i,
+                             num_tiles_, start(i), start(i + 1), bytes),
                  kRemedy);
   }
   SLUICE_CHECK(start(num_tiles_) == bytes, Code::kCorrupt,

@@ -1,5 +1,5 @@
-// Where each tile of a matrix in a format of variable size starts: the table behind its tiles (core/format.h).
-// Thread-safe when const.
+// Where each tile of a matrix in a format of variable size starts: the table behind its tiles
+// (core/format.h). Thread-safe when const.
 #pragma once
 
 #include <cstddef>

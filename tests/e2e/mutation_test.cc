@@ -27,7 +27,6 @@ using policy::kNumResourceKinds;
 using policy::lane_index;
 using policy::LaneKind;
 using policy::ResourceKind;
-using policy::RunShape;
 using policy::Step;
 using testing::RunOutcome;
 

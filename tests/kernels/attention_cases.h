@@ -37,7 +37,7 @@ inline std::string name_of_case(const ::testing::TestParamInfo<AttentionCase>& t
 inline const std::vector<AttentionCase>& attention_cases() {
   constexpr KvFormat kF16 = KvFormat::kF16;
   constexpr KvFormat kF32 = KvFormat::kF32;
-  static const std::vector<AttentionCase> kCases = {
+  static const std::vector<AttentionCase> cases = {
       {"first_token", 1, 1, 8, kF16, {segment(0, 1)}},
       {"decode_at_page_edges",
        2,
@@ -78,7 +78,7 @@ inline const std::vector<AttentionCase>& attention_cases() {
       {"empty_segments", 2, 2, 16, kF16, {segment(0, 0), segment(9, 1), segment(64, 0)}},
       {"no_segments", 2, 2, 16, kF16, {}},
   };
-  return kCases;
+  return cases;
 }
 
 }  // namespace sluice::kernels::testing

@@ -85,7 +85,7 @@ class GuardedMatrix {
     for (std::size_t i = 0; i < data_.size(); ++i) {
       const std::int64_t at = static_cast<std::int64_t>(i) - kGuards;
       if (at >= 0 && at < rows_ * stride_ && at % stride_ < cols_) continue;
-      ASSERT_EQ(std::memcmp(&data_[i], &expected, sizeof(float)), 0)
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(data_[i]), std::bit_cast<std::uint32_t>(expected))
           << "guard word " << at << " was overwritten";
     }
   }
@@ -108,7 +108,7 @@ class GuardedMatrix {
       for (std::int64_t c = 0; c < cols_; ++c) {
         const float a = at(r, c);
         const float b = other.at(r, c);
-        ASSERT_EQ(std::memcmp(&a, &b, sizeof(float)), 0)
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(a), std::bit_cast<std::uint32_t>(b))
             << "row " << r << " column " << c << ": " << a << ", " << b;
       }
     }

@@ -76,7 +76,7 @@ std::optional<std::string> why_wrong_direction(const Folder& from, const Folder&
 }  // namespace
 
 std::vector<std::string> check_includes(std::string_view path, std::string_view text) {
-  static const std::regex kInclude("^\\s*#\\s*include\\s*([<\"])([^>\"]+)[>\"].*");
+  static const std::regex include("^\\s*#\\s*include\\s*([<\"])([^>\"]+)[>\"].*");
   std::vector<std::string> breaches;
   const Folder* from = folder_of(path);
   if (from == nullptr) return {fmt::format("{}: outside the folders that hold code", path)};
@@ -85,7 +85,7 @@ std::vector<std::string> check_includes(std::string_view path, std::string_view 
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     std::smatch match;
-    if (!std::regex_match(line, match, kInclude)) continue;
+    if (!std::regex_match(line, match, include)) continue;
     const std::string header = match[2];
     const auto report = [&](std::string_view reason) {
       breaches.push_back(fmt::format("{}:{}: #include {}: {}", path, number, header, reason));

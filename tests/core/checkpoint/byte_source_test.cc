@@ -74,9 +74,9 @@ TEST(FileSource, RefusesRangesOutsideTheFile) {
   const TempFolder folder;
   FileSource file(folder.write("f", "0123456789"));
   EXPECT_EQ(file.read_text(10, 0), "");
-  for (const auto& [offset, bytes] :
-       {std::pair<std::int64_t, std::int64_t>{3, 8}, {11, 0}, {-1, 1}, {2, INT64_MAX}}) {
-    const Error e = error_of([&] { (void)file.read_text(offset, bytes); });
+  for (const auto& range : {std::pair<std::int64_t, std::int64_t>{3, 8}, {11, 0}, {-1, 1}, {2, INT64_MAX}}) {
+    const auto [offset, bytes] = range;
+    const Error e = error_of([&] { (void)file.read_text(range.first, range.second); });
     EXPECT_EQ(e.code(), Code::kCorrupt);
     EXPECT_THAT(e.what(), HasSubstr(fmt::format("offset {}: {} bytes are needed here, the file has 10 in all",
                                                 offset, bytes)));

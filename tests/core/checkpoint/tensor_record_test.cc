@@ -77,7 +77,8 @@ TEST(ReadElements, GathersATransposedMatrixLargerThanItsWindow) {
   const TensorRecord record = record_of({kSide, kSide}, {1, kSide}, 4);
   const std::vector<float> got = read(source, record, 5, kSide * kSide - 5);
   for (std::int64_t i = 5; i < kSide * kSide; ++i) {
-    ASSERT_EQ(got[static_cast<std::size_t>(i - 5)], static_cast<float>(i / kSide + i % kSide * kSide)) << i;
+    const std::int64_t transposed = i / kSide + i % kSide * kSide;
+    ASSERT_EQ(got[static_cast<std::size_t>(i - 5)], static_cast<float>(transposed)) << i;
   }
 }
 

@@ -239,11 +239,11 @@ TEST(Config, LoadsFilesAndSaysWhichIsMissing) {
 
 Sample random_sample(std::mt19937& rng) {
   const auto text = [&] {
-    static const std::vector<std::string> kTexts = {
+    static const std::vector<std::string> texts = {
         "",     "plain",  "true", "null",  "~",     "12",         "1e5",  "a: b", "# no",   "- x",
         "'q'",  "\"dq\"", "\n",   "tab\t", " lead", "\u00E9",     "[x",   "{y",   "*alias", "&an",
         "!tag", "%pct",   "@at",  "`bt",   "\\",    "\u20AC\n\n", "key:", "\x01"};
-    return kTexts[rng() % kTexts.size()];
+    return texts[rng() % texts.size()];
   };
   const auto cache = [&] {
     Cache c;

@@ -120,7 +120,7 @@ class ExecutorAsyncTest : public ::testing::Test {
     step.pass = 2;
     step.unit = static_cast<std::int16_t>(schedule.steps.size());
     step.seq = ++seq_[lane_index(lane)];
-    for (const policy::Wait& wait : waits) step.waits[static_cast<std::uint8_t>(step.num_waits++)] = wait;
+    for (const policy::Wait& wait : waits) step.waits[step.num_waits++] = wait;
     schedule.lane_steps[lane_index(lane)].push_back(static_cast<std::int32_t>(schedule.steps.size()));
     schedule.last_seq[lane_index(lane)] = step.seq;
     return schedule.steps.emplace_back(step);

@@ -130,8 +130,7 @@ class RandomSchedules {
         const bool own =
             lane == lane_index(step.lane);  // a lane keeps its own order, a disk lane only starts
         if (needed[lane] > 0 && !own)
-          step.waits[static_cast<std::uint8_t>(step.num_waits++)] = {static_cast<LaneKind>(lane),
-                                                                     needed[lane]};
+          step.waits[step.num_waits++] = {static_cast<LaneKind>(lane), needed[lane]};
       }
       runner_.deeds.push_back(std::move(deed));
       schedule.lane_steps[lane_index(step.lane)].push_back(static_cast<std::int32_t>(schedule.steps.size()));

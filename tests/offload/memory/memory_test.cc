@@ -41,7 +41,8 @@ TEST(MemoryBudget, GivesBytesBackWhenTheReservationEnds) {
     EXPECT_EQ(budget.reserved(Tier::kGpu), 5_GiB);
     Reservation second = std::move(first);
     EXPECT_EQ(second.bytes(), 5_GiB);
-    EXPECT_EQ(first.bytes(), 0);  // NOLINT(bugprone-use-after-move): the moved-from state is what is tested
+    // The moved-from state is what is tested.
+    EXPECT_EQ(first.bytes(), 0);  // NOLINT(bugprone-use-after-move,clang-analyzer-cplusplus.Move)
     EXPECT_EQ(budget.reserved(Tier::kGpu), 5_GiB);
     second = budget.reserve(Tier::kCpu, 1_GiB, "staging");
     EXPECT_EQ(budget.reserved(Tier::kGpu), 0);

@@ -59,6 +59,7 @@ ScratchLayout scratch_layout(const RunShape& shape) {
   ScratchLayout layout;
   Packer pack;
   layout.workspace = pack.take(shape.traits.workspace_bytes);
+  layout.expanded = pack.take(shape.traits.expanded_bytes);
   layout.normed = pack.take(shape.max_tokens * shape.spec.hidden_dim * act);
   layout.embedded = pack.take(projected ? shape.max_tokens * shape.spec.embed_dim * act : 0);
   Packer mlp = pack;

@@ -49,6 +49,7 @@ SetLayout set_layout(const RunShape& shape, std::int64_t rows);
 /// Offsets inside the GPU scratch.
 struct ScratchLayout {
   std::int64_t workspace = 0;  ///< traits.workspace_bytes
+  std::int64_t expanded = 0;   ///< traits.expanded_bytes
   std::int64_t normed = 0, embedded = 0;
   std::int64_t hidden = 0;  ///< MLP chunk; shares its bytes with:
   std::int64_t rows = 0, head_normed = 0, projected = 0, logits = 0, sample = 0;  ///< head chunk

@@ -19,8 +19,8 @@ std::string header_line(const std::string& identity) {
          "\n";
 }
 std::string tensor_line(std::int64_t index, const FinishedTensor& tensor) {
-  return fmt::format("{{\"tensor\":{},\"bytes\":{},\"checksum\":\"{:016x}\"}}\n", index, tensor.bytes,
-                     tensor.checksum);
+  return fmt::format("{{\"tensor\":{},\"bytes\":{},\"checksum\":\"{:016x}\",\"zeros\":{},\"error\":{}}}\n",
+                     index, tensor.bytes, tensor.checksum, tensor.stats.zeros, tensor.stats.error);
 }
 std::string unit_line(std::int64_t unit) { return fmt::format("{{\"unit\":{}}}\n", unit); }
 
@@ -46,9 +46,12 @@ JournalState Journal::read(const std::filesystem::path& file, const std::string&
     const auto record = nlohmann::json::parse(*line, nullptr, /*allow_exceptions=*/false);
     const auto index = static_cast<std::int64_t>(state.tensors.size());
     FinishedTensor tensor;
-    if (record.is_object() && record.contains("bytes") && record["bytes"].is_number_integer()) {
-      tensor.bytes = record["bytes"].get<std::int64_t>();
-    }
+    const auto number = [&record](const char* key) {
+      const bool is_there = record.is_object() && record.contains(key) && record[key].is_number();
+      return is_there ? record[key] : nlohmann::json(0);
+    };
+    tensor.bytes = number("bytes").get<std::int64_t>();
+    tensor.stats = {number("zeros").get<std::int64_t>(), number("error").get<double>()};
     if (record.is_object() && record.contains("checksum") && record["checksum"].is_string()) {
       const auto& digits = record["checksum"].get_ref<const std::string&>();
       std::from_chars(digits.data(), digits.data() + digits.size(), tensor.checksum, 16);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/store/manifest.h"
 #include "core/store/posix_file.h"
 
 namespace sluice::detail {
@@ -14,6 +15,7 @@ namespace sluice::detail {
 struct FinishedTensor {
   std::int64_t bytes = 0;
   std::uint64_t checksum = 0;
+  TensorStats stats;
 };
 
 struct JournalState {

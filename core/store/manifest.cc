@@ -1,6 +1,7 @@
 #include "core/store/manifest.h"
 
 #include <charconv>
+#include <cmath>
 #include <set>
 
 #include <nlohmann/json.hpp>
@@ -65,7 +66,7 @@ void check_shape(const JsonField& field, const TensorSpec& spec) {
 }
 
 StoredTensor read_tensor(const JsonField& field, const TensorSpec& spec, std::size_t num_files) {
-  field.allow_only({"name", "shape", "format", "file", "offset", "bytes", "checksum"});
+  field.allow_only({"name", "shape", "format", "file", "offset", "bytes", "checksum", "zeros", "error"});
   StoredTensor tensor;
   tensor.spec = spec;
   field.at("name").require(
@@ -98,6 +99,10 @@ StoredTensor read_tensor(const JsonField& field, const TensorSpec& spec, std::si
                     range.max, format_name, spec.rows, spec.cols));
   }
   tensor.checksum = read_checksum(field.at("checksum"));
+  tensor.stats.zeros = field.at("zeros").integer(0, spec.rows * spec.cols);
+  tensor.stats.error = field.at("error").number();
+  field.at("error").require(tensor.stats.error >= 0 && std::isfinite(tensor.stats.error),
+                            fmt::format("{} is no relative error", tensor.stats.error));
   return tensor;
 }
 
@@ -215,7 +220,9 @@ std::string manifest_to_json(const Manifest& manifest) {
                                         {"file", tensor.file},
                                         {"offset", tensor.offset},
                                         {"bytes", tensor.bytes},
-                                        {"checksum", fmt::format("{:016x}", tensor.checksum)}};
+                                        {"checksum", fmt::format("{:016x}", tensor.checksum)},
+                                        {"zeros", tensor.stats.zeros},
+                                        {"error", tensor.stats.error}};
     text += (&tensor == manifest.tensors.data() ? "\n    " : ",\n    ") + dump(row, -1);
   }
   return text + "\n  ]\n}\n";

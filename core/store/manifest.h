@@ -15,6 +15,15 @@ namespace sluice {
 /// Version of the folder's layout; a store with another one is remade or refused.
 inline constexpr int kStoreFormatVersion = 2;
 
+/// What a conversion found out about a tensor's values.
+struct TensorStats {
+  std::int64_t zeros = 0;  ///< elements that are zero, after pruning
+  double error =
+      0;  ///< ||W' - W|| / ||W||, W' what the format decodes to (Frobenius); 0 where nothing is lost
+
+  friend bool operator==(const TensorStats&, const TensorStats&) = default;
+};
+
 struct StoredTensor {
   TensorSpec spec;
   WeightFormat format = WeightFormat::kDenseF16;
@@ -22,6 +31,7 @@ struct StoredTensor {
   std::int64_t offset = 0;     ///< multiple of kPageAlign
   std::int64_t bytes = 0;      ///< payload; the file is zero-padded to the next multiple of kPageAlign
   std::uint64_t checksum = 0;  ///< XXH3 64 of the payload
+  TensorStats stats;
 
   friend bool operator==(const StoredTensor&, const StoredTensor&) = default;
 };

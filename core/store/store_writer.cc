@@ -150,6 +150,7 @@ void StoreWriter::resume() {
     StoredTensor finished = tensor;
     finished.bytes = found.tensors[i].bytes;
     finished.checksum = found.tensors[i].checksum;
+    finished.stats = found.tensors[i].stats;
     if (!is_finished(finished, tensor.file < found.synced_units)) break;
     tensor = std::move(finished);
     kept.tensors.push_back(found.tensors[i]);
@@ -263,14 +264,15 @@ void StoreWriter::write(std::span<const std::byte> bytes) {
   file_offset_ += count;
 }
 
-void StoreWriter::finish_tensor(std::uint64_t checksum) {
+void StoreWriter::finish_tensor(std::uint64_t checksum, const TensorStats& stats) {
   StoredTensor& tensor = manifest_.tensors[static_cast<std::size_t>(next_)];
   const ByteRange range = weight_byte_range(tensor.format, tensor.spec.rows, tensor.spec.cols);
   SLUICE_ASSERT(tensor_bytes_ >= range.min && tensor_bytes_ <= range.max);
   flush_bounce();
   tensor.bytes = tensor_bytes_;
   tensor.checksum = checksum;
-  journal_->tensor_finished({tensor.bytes, checksum});
+  tensor.stats = stats;
+  journal_->tensor_finished({tensor.bytes, checksum, stats});
   tensor_bytes_ = 0;
   ++next_;
   place_next();
@@ -281,7 +283,7 @@ void StoreWriter::finish_tensor(std::uint64_t checksum) {
 
 void StoreWriter::write_tensor(std::span<const std::byte> bytes) {
   append(bytes);
-  finish_tensor(store_checksum(bytes));
+  finish_tensor(store_checksum(bytes), {});
 }
 
 void StoreWriter::add_tokenizer_file(const fs::path& source) {

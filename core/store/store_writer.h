@@ -51,7 +51,7 @@ class StoreWriter {
   void append(std::span<const std::byte> bytes);
   /// The current tensor is complete; `checksum` is store_checksum of its bytes. Throws Error{kInternal} if
   /// their number is not one that the format can have.
-  void finish_tensor(std::uint64_t checksum);
+  void finish_tensor(std::uint64_t checksum, const TensorStats& stats);
   /// append and finish_tensor for a tensor that is in memory as a whole.
   void write_tensor(std::span<const std::byte> bytes);
 

@@ -37,6 +37,14 @@ SourceFingerprint fingerprint_now(const CheckpointSource& source) {
   return fingerprint_of(source.tensors, small_files);
 }
 
+/// A line of the store's `source`: another rule makes another store.
+std::string prune_text(const std::string& tensor_name, const PruneRule& rule) {
+  if (rule.fake_seed) {
+    return fmt::format("prune {} to {} at random, seed {}\n", tensor_name, rule.sparsity, *rule.fake_seed);
+  }
+  return fmt::format("prune {} to {} per {}\n", tensor_name, rule.sparsity, prune_scope_name(rule.scope));
+}
+
 }  // namespace
 
 std::vector<fs::path> tokenizer_files_in(const fs::path& folder) {
@@ -68,18 +76,25 @@ CheckpointSource open_source(const fs::path& path, const SourceOptions& options)
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     source.tensors.push_back(reader->tensors()[source.indexes[i]]);
     source.plan.formats.push_back(dense_format_of(source.tensors.back().dtype, wanted[i]));
-    const bool is_bf16 = source.plan.formats.back() == WeightFormat::kDenseBF16;
+    const bool is_bf16 = source.plan.formats.back().dtype == DType::kBF16;
     matrices_are_bf16 = matrices_are_bf16 && (wanted[i].is_vector || is_bf16);
   }
   source.plan.spec.weight_dtype = matrices_are_bf16 ? DType::kBF16 : DType::kF16;
 
   source.tokenizer_files = tokenizer_of(folder, options.tokenizer);
-  source.plan.source = fingerprint_now(source);
+  source.fingerprint = fingerprint_now(source);
+  source.plan.source = source.fingerprint;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const MatrixRule rule = rule_for(options.formats, source.plan.spec, wanted[i]);
+    source.plan.formats[i].encoding = rule.encoding;
+    source.prune.push_back(rule.prune);
+    if (rule.prune.sparsity > 0) source.plan.source.text += prune_text(wanted[i].name, rule.prune);
+  }
   return source;
 }
 
 void check_unchanged(const CheckpointSource& source) {
-  SLUICE_CHECK(fingerprint_now(source) == source.plan.source, Code::kCorrupt,
+  SLUICE_CHECK(fingerprint_now(source) == source.fingerprint, Code::kCorrupt,
                fmt::format("{}: its files changed while they were converted", source.path.string()),
                "convert it again once nothing writes to it");
 }

@@ -10,6 +10,7 @@
 #include "core/checkpoint/reader.h"
 #include "core/store/manifest.h"
 #include "core/store/store_writer.h"
+#include "kernels/format/format_rules.h"
 
 namespace sluice::kernels {
 
@@ -17,6 +18,7 @@ namespace sluice::kernels {
 struct SourceOptions {
   std::filesystem::path config;     ///< a config.json; empty: the one beside the weights
   std::filesystem::path tokenizer;  ///< a folder; empty: the one of the weights
+  FormatConfig formats;             ///< what the matrices become
 };
 
 struct CheckpointSource {
@@ -25,6 +27,8 @@ struct CheckpointSource {
   std::vector<std::size_t> indexes;       ///< of `tensors` in the reader
   std::filesystem::path config;
   std::vector<std::filesystem::path> tokenizer_files;
+  std::vector<PruneRule> prune;   ///< as `tensors`
+  SourceFingerprint fingerprint;  ///< of the files alone; plan.source says what is done with them too
   StorePlan plan;
 };
 

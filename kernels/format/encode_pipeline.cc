@@ -1,7 +1,9 @@
 #include "kernels/format/encode_pipeline.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
+#include <numeric>
 #include <optional>
 #include <thread>
 #include <vector>
@@ -12,22 +14,37 @@
 #include "core/units.h"
 #include "kernels/format/format.h"
 #include "kernels/format/piece_reader.h"
+#include "kernels/format/prune.h"
 #include "kernels/format/tile_table.h"
 
 namespace sluice::kernels {
 namespace {
+
+enum class PieceUse : std::uint8_t {
+  kEncode,
+  kCount,  ///< its magnitudes go into the histogram that sets the threshold of the whole matrix
+};
 
 /// A run of one tensor's elements.
 struct Piece {
   std::size_t tensor = 0;
   std::int64_t first = 0, count = 0;
   bool ends_tensor = false;
+  PieceUse use = PieceUse::kEncode;
 };
 
 /// Elements of which a piece has a multiple, unless it ends its tensor. Dense values need no whole rows.
-std::int64_t granule_of(const StoredTensor& tensor) {
-  if (tensor.format.encoding == Encoding::kDense) return 1;
-  return codec_of(tensor.format.encoding).row_granule(tensor.spec.cols) * tensor.spec.cols;
+std::int64_t granule_of(const StoredTensor& tensor, const PruneRule& prune) {
+  std::int64_t rows = prune.sparsity > 0 ? kCslTileRows : 0;
+  if (tensor.format.encoding != Encoding::kDense) {
+    rows = std::lcm(std::max<std::int64_t>(rows, 1),
+                    codec_of(tensor.format.encoding).row_granule(tensor.spec.cols));
+  }
+  return rows == 0 ? 1 : rows * tensor.spec.cols;
+}
+
+bool needs_threshold(const PruneRule& rule) {
+  return rule.sparsity > 0 && !rule.fake_seed && rule.scope == PruneScope::kMatrix;
 }
 
 /// Cuts the tensors from `first_tensor` on into pieces, in order.
@@ -43,13 +60,18 @@ class PieceList {
   std::optional<Piece> next() {
     if (tensor_ == tensors_.size()) return std::nullopt;
     const TensorSpec& spec = tensors_[tensor_].spec;
-    const std::int64_t granule = granule_of(tensors_[tensor_]);
+    const std::int64_t granule = granule_of(tensors_[tensor_], source_.prune[tensor_]);
     const std::int64_t element_bytes = std::max<std::int64_t>(dtype_bytes(source_.tensors[tensor_].dtype), 4);
     const std::int64_t most = std::max(piece_bytes_ / element_bytes / granule * granule, granule);
     const std::int64_t count = std::min(most, spec.rows * spec.cols - first_);
-    const Piece piece{tensor_, first_, count, first_ + count == spec.rows * spec.cols};
+    const bool counts = needs_threshold(source_.prune[tensor_]) && !is_counted_;
+    const Piece piece{tensor_, first_, count, first_ + count == spec.rows * spec.cols,
+                      counts ? PieceUse::kCount : PieceUse::kEncode};
     first_ = piece.ends_tensor ? 0 : first_ + count;
-    tensor_ += piece.ends_tensor ? 1 : 0;
+    if (piece.ends_tensor) {
+      is_counted_ = counts;  // the same tensor once more, to be encoded
+      tensor_ += counts ? 0 : 1;
+    }
     return piece;
   }
 
@@ -58,10 +80,24 @@ class PieceList {
   const std::vector<StoredTensor>& tensors_;
   std::size_t tensor_;
   std::int64_t first_ = 0;
+  bool is_counted_ = false;
   std::int64_t piece_bytes_;
 };
 
 enum class SlotState : std::uint8_t { kFree, kReading, kRead, kEncoded };
+
+/// Sums over a run of elements.
+struct Loss {
+  std::int64_t zeros = 0;
+  double squared_error = 0, squared_norm = 0;
+
+  void operator+=(const Loss& other) {
+    zeros += other.zeros;
+    squared_error += other.squared_error;
+    squared_norm += other.squared_norm;
+  }
+  double relative_error() const { return squared_norm > 0 ? std::sqrt(squared_error / squared_norm) : 0.0; }
+};
 
 struct Slot {
   SlotState state =
@@ -70,6 +106,8 @@ struct Slot {
   PieceBuffer source, values, stored;
   TileSizes tiles;               // of this piece
   std::vector<std::byte> table;  // of the tensor's tiles, if the piece ends it
+  Loss loss;                     // of this piece
+  TensorStats stats;             // of the tensor, if the piece ends it
   std::span<const std::byte> source_bytes;
   std::span<std::byte> stored_bytes;
   std::uint64_t checksum = 0;  // of the whole tensor, if the piece ends it
@@ -179,8 +217,11 @@ class Pipeline {
     std::int64_t number = 0;
     while (take_read_piece(number)) {
       Slot& slot = slot_of(number);
+      // A threshold is known once the pieces before are counted, so those that need it are encoded in turn.
+      const bool in_turn = needs_threshold(source_.prune[slot.piece.tensor]);
+      if (in_turn && !wait_for_turn(number)) return;
       encode(slot);
-      if (!wait_for_turn(number)) return;
+      if (!in_turn && !wait_for_turn(number)) return;
       finish_encoding(slot);
       {
         const MutexLock lock(mutex_);
@@ -194,38 +235,69 @@ class Pipeline {
   void encode(Slot& slot) {
     const TensorSpec& spec = writer_.tensors()[slot.piece.tensor].spec;
     const WeightFormat format = writer_.tensors()[slot.piece.tensor].format;
+    const PruneRule& prune = source_.prune[slot.piece.tensor];
+    const bool is_dense = format.encoding == Encoding::kDense;
     const SourceRun run{&spec, source_.tensors[slot.piece.tensor].dtype, slot.source_bytes, slot.piece.first};
-    const std::int64_t value_bytes = slot.piece.count * dtype_bytes(format.dtype);
-    if (format.encoding == Encoding::kDense) {  // its values are its bytes
-      slot.stored_bytes = slot.stored.get(value_bytes);
-      to_stored_values(run, format.dtype, slot.stored_bytes);
+    const std::span<std::byte> bytes =
+        (is_dense ? slot.stored : slot.values).get(slot.piece.count * dtype_bytes(format.dtype));
+    to_stored_values(run, format.dtype, bytes);
+    const std::span<std::uint16_t> values{reinterpret_cast<std::uint16_t*>(bytes.data()),
+                                          static_cast<std::size_t>(slot.piece.count)};
+    slot.stored_bytes = {};
+    slot.tiles.clear();
+    if (slot.piece.use == PieceUse::kCount) {
+      histogram_.add(values);
+      if (slot.piece.ends_tensor) threshold_ = histogram_.threshold(prune.sparsity);
       return;
     }
-    const std::span<std::byte> values = slot.values.get(value_bytes);
-    to_stored_values(run, format.dtype, values);
-    const RowRun rows{
-        &spec,
-        format.dtype,
-        slot.piece.first / spec.cols,
-        slot.piece.count / spec.cols,
-        {reinterpret_cast<const std::uint16_t*>(values.data()), static_cast<std::size_t>(slot.piece.count)}};
+    const std::int64_t first_row = slot.piece.first / spec.cols;
+    prune_rows(prune, spec.name, first_row, spec.cols, threshold_, values);
+    slot.loss = {count_zeros(values)};
+    if (is_dense) {  // its values are its bytes
+      slot.stored_bytes = bytes;
+      return;
+    }
+    const RowRun rows{&spec, format.dtype, first_row, slot.piece.count / spec.cols, values};
     const FormatCodec& codec = codec_of(format.encoding);
     const std::span<std::byte> out = slot.stored.get(codec.max_run_bytes(rows.num_rows, spec.cols));
-    slot.tiles.clear();
     slot.stored_bytes = out.first(static_cast<std::size_t>(codec.encode(rows, out, slot.tiles)));
+    if (!is_lossless(format.encoding)) add_loss(rows, format, slot);
   }
 
-  /// Checksums run over a tensor's pieces in order, and so do the sizes of its tiles.
+  /// What the stored bytes of a run decode to, against what they were made from.
+  static void add_loss(const RowRun& rows, WeightFormat format, Slot& slot) {
+    const std::int64_t cols = rows.tensor->cols;
+    std::vector<std::byte> stored(slot.stored_bytes.begin(), slot.stored_bytes.end());
+    const std::vector<std::byte> table = encode_tile_table(slot.tiles, rows.tensor->name);
+    stored.insert(stored.end(), table.begin(), table.end());
+    std::vector<float> decoded(rows.values.size());
+    decode_matrix({format, stored, rows.num_rows, cols}, decoded);
+    std::vector<float> wanted(rows.values.size());
+    decode_matrix({{Encoding::kDense, format.dtype}, std::as_bytes(rows.values), rows.num_rows, cols},
+                  wanted);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      const double error = static_cast<double>(decoded[i]) - static_cast<double>(wanted[i]);
+      slot.loss.squared_error += error * error;
+      slot.loss.squared_norm += static_cast<double>(wanted[i]) * static_cast<double>(wanted[i]);
+    }
+  }
+
+  /// Checksums run over a tensor's pieces in order, and so do the sizes of its tiles and its loss.
   void finish_encoding(Slot& slot) {
-    tiles_.insert(tiles_.end(), slot.tiles.begin(), slot.tiles.end());
-    checksum_.update(slot.stored_bytes);
     slot.table.clear();
+    if (slot.piece.use == PieceUse::kCount) return;
+    tiles_.insert(tiles_.end(), slot.tiles.begin(), slot.tiles.end());
+    loss_ += slot.loss;
+    checksum_.update(slot.stored_bytes);
     if (!slot.piece.ends_tensor) return;
     slot.table = encode_tile_table(tiles_, writer_.tensors()[slot.piece.tensor].spec.name);
     checksum_.update(slot.table);
     slot.checksum = checksum_.value();
+    slot.stats = {loss_.zeros, loss_.relative_error()};
     checksum_.reset();
     tiles_.clear();
+    loss_ = {};
+    histogram_.clear();
   }
 
   void write_pieces() {
@@ -237,12 +309,15 @@ class Pipeline {
     });
     for (std::int64_t number = 0; wait_for(number, SlotState::kEncoded); ++number) {
       Slot& slot = slot_of(number);
-      writer_.append(slot.stored_bytes);
-      writer_.append(slot.table);
-      if (slot.piece.ends_tensor) writer_.finish_tensor(slot.checksum);
-      const auto bytes = static_cast<std::int64_t>(slot.source_bytes.size());
+      std::int64_t bytes = 0;
+      if (slot.piece.use == PieceUse::kEncode) {
+        writer_.append(slot.stored_bytes);
+        writer_.append(slot.table);
+        if (slot.piece.ends_tensor) writer_.finish_tensor(slot.checksum, slot.stats);
+        bytes = static_cast<std::int64_t>(slot.source_bytes.size());
+      }
       set_state(slot, SlotState::kFree);
-      if (options_.on_written) options_.on_written(bytes);
+      if (bytes > 0 && options_.on_written) options_.on_written(bytes);
     }
     const MutexLock lock(mutex_);
     SLUICE_CHECK(!cancelled_, Code::kCancelled,
@@ -260,6 +335,9 @@ class Pipeline {
   // the encoder whose turn it is only
   StoreChecksum checksum_;
   TileSizes tiles_;
+  Loss loss_;
+  MagnitudeHistogram histogram_;
+  MagnitudeHistogram::Threshold threshold_;
 
   Mutex mutex_;
   Condition changed_;

@@ -18,8 +18,9 @@ void norm(const ConstMatrixView& x, const NormWeights& weights, const ModelSpec&
   layer_norm({.x = x, .gamma = weights.gamma, .beta = weights.beta, .eps = spec.norm_eps, .y = y}, stream);
 }
 
-LinearArgs projection(const ConstMatrixView& x, const LinearWeights& weights, const MatrixView& y) {
-  return {.x = x, .weight = weights.weight, .bias = weights.bias, .y = y};
+LinearArgs projection(const PreArgs& args, const ConstMatrixView& x, const LinearWeights& weights,
+                      const MatrixView& y) {
+  return {.x = x, .weight = weights.weight, .bias = weights.bias, .y = y, .scratch = args.expanded};
 }
 
 /// x <- x + fc2(activation(fc1(input))), in chunks of rows that fit `hidden`.
@@ -33,13 +34,15 @@ void run_mlp(const PostArgs& args, const ConstMatrixView& input, Stream& stream)
             .weight = args.weights->fc1.weight,
             .bias = args.weights->fc1.bias,
             .epilogue = to_epilogue(args.spec->activation),
-            .y = hidden},
+            .y = hidden,
+            .scratch = args.expanded},
            stream);
     linear({.x = as_const(hidden),
             .weight = args.weights->fc2.weight,
             .bias = args.weights->fc2.bias,
             .residual = as_const(x),
-            .y = x},
+            .y = x,
+            .scratch = args.expanded},
            stream);
   }
 }
@@ -67,9 +70,9 @@ void run_pre(const PreArgs& args, Stream& stream) {
     norm(args.x, args.weights->attn_norm, *args.spec, args.normed, stream);
     input = as_const(args.normed);
   }
-  const std::array<LinearArgs, 3> projections = {projection(input, args.weights->q, args.q),
-                                                 projection(input, args.weights->k, args.k),
-                                                 projection(input, args.weights->v, args.v)};
+  const std::array<LinearArgs, 3> projections = {projection(args, input, args.weights->q, args.q),
+                                                 projection(args, input, args.weights->k, args.k),
+                                                 projection(args, input, args.weights->v, args.v)};
   linear_group(projections, stream);
 }
 
@@ -79,7 +82,8 @@ void run_post(const PostArgs& args, Stream& stream) {
           .weight = args.weights->out.weight,
           .bias = args.weights->out.bias,
           .residual = as_const(args.x),
-          .y = args.x},
+          .y = args.x,
+          .scratch = args.expanded},
          stream);
   if (args.spec->pre_norm) {
     norm(as_const(args.x), args.weights->mlp_norm, *args.spec, args.normed, stream);

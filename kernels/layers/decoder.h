@@ -46,19 +46,21 @@ struct InputArgs {
 };
 void run_input(const InputArgs& args, Stream& stream);
 
-/// q, k, v of normed x (pre-norm) or x (post-LN). `normed` is scratch [num_tokens, hidden_dim].
+/// q, k, v of normed x (pre-norm) or x (post-LN). `normed` is scratch [num_tokens, hidden_dim]; `expanded` is
+/// scratch for weights that are not dense (kernels/ops/expand.h).
 struct PreArgs {
   const ModelSpec* spec = nullptr;
   const DecoderWeights* weights = nullptr;
   ConstMatrixView x = {};
   MatrixView normed = {};
   MatrixView q = {}, k = {}, v = {};
+  std::span<std::byte> expanded = {};
 };
 void run_pre(const PreArgs& args, Stream& stream);
 
 /// x <- x + out_proj(attn), then the MLP, with the norms where the spec puts them. In place on x.
 /// `normed` is scratch [num_tokens, hidden_dim]; `hidden` is scratch [chunk_rows, ffn_dim], and the MLP runs
-/// in chunks of that many rows.
+/// in chunks of that many rows; `expanded` as in PreArgs.
 struct PostArgs {
   const ModelSpec* spec = nullptr;
   const DecoderWeights* weights = nullptr;
@@ -66,6 +68,7 @@ struct PostArgs {
   MatrixView x = {};
   MatrixView normed = {};
   MatrixView hidden = {};
+  std::span<std::byte> expanded = {};
 };
 void run_post(const PostArgs& args, Stream& stream);
 

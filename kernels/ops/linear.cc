@@ -1,9 +1,12 @@
 #include "kernels/ops/linear.h"
 
+#include <algorithm>
+
 #include "core/build_config.h"
 #include "core/error.h"
 #include "kernels/ops/cpu_kernels.h"
 #include "kernels/ops/cuda_kernels.h"
+#include "kernels/ops/expand.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -46,14 +49,15 @@ std::string why_not_cuda(const LinearArgs& args) {
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind) {
   if (kind == DeviceKind::kCuda) {
-    return first_reason(why_not_activation("x", args.x.dtype, kind), why_not_weight("weight", args.weight),
+    return first_reason(why_not_activation("x", args.x.dtype, kind),
+                        why_not_encoded_weight("weight", args.weight, kind),
                         why_not_vector("bias", args.bias), why_not_cuda(args));
   }
   return first_reason(
       why_not_activation("x", args.x.dtype, kind), why_not_activation("y", args.y.dtype, kind),
       args.residual.data != nullptr ? why_not_activation("residual", args.residual.dtype, kind)
                                     : std::string(),
-      why_not_weight("weight", args.weight), why_not_vector("bias", args.bias));
+      why_not_encoded_weight("weight", args.weight, kind), why_not_vector("bias", args.bias));
 }
 
 namespace {
@@ -71,13 +75,50 @@ bool check(const LinearArgs& args, const Stream& stream) {
   check_operand(stream, args.bias);
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
+  SLUICE_ASSERT(static_cast<std::int64_t>(args.scratch.size()) >=
+                expansion_bytes(args.weight.format, args.weight.rows, args.weight.cols));
   return args.y.rows > 0 && args.y.cols > 0;
+}
+
+}  // namespace
+
+namespace {
+
+MatrixView columns(const MatrixView& matrix, std::int64_t first, std::int64_t count) {
+  MatrixView part = matrix;
+  part.data += first * dtype_bytes(matrix.dtype);
+  part.cols = count;
+  return part;
+}
+
+/// Slice by slice of output features: expansion, then the dense product.
+void linear_expanded(const LinearArgs& args, Stream& stream) {
+  const WeightView& weight = args.weight;
+  const std::int64_t slice_rows = expanded_slice_rows(weight.format, weight.rows, weight.cols);
+  for (std::int64_t first = 0; first < weight.rows; first += slice_rows) {
+    const std::int64_t rows = std::min(slice_rows, weight.rows - first);
+    const auto slice = args.scratch.first(static_cast<std::size_t>(rows * weight.cols * 2));
+    expand({.weight = weight, .first_row = first, .num_rows = rows, .out = slice}, stream);
+    LinearArgs part = args;
+    part.weight = {{Encoding::kDense, weight.format.dtype}, slice, rows, weight.cols};
+    part.y = columns(args.y, first, rows);
+    if (args.bias) {
+      part.bias.data += first * dtype_bytes(args.bias.dtype);
+      part.bias.size = rows;
+    }
+    if (args.residual.data != nullptr) {
+      part.residual.data += first * dtype_bytes(args.residual.dtype);
+      part.residual.cols = rows;
+    }
+    linear(part, stream);
+  }
 }
 
 }  // namespace
 
 void linear(const LinearArgs& args, Stream& stream) {
   if (!check(args, stream)) return;
+  if (args.weight.format.encoding != Encoding::kDense) return linear_expanded(args, stream);
   if constexpr (kWithCuda) {
     if (stream.kind() == DeviceKind::kCuda) return detail::linear_cuda(args, stream);
   }
@@ -93,8 +134,11 @@ void linear_group(std::span<const LinearArgs> layers, Stream& stream) {
     SLUICE_ASSERT(layer.epilogue == Epilogue::kNone && layer.residual.data == nullptr);
     any = check(layer, stream) || any;
   }
+  const bool all_dense = std::ranges::all_of(
+      layers, [](const LinearArgs& layer) { return layer.weight.format.encoding == Encoding::kDense; });
   if constexpr (kWithCuda) {
-    if (any && stream.kind() == DeviceKind::kCuda && detail::linear_group_cuda(layers, stream)) return;
+    if (any && all_dense && stream.kind() == DeviceKind::kCuda && detail::linear_group_cuda(layers, stream))
+      return;
   }
   for (const LinearArgs& layer : layers) linear(layer, stream);
 }

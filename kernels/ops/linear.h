@@ -23,6 +23,10 @@ Epilogue to_epilogue(Activation activation);
 ///           bf16. On CUDA x and weight are both fp16 or both bf16, and y may also be fp32 if there is no
 ///           residual.
 ///
+/// Encoded   A weight that is not dense is expanded in slices into `scratch`, ahead of the product over each;
+/// the
+///           result is that of the expanded matrix, bit by bit on CPU.
+///
 /// Aliasing  y may be residual; y and x are disjoint.
 ///
 /// Rows      On CPU every dot product uses the same lanes, FMA order and final tree whatever num_tokens is;
@@ -37,6 +41,8 @@ struct LinearArgs {
   Epilogue epilogue = Epilogue::kNone;
   ConstMatrixView residual = {};  ///< data null: none
   MatrixView y = {};
+  std::span<std::byte> scratch =
+      {};  ///< expansion_bytes(weight) (kernels/ops/expand.h); none for a dense one
 };
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);

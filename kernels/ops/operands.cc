@@ -64,6 +64,18 @@ std::string why_not_weight(const char* name, const WeightView& weight) {
                      weight.data.size(), expected);
 }
 
+std::string why_not_encoded_weight(const char* name, const WeightView& weight, DeviceKind kind) {
+  if (weight.format.encoding == Encoding::kDense) return why_not_weight(name, weight);
+  if (kind == DeviceKind::kCuda) {
+    return fmt::format("{} is {}, must be dense on a CUDA device", name, weight_format_name(weight.format));
+  }
+  const ByteRange range = weight_byte_range(weight.format, weight.rows, weight.cols);
+  const auto bytes = static_cast<std::int64_t>(weight.data.size());
+  if (bytes >= range.min && bytes <= range.max) return {};
+  return fmt::format("{} [{}, {}] has {} bytes, must have {} to {}", name, weight.rows, weight.cols, bytes,
+                     range.min, range.max);
+}
+
 void refuse_unless_empty(const char* op, const std::string& reason) {
   SLUICE_CHECK(reason.empty(), Code::kUnsupported, fmt::format("{}: {}", op, reason),
                "choose another device, weight format or activation type");

@@ -30,6 +30,8 @@ std::string why_not_vector(const char* name, const ConstVectorView& vector);
 std::string why_not_logits(const char* name, DType dtype, DeviceKind kind);
 /// Dense weights of exactly rows * cols elements.
 std::string why_not_weight(const char* name, const WeightView& weight);
+/// The same for operators that take every encoding that `kind` can expand.
+std::string why_not_encoded_weight(const char* name, const WeightView& weight, DeviceKind kind);
 
 /// Throws Error{kUnsupported} "<op>: <reason>" unless `reason` is empty.
 void refuse_unless_empty(const char* op, const std::string& reason);

@@ -107,7 +107,8 @@ void ModelRunner::warm_up_layer(std::int64_t rows) {
                     .normed = normed,
                     .q = set.q,
                     .k = set.k,
-                    .v = set.v},
+                    .v = set.v,
+                    .expanded = expanded()},
                    stream);
   kernels::run_post({.spec = &shape_.spec,
                      .weights = &weights,
@@ -115,7 +116,8 @@ void ModelRunner::warm_up_layer(std::int64_t rows) {
                      .x = x,
                      .normed = normed,
                      .hidden = scratch_matrix(scratch_layout_.hidden, std::min(shape_.traits.mlp_rows, rows),
-                                              shape_.spec.ffn_dim, x.dtype)},
+                                              shape_.spec.ffn_dim, x.dtype),
+                     .expanded = expanded()},
                     stream);
 }
 
@@ -196,6 +198,10 @@ BatchResults ModelRunner::results(std::int64_t gpu_batch) const {
 
 std::byte* ModelRunner::scratch(std::int64_t offset) const {
   return memory_.block(Purpose::kScratch, Tier::kGpu).data() + offset;
+}
+
+std::span<std::byte> ModelRunner::expanded() const {
+  return {scratch(scratch_layout_.expanded), static_cast<std::size_t>(shape_.traits.expanded_bytes)};
 }
 
 MatrixView ModelRunner::scratch_matrix(std::int64_t offset, std::int64_t rows, std::int64_t cols,
@@ -443,7 +449,8 @@ void ModelRunner::pre(const Step& step) {
        .normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, set.q.dtype),
        .q = set.q,
        .k = set.k,
-       .v = set.v},
+       .v = set.v,
+       .expanded = expanded()},
       stream_of(step));
   if (batch.num_gpu_segments == 0) return;
   fill_tables(step, /*on_cpu=*/false, step.window, gpu_tables_);
@@ -490,7 +497,8 @@ void ModelRunner::post(const Step& step) {
        .attn = as_const(set.attn),
        .x = activations(step, rows),
        .normed = scratch_matrix(scratch_layout_.normed, rows, shape_.spec.hidden_dim, set.q.dtype),
-       .hidden = scratch_matrix(scratch_layout_.hidden, chunk, shape_.spec.ffn_dim, set.q.dtype)},
+       .hidden = scratch_matrix(scratch_layout_.hidden, chunk, shape_.spec.ffn_dim, set.q.dtype),
+       .expanded = expanded()},
       stream_of(step));
 }
 

@@ -89,6 +89,7 @@ class ModelRunner : public StepRunner {
   BatchInputs inputs_in(Tier tier, std::int32_t pass, std::int64_t gpu_batch) const;
   std::byte* results_in(Tier tier, std::int64_t gpu_batch) const;
   std::byte* scratch(std::int64_t offset) const;
+  std::span<std::byte> expanded() const;
   MatrixView scratch_matrix(std::int64_t offset, std::int64_t rows, std::int64_t cols, DType dtype) const;
   void poison(std::span<std::byte> memory, kernels::Stream& stream) const;
   kernels::Stream& stream_of(const policy::Step& step) { return *streams_[lane_index(step.lane)]; }

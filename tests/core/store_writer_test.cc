@@ -51,7 +51,7 @@ TEST(StoreWriter, TakesPiecesOfAnyLengthAndAlignment) {
     const std::size_t piece = i % 2 == 0 ? 8192 : 1000 + i;  // in place, and through the bounce buffer
     for (std::size_t at = 0; at < all.size(); at += piece)
       writer.append(all.subspan(at, std::min(piece, all.size() - at)));
-    writer.finish_tensor(store_checksum(bytes));
+    writer.finish_tensor(store_checksum(bytes), {});
   }
   writer.commit();
   expect_complete(scratch / "store");
@@ -61,7 +61,7 @@ TEST(StoreWriter, RefusesATensorOfTheWrongLength) {
   ScratchFolder scratch;
   StoreWriter writer(StoreLock::acquire(scratch / "store"), plan_of(tiny_spec()), ExistingStore::kRefuse);
   writer.append(std::vector<std::byte>(16));
-  EXPECT_EQ(error_of([&] { writer.finish_tensor(0); }).code(), Code::kInternal);
+  EXPECT_EQ(error_of([&] { writer.finish_tensor(0, {}); }).code(), Code::kInternal);
   EXPECT_EQ(error_of([&] { writer.append(std::vector<std::byte>(1 << 20)); }).code(), Code::kInternal);
   EXPECT_EQ(error_of([&] { writer.commit(); }).code(), Code::kInternal);
 }
@@ -111,7 +111,7 @@ TEST(StoreWriter, DropsATornJournalLine) {
   const std::string text = testing::read_file(journal);
   for (const std::string& torn :
        {text.substr(0, text.size() - 3), text + "{\"tensor\":9,\"check", text + "\n\n",
-        text + "{\"tensor\":11,\"bytes\":64,\"checksum\":\"0000000000000000\"}\n"}) {
+        text + "{\"tensor\":11,\"bytes\":64,\"checksum\":\"0000000000000000\",\"zeros\":0,\"error\":0}\n"}) {
     testing::write_file(journal, torn);
     StoreWriter writer(StoreLock::acquire(scratch / "store"), plan_of(tiny_spec()), ExistingStore::kRefuse);
     EXPECT_EQ(writer.next_tensor(), torn.size() < text.size() ? 8 : 9);

@@ -67,6 +67,8 @@ CHANGES = {
     "tensor_quantised": lambda m: matrix(m).update(format="int4_g64_f16", bytes=0),
     "vector_sparse": lambda m: m["tensors"][2].update(format="bitmap_f16"),
     "tensor_checksum": lambda m: m["tensors"][2].update(checksum="00000000000000zz"),
+    "tensor_zeros": lambda m: m["tensors"][2].update(zeros=1 << 40),
+    "tensor_error": lambda m: m["tensors"][2].update(error=-0.5),
     "tensor_checksum_type": lambda m: m["tensors"][2].update(checksum=5),
 }
 

@@ -1,0 +1,85 @@
+// Which format each matrix of a model gets, and what is pruned first: the options of `convert` and `prune`,
+// and the file that `--formats` names. Pure functions, thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config/fields.h"
+#include "core/format.h"
+#include "core/model/spec.h"
+#include "kernels/format/prune.h"
+
+namespace sluice {
+
+constexpr auto enum_names(Encoding) {
+  return std::to_array<EnumName<Encoding>>({{Encoding::kDense, "dense"},
+                                            {Encoding::kTiledCsl, "tiled_csl"},
+                                            {Encoding::kBankCsl, "bank_csl"},
+                                            {Encoding::kBitmap, "bitmap"},
+                                            {Encoding::kInt8, "int8"},
+                                            {Encoding::kInt8G128, "int8_g128"},
+                                            {Encoding::kInt4G64, "int4_g64"},
+                                            {Encoding::kInt4G128, "int4_g128"},
+                                            {Encoding::kInt4SymG64, "int4_sym_g64"},
+                                            {Encoding::kInt4SymG128, "int4_sym_g128"},
+                                            {Encoding::kBitmapInt8, "bitmap_int8"},
+                                            {Encoding::kBitmapInt4, "bitmap_int4"}});
+}
+
+}  // namespace sluice
+
+namespace sluice::kernels {
+
+/// Changes the rule for some matrices; of several that match, a later one wins.
+struct FormatOverride {
+  std::string layers;   ///< "0-3,95"; empty: all
+  std::string tensors;  ///< "q_proj,fc1"; empty: all
+  std::optional<Encoding> format;
+  std::optional<double> sparsity;
+  std::optional<PruneScope> prune_per;
+};
+template <class Visitor>
+void visit_fields(Visitor& visit, FormatOverride& rule) {
+  visit("layers", rule.layers, "decoder layers, as 0-3,95; empty: all");
+  visit("tensors", rule.tensors, "of q_proj, k_proj, v_proj, out_proj, fc1, fc2, as q_proj,fc1; empty: all");
+  visit("format", rule.format, "encoding of these matrices");
+  visit("sparsity", rule.sparsity, "share of zeros after pruning", between(0, 1));
+  visit("prune_per", rule.prune_per, "where the smallest weights are looked for");
+}
+
+/// The matrices of decoder layers are stored in `format`, pruned to `sparsity` before. Embeddings, the
+/// vocabulary matrix and vectors stay dense.
+struct FormatConfig {
+  Encoding format = Encoding::kDense;
+  double sparsity = 0;
+  PruneScope prune_per = PruneScope::kRow;
+  bool fake = false;
+  std::uint64_t fake_seed = 0;
+  std::vector<FormatOverride> overrides;
+};
+template <class Visitor>
+void visit_fields(Visitor& visit, FormatConfig& config) {
+  visit("format", config.format, "encoding of the decoder layers' matrices");
+  visit("sparsity", config.sparsity, "share of zeros after pruning; 0: what is zero already", between(0, 1));
+  visit("prune_per", config.prune_per,
+        "the smallest weights of each row, each 128 x 64 tile, or the matrix go");
+  visit("fake", config.fake, "random masks instead of the smallest weights, for benchmarks");
+  visit("fake_seed", config.fake_seed, "of the random masks");
+  visit("overrides", config.overrides, "other rules for some layers and tensors");
+}
+
+struct MatrixRule {
+  Encoding encoding = Encoding::kDense;
+  PruneRule prune;
+};
+
+/// Whether a tensor may be stored in another format than dense: a matrix of a decoder layer.
+bool can_be_encoded(const TensorSpec& tensor);
+/// The rule for `tensor`; dense and unpruned unless can_be_encoded. Throws Error{kInvalidArgument} for layers
+/// and tensors that are not written as above, or do not exist in `spec`.
+MatrixRule rule_for(const FormatConfig& config, const ModelSpec& spec, const TensorSpec& tensor);
+
+}  // namespace sluice::kernels

@@ -1,0 +1,38 @@
+// Expansion of a stored weight: the contract. No device types.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "core/units.h"
+#include "kernels/device/stream.h"
+#include "kernels/format/weight_view.h"
+
+namespace sluice::kernels {
+
+/// out = rows [first_row, first_row + num_rows) of the weight as 16-bit values of its format's type.
+///
+/// Shapes    out [num_rows, weight.cols] row-major without padding. first_row is a multiple of the format's
+/// row
+///           granule (kernels/format/format.h), and so is num_rows unless the rows end the matrix.
+///
+/// Values    Exactly those that the format's codec gives, on every device.
+struct ExpandArgs {
+  WeightView weight = {};
+  std::int64_t first_row = 0, num_rows = 0;
+  std::span<std::byte> out = {};
+};
+
+std::string why_unsupported(const ExpandArgs& args, DeviceKind kind);
+void expand(const ExpandArgs& args, Stream& stream);
+
+/// A product over a weight that is not dense expands slices of at most this much, which stay in a GPU's L2.
+inline constexpr std::int64_t kExpandedSliceBytes = 24_MiB;
+
+/// Rows of such a slice: as many granules as fit, at least one.
+std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols);
+/// Scratch that a product over the weight needs, 0 for a dense one.
+std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols);
+
+}  // namespace sluice::kernels

@@ -11,6 +11,7 @@ namespace sluice::apps {
 
 void add_generate_command(CLI::App& app);
 void add_convert_command(CLI::App& app);
+void add_prune_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 

@@ -42,7 +42,10 @@ struct Row {
   std::int64_t bytes = 0;
   std::string file;
   std::int64_t offset = 0;
-  std::string checksum;  ///< empty for checkpoints
+  std::string checksum;  ///< empty for checkpoints, and then the rest does not count
+  double sparsity = 0;   ///< share of zeros
+  double bytes_per_weight = 0;
+  double error = 0;  ///< relative, of what the format decodes to
 };
 
 struct Contents {
@@ -58,10 +61,12 @@ Contents contents_of(const Manifest& manifest) {
   for (const StoredTensor& tensor : manifest.tensors) {
     std::vector<std::int64_t> shape = {tensor.spec.cols};
     if (!tensor.spec.is_vector) shape.insert(shape.begin(), tensor.spec.rows);
-    contents.rows.push_back({tensor.spec.name, std::move(shape),
-                             std::string(weight_format_name(tensor.format)), tensor.bytes,
-                             manifest.files[static_cast<std::size_t>(tensor.file)], tensor.offset,
-                             fmt::format("{:016x}", tensor.checksum)});
+    const auto elements = static_cast<double>(tensor.spec.rows * tensor.spec.cols);
+    contents.rows.push_back(
+        {tensor.spec.name, std::move(shape), std::string(weight_format_name(tensor.format)), tensor.bytes,
+         manifest.files[static_cast<std::size_t>(tensor.file)], tensor.offset,
+         fmt::format("{:016x}", tensor.checksum), static_cast<double>(tensor.stats.zeros) / elements,
+         static_cast<double>(tensor.bytes) / elements, tensor.stats.error});
   }
   return contents;
 }
@@ -71,7 +76,8 @@ Contents contents_of_checkpoint(const fs::path& path) {
   const std::unique_ptr<CheckpointReader> reader = open_checkpoint(path);
   for (const CheckpointTensor& tensor : reader->tensors()) {
     contents.rows.push_back({tensor.name, tensor.shape, std::string(dtype_name(tensor.dtype)),
-                             tensor.num_bytes, tensor.file.filename().string(), tensor.file_offset, ""});
+                             tensor.num_bytes, tensor.file.filename().string(), tensor.file_offset, "", 0, 0,
+                             0});
   }
   const fs::path config = (fs::is_directory(path) ? path : path.parent_path()) / "config.json";
   if (fs::is_regular_file(config)) contents.spec = read_hf_config(config);
@@ -108,17 +114,24 @@ void print_text(const Contents& contents, const std::string& path) {
                                       ? "none"
                                       : fmt::format("{}", fmt::join(contents.tokenizer_files, ", ")));
   }
-  std::size_t name_width = 4, file_width = 4;
+  std::size_t name_width = 4, file_width = 4, format_width = 10;
   for (const Row& row : contents.rows) {
     name_width = std::max(name_width, row.name.size());
     file_width = std::max(file_width, row.file.size());
+    format_width = std::max(format_width, row.format.size());
   }
-  fmt::print("\n{:<{}}  {:>16}  {:<10}  {:>14}  {:<{}}  {:>14}\n", "name", name_width, "shape", "format",
-             "bytes", "file", file_width, "offset");
+  const bool is_store = contents.kind == "store";
+  fmt::print("\n{:<{}}  {:>16}  {:<{}}  {:>14}  {:<{}}  {:>14}{}\n", "name", name_width, "shape", "format",
+             format_width, "bytes", "file", file_width, "offset",
+             is_store ? "   zeros  bytes/weight     error" : "");
   for (const Row& row : contents.rows) {
-    fmt::print("{:<{}}  {:>16}  {:<10}  {:>14}  {:<{}}  {:>14}\n", row.name, name_width,
-               fmt::format("{}", fmt::join(row.shape, " x ")), row.format, row.bytes, row.file, file_width,
-               row.offset);
+    fmt::print("{:<{}}  {:>16}  {:<{}}  {:>14}  {:<{}}  {:>14}", row.name, name_width,
+               fmt::format("{}", fmt::join(row.shape, " x ")), row.format, format_width, row.bytes, row.file,
+               file_width, row.offset);
+    if (is_store) {
+      fmt::print("  {:>4.1f} %  {:>12.3f}  {:>8.2g}", 100.0 * row.sparsity, row.bytes_per_weight, row.error);
+    }
+    fmt::print("\n");
   }
   fmt::print("\n{} tensors, {} ({} bytes)\n", contents.rows.size(), format_bytes(total_bytes(contents)),
              total_bytes(contents));
@@ -129,7 +142,12 @@ void print_json(const Contents& contents, const std::string& path, bool verified
   for (const Row& row : contents.rows) {
     ordered_json tensor = {{"name", row.name},   {"shape", row.shape}, {"format", row.format},
                            {"bytes", row.bytes}, {"file", row.file},   {"offset", row.offset}};
-    if (!row.checksum.empty()) tensor["checksum"] = row.checksum;
+    if (!row.checksum.empty()) {
+      tensor["checksum"] = row.checksum;
+      tensor["sparsity"] = row.sparsity;
+      tensor["bytes_per_weight"] = row.bytes_per_weight;
+      tensor["error"] = row.error;
+    }
     tensors.push_back(std::move(tensor));
   }
   ordered_json document = {{"kind", contents.kind}, {"path", path}};

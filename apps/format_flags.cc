@@ -1,0 +1,67 @@
+#include "apps/format_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "core/config/config.h"
+
+namespace sluice::apps {
+namespace {
+
+std::string encoding_names() {
+  std::vector<std::string_view> names;
+  for (const Encoding encoding : all_encodings()) names.push_back(encoding_name(encoding));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+}  // namespace
+
+void add_format_flags(CLI::App& command, FormatFlags& flags) {
+  constexpr const char* kGroup = "What the decoder layers' matrices become";
+  command.add_option("--format", flags.format, "One of " + encoding_names() + " (default: dense)")
+      ->type_name("NAME")
+      ->group(kGroup);
+  command
+      .add_option("--sparsity", flags.sparsity,
+                  "Prune to this share of zeros, 0..1: the smallest weights go, those that are zero already "
+                  "first (default: nothing is pruned)")
+      ->type_name("SHARE")
+      ->group(kGroup);
+  command
+      .add_option("--prune-per", flags.prune_per,
+                  "Where the smallest weights are looked for: in each row, in each 128 x 64 tile, or in the "
+                  "whole matrix, which then is read twice (default: row)")
+      ->type_name("row|tile|matrix")
+      ->group(kGroup);
+  command.add_flag("--fake", flags.fake, "Random masks instead of the smallest weights: for benchmarks only")
+      ->group(kGroup);
+  command.add_option("--fake-seed", flags.fake_seed, "Seed of the random masks (default: 0)")
+      ->type_name("N")
+      ->group(kGroup);
+  command
+      .add_option(
+          "--formats", flags.file,
+          "YAML file with these settings (format, sparsity, prune_per, fake, fake_seed) and overrides, a "
+          "list of {layers: 0-3,95, tensors: fc1,fc2, format, sparsity, prune_per}; flags win over it")
+      ->type_name("FILE")
+      ->group(kGroup);
+}
+
+kernels::FormatConfig format_config(const FormatFlags& flags) {
+  std::vector<std::string> overrides;
+  const auto set = [&](std::string_view key, const std::string& value) {
+    if (!value.empty()) overrides.push_back(fmt::format("{}={}", key, value));
+  };
+  set("format", flags.format);
+  set("sparsity", flags.sparsity);
+  set("prune_per", flags.prune_per);
+  set("fake_seed", flags.fake_seed);
+  if (flags.fake) set("fake", "true");
+  if (!flags.file.empty()) return load_config<kernels::FormatConfig>(flags.file, overrides);
+  kernels::FormatConfig config;
+  apply_overrides(config, overrides);
+  return config;
+}
+
+}  // namespace sluice::apps

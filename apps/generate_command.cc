@@ -118,7 +118,7 @@ class GenerateCommand {
         {.spec = &model_.spec, .tokenizer = model_.tokenizer.get(), .add_bos = config_.model.add_bos},
         on_bad_request(flags_));
     const policy::Workload workload = workload_of(requests_);
-    if (workload.num_requests > 0) options_ = plan_engine(config_, model_.spec, workload);
+    if (workload.num_requests > 0) options_ = plan_engine(config_, model_.source, workload);
     options_.trace_file = flags_.trace;
   }
 

@@ -35,9 +35,9 @@ DeviceChoice choose_device(const DeviceChoice& asked) {
   return {.kind = Kind::kCpu};
 }
 
-policy::DeviceTraits device_traits(const ModelSpec& spec, const DeviceChoice& chosen) {
+policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen) {
   return ModelRunner::traits(
-      spec, chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu);
+      weights, chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu);
 }
 
 std::optional<std::int64_t> device_free_bytes(const DeviceChoice& chosen) {

@@ -19,6 +19,7 @@
 #include "core/tier.h"
 #include "core/tokenizer/tokenizer.h"
 #include "kernels/device/stream.h"
+#include "kernels/format/format_rules.h"
 #include "offload/memory/host_weights.h"
 #include "policy/placement.h"
 
@@ -97,6 +98,7 @@ struct ModelSource {
   std::filesystem::path store;           ///< empty for a synthetic model
   std::optional<ModelSpec> random_spec;  ///< set for a synthetic model
   std::uint64_t random_seed = 0;
+  kernels::FormatConfig random_formats;  ///< of a synthetic model's matrices; its zeros are always random
 };
 
 /// Counters of a run; bytes are counted where they moved.

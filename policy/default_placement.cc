@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <optional>
 
-#include "core/format.h"
 #include "core/units.h"
 #include "policy/memory_plan.h"
 #include "policy/run_shape.h"
@@ -15,14 +14,14 @@ constexpr std::int64_t kLeastTokens = 64;
 
 class Rule {
  public:
-  Rule(const ModelSpec& spec, const Workload& workload, const PerTier<std::int64_t>& budgets,
-       const Placement& wanted, const DeviceTraits& traits)
-      : spec_(spec), workload_(workload), budgets_(budgets), wanted_(wanted), traits_(traits) {
-    const WeightFormat format{Encoding::kDense, spec.weight_dtype};
-    for (const TensorSpec& tensor : model_tensors(spec)) {
-      sizes_.push_back({tensor.unit, weight_bytes(format, tensor.rows, tensor.cols), tensor.is_vector});
-    }
-  }
+  Rule(const ModelSpec& spec, std::span<const TensorSize> tensors, const Workload& workload,
+       const PerTier<std::int64_t>& budgets, const Placement& wanted, const DeviceTraits& traits)
+      : spec_(spec),
+        sizes_(tensors),
+        workload_(workload),
+        budgets_(budgets),
+        wanted_(wanted),
+        traits_(traits) {}
 
   /// The block with the largest share of weights on the fast tiers; empty if it does not fit.
   std::optional<Placement> fill(std::int64_t gpu_batch_size) const {
@@ -84,19 +83,19 @@ class Rule {
   }
 
   const ModelSpec& spec_;
+  std::span<const TensorSize> sizes_;
   const Workload& workload_;
   const PerTier<std::int64_t>& budgets_;
   const Placement& wanted_;
-  std::vector<TensorSize> sizes_;
   const DeviceTraits& traits_;
 };
 
 }  // namespace
 
-Placement default_placement(const ModelSpec& spec, const Workload& workload,
-                            const PerTier<std::int64_t>& budgets, const Placement& wanted,
-                            const DeviceTraits& traits) {
-  const Rule rule(spec, workload, budgets, wanted, traits);
+Placement default_placement(const ModelSpec& spec, std::span<const TensorSize> tensors,
+                            const Workload& workload, const PerTier<std::int64_t>& budgets,
+                            const Placement& wanted, const DeviceTraits& traits) {
+  const Rule rule(spec, tensors, workload, budgets, wanted, traits);
   if (wanted.gpu_batch_size > 0) {
     return rule.fill(wanted.gpu_batch_size).value_or(rule.with_batch(wanted.gpu_batch_size));
   }

@@ -3,6 +3,8 @@
 // thread-safe.
 #pragma once
 
+#include <span>
+
 #include "core/model/spec.h"
 #include "core/tier.h"
 #include "policy/placement.h"
@@ -10,11 +12,12 @@
 
 namespace sluice::policy {
 
-/// `wanted` gives what the caller fixed: its KV format, prefetch depth, mixing and token bound are kept, and
-/// so are gpu_batch_size and num_gpu_batches if above 0. If nothing fits, returns the smallest block with all
-/// weights on disk, which the memory plan then refuses with the numbers.
-Placement default_placement(const ModelSpec& spec, const Workload& workload,
-                            const PerTier<std::int64_t>& budgets, const Placement& wanted,
-                            const DeviceTraits& traits);
+/// `tensors` are the stored sizes in model_tensors order. `wanted` gives what the caller fixed: its KV
+/// format, prefetch depth, mixing and token bound are kept, and so are gpu_batch_size and num_gpu_batches if
+/// above 0. If nothing fits, returns the smallest block with all weights on disk, which the memory plan then
+/// refuses with the numbers.
+Placement default_placement(const ModelSpec& spec, std::span<const TensorSize> tensors,
+                            const Workload& workload, const PerTier<std::int64_t>& budgets,
+                            const Placement& wanted, const DeviceTraits& traits);
 
 }  // namespace sluice::policy

@@ -6,6 +6,7 @@
 #include "core/units.h"
 #include "offload/choose_device.h"
 #include "offload/memory/usable_memory.h"
+#include "offload/weights/weight_source.h"
 #include "policy/default_placement.h"
 
 namespace sluice::apps {
@@ -61,7 +62,7 @@ std::int64_t stated_block_size(const PlacementConfig& config) {
   return gpu_batch_size * std::max<std::int64_t>(1, config.num_gpu_batches);
 }
 
-offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec& spec,
+offload::EngineOptions plan_engine(const GenerateConfig& config, const offload::ModelSource& model,
                                    const policy::Workload& workload) {
   const PlacementConfig& wanted = config.placement;
   offload::EngineOptions options;
@@ -83,9 +84,11 @@ offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec
   placement.gpu_batch_size = wanted.gpu_batch_size;
   placement.num_gpu_batches = wanted.num_gpu_batches;
   if (wanted.percent.empty()) {
-    placement = policy::default_placement(
-        spec, workload, budgets_for_rule(options.budget_bytes, options.disk_dir, options.device), placement,
-        offload::device_traits(spec, options.device));
+    const offload::WeightSource weights(model);
+    placement =
+        policy::default_placement(weights.spec(), weights.sizes(), workload,
+                                  budgets_for_rule(options.budget_bytes, options.disk_dir, options.device),
+                                  placement, offload::device_traits(weights, options.device));
   } else {
     placement.percents = policy::parse_percents(wanted.percent);
     if (placement.gpu_batch_size == 0) {

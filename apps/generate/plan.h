@@ -2,7 +2,6 @@
 #pragma once
 
 #include "apps/generate/config.h"
-#include "core/model/spec.h"
 #include "offload/engine.h"
 #include "policy/placement.h"
 
@@ -10,7 +9,7 @@ namespace sluice::apps {
 
 /// Placement (the stated one, or the rule's), budgets, folder and threads. Throws Error{kInvalidArgument}
 /// naming the flag, Error{kOutOfMemory} if the rule finds no placement that fits.
-offload::EngineOptions plan_engine(const GenerateConfig& config, const ModelSpec& spec,
+offload::EngineOptions plan_engine(const GenerateConfig& config, const offload::ModelSource& model,
                                    const policy::Workload& workload);
 
 /// Sequences of one block that the flags state: what the synthetic benchmark runs without --num-prompts.

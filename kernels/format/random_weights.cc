@@ -28,8 +28,9 @@ Distribution distribution_of(const TensorSpec& tensor, const ModelSpec& spec) {
   return {ends_in_residual ? std / std::sqrt(2.0 * static_cast<double>(spec.num_layers)) : std, 0.0};
 }
 
-/// FNV-1a of the name, then the finaliser of SplitMix64 over name and seed.
-std::uint64_t key_of(std::string_view name, std::uint64_t seed) {
+}  // namespace
+
+std::uint64_t random_key(std::string_view name, std::uint64_t seed) {
   std::uint64_t hash = 0xCBF29CE484222325U;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
   hash += seed * 0x9E3779B97F4A7C15U;
@@ -37,8 +38,6 @@ std::uint64_t key_of(std::string_view name, std::uint64_t seed) {
   hash = (hash ^ (hash >> 27)) * 0x94D049BB133111EBU;
   return hash ^ (hash >> 31);
 }
-
-}  // namespace
 
 void random_tensor(const TensorSpec& tensor, const ModelSpec& spec, WeightFormat format, std::uint64_t seed,
                    std::span<std::byte> out) {
@@ -55,7 +54,7 @@ void random_tensor_range(const TensorSpec& tensor, const ModelSpec& spec, Weight
   const Distribution wanted = distribution_of(tensor, spec);
   const auto scale = static_cast<float>(wanted.std / detail::kTriangularStd);
   const auto mean = static_cast<float>(wanted.mean);
-  const std::uint64_t key = key_of(tensor.name, seed);
+  const std::uint64_t key = random_key(tensor.name, seed);
   const std::int64_t first = first_byte / kElementBytes;
   const std::int64_t count = bytes / kElementBytes;
 

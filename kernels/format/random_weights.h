@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "core/format.h"
 #include "core/model/spec.h"
@@ -24,6 +25,10 @@ void random_tensor(const TensorSpec& tensor, const ModelSpec& spec, WeightFormat
 /// element's size. Throws Error{kInternal} outside the tensor.
 void random_tensor_range(const TensorSpec& tensor, const ModelSpec& spec, WeightFormat format,
                          std::uint64_t seed, std::int64_t first_byte, std::span<std::byte> out);
+
+/// What the values of a tensor are drawn by: FNV-1a of the name, then the finaliser of SplitMix64 over name
+/// and seed.
+std::uint64_t random_key(std::string_view name, std::uint64_t seed);
 
 namespace detail {
 /// out[i] = offset + scale * t, t a whole number in -65535..65535 that depends on (key, first + i) alone,

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/device/planned_rows.h"
 #include "kernels/layers/decoder.h"
+#include "kernels/ops/expand.h"
 #include "kernels/ops/gather_rows.h"
 
 namespace sluice::offload {
@@ -23,9 +24,14 @@ constexpr std::int64_t kCudaMlpRows = 2048;
 
 }  // namespace
 
-policy::DeviceTraits ModelRunner::traits(const ModelSpec& spec, kernels::DeviceKind device) {
+policy::DeviceTraits ModelRunner::traits(const WeightSource& weights, kernels::DeviceKind device) {
+  const ModelSpec& spec = weights.spec();
   policy::DeviceTraits traits;
   traits.workspace_bytes = kernels::workspace_bytes(device);
+  for (const SourceTensor& tensor : weights.tensors()) {
+    traits.expanded_bytes = std::max(
+        traits.expanded_bytes, kernels::expansion_bytes(tensor.format, tensor.spec.rows, tensor.spec.cols));
+  }
   if (device == kernels::DeviceKind::kCuda) {
     traits.activation_dtype = spec.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
     traits.mlp_rows = kCudaMlpRows;

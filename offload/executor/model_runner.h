@@ -62,8 +62,8 @@ class ModelRunner : public StepRunner {
   std::int64_t run(const policy::Step& step) override;
   void io_requests(const policy::Step& step, std::vector<IoRequest>& out) override;
 
-  /// What policy must know of the device and its kernels.
-  static policy::DeviceTraits traits(const ModelSpec& spec, kernels::DeviceKind device);
+  /// What policy must know of the device and its kernels, for a model with these weights.
+  static policy::DeviceTraits traits(const WeightSource& weights, kernels::DeviceKind device);
 
  private:
   struct Set {

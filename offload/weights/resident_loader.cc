@@ -7,6 +7,7 @@
 
 #include "core/store/checksum.h"
 #include "core/units.h"
+#include "kernels/format/random_matrix.h"
 #include "kernels/format/random_weights.h"
 #include "offload/memory/arena.h"
 
@@ -186,9 +187,34 @@ class Loader {
 
   // ---- Random values.
 
+  /// Any range of a plain dense tensor can be made by itself; the others are made whole.
+  static bool has_ranges(const SourceTensor& tensor) {
+    return tensor.format.encoding == Encoding::kDense && tensor.sparsity == 0;
+  }
+
+  void fill_tensor(std::size_t i, std::span<std::byte> out) const {
+    const SourceTensor& tensor = load_.source.tensors()[i];
+    if (has_ranges(tensor)) return fill(i, 0, out);
+    const kernels::RandomMatrix matrix{tensor.spec, load_.source.spec(), tensor.format, tensor.sparsity,
+                                       load_.source.seed()};
+    kernels::random_matrix(matrix, tensor.tiles ? *tensor.tiles : kernels::TileSizes{}, load_.pool, out);
+  }
+
+  /// Ahead of the fill() of its ranges.
+  void make_whole(std::size_t i) {
+    const SourceTensor& tensor = load_.source.tensors()[i];
+    if (has_ranges(tensor)) return;
+    whole_.resize(static_cast<std::size_t>(tensor.bytes));
+    fill_tensor(i, whole_);
+  }
+
   void fill(std::size_t i, std::int64_t first, std::span<std::byte> out) const {
     constexpr std::int64_t kGrain = 4 << 20;
     const SourceTensor& tensor = load_.source.tensors()[i];
+    if (!has_ranges(tensor)) {
+      std::memcpy(out.data(), whole_.data() + first, out.size());
+      return;
+    }
     load_.pool.parallel_for(
         static_cast<std::int64_t>(out.size()), kGrain, [&](std::int64_t begin, std::int64_t end) {
           kernels::random_tensor_range(
@@ -204,9 +230,10 @@ class Loader {
       if (!is_resident(i)) continue;
       const std::int64_t bytes = load_.source.tensors()[i].bytes;
       if (!is_bounced(i)) {
-        fill(i, 0, home(i).first(static_cast<std::size_t>(bytes)));
+        fill_tensor(i, home(i).first(static_cast<std::size_t>(bytes)));
         continue;
       }
+      make_whole(i);
       for (std::int64_t first = 0; first < bytes; first += Bounce::kBytes) {
         const std::int64_t part = std::min(Bounce::kBytes, bytes - first);
         fill(i, first, bounce_->buffer(++chunk).first(static_cast<std::size_t>(part)));
@@ -226,6 +253,7 @@ class Loader {
       const policy::TensorHome& tensor = shape_.tensors[i];
       if (tensor.tier != Tier::kDisk) continue;
       check_stop();
+      make_whole(i);
       for (std::int64_t first = 0; first < tensor.padded_bytes;
            first += static_cast<std::int64_t>(stage.size())) {
         const std::int64_t padded =
@@ -247,6 +275,7 @@ class Loader {
   const ResidentLoad& load_;
   const policy::RunShape& shape_;
   std::optional<Bounce> bounce_;
+  std::vector<std::byte> whole_;  // of a synthetic matrix that goes on in parts
 };
 
 }  // namespace

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <vector>
 
 #include "core/store/manifest.h"
+#include "kernels/format/format.h"
 #include "offload/engine.h"
 #include "policy/place_weights.h"
 
@@ -16,11 +18,16 @@ struct SourceTensor {
   TensorSpec spec;
   WeightFormat format = WeightFormat::kDenseF16;
   std::int64_t bytes = 0;
+
+  // Synthetic models only.
+  double sparsity = 0;
+  std::shared_ptr<const kernels::TileSizes> tiles;  ///< of a format of variable size
 };
 
 class WeightSource {
  public:
-  /// Reads the manifest, or takes the random spec. Throws Error as read_manifest does.
+  /// Reads the manifest, or takes the random spec; the sizes of a synthetic model's sparse matrices are
+  /// counted on all cores. Throws Error as read_manifest and rule_for do.
   explicit WeightSource(const ModelSource& source);
 
   const ModelSpec& spec() const { return spec_; }
@@ -33,6 +40,8 @@ class WeightSource {
   const Manifest& manifest() const { return manifest_; }         ///< of the store
 
  private:
+  void make_synthetic(const ModelSource& source);
+
   bool synthetic_ = false;
   std::uint64_t seed_ = 0;
   std::filesystem::path store_;

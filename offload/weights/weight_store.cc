@@ -175,8 +175,7 @@ kernels::WeightView WeightStore::matrix(std::int64_t tensor, std::int64_t weight
 ConstVectorView WeightStore::vector(std::int64_t tensor, std::int64_t weight_slot) const {
   if (tensor < 0) return {};
   const SourceTensor& source = source_.tensors()[static_cast<std::size_t>(tensor)];
-  return {address(tensor, weight_slot),
-          source.format.dtype, source.spec.cols};
+  return {address(tensor, weight_slot), source.format.dtype, source.spec.cols};
 }
 
 kernels::NormWeights WeightStore::norm(const NormIndex& norm, std::int64_t weight_slot) const {

@@ -32,7 +32,7 @@ TEST(DefaultPlacement, StaysWithinTheBudgetsAndUsesThem) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
   const Workload work = flexgen_workload(300);
   const PerTier<std::int64_t> budgets{{16_GiB, 112_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
+  const Placement placement = default_placement(spec, tensor_sizes(spec), work, budgets, unset(), kTraits);
   const MemoryPlan plan = plan_of(spec, work, placement);
   for (Tier tier : kTiers) EXPECT_LE(plan.total[tier], budgets[tier]) << to_string(plan);
   EXPECT_EQ(placement.percents.weights[Tier::kDisk], 0);
@@ -43,14 +43,16 @@ TEST(DefaultPlacement, StaysWithinTheBudgetsAndUsesThem) {
   // One more sequence per GPU batch does not fit.
   Placement larger = unset();
   larger.gpu_batch_size = placement.gpu_batch_size + 1;
-  EXPECT_GT(default_placement(spec, work, budgets, larger, kTraits).percents.weights[Tier::kDisk], 0);
+  EXPECT_GT(default_placement(spec, tensor_sizes(spec), work, budgets, larger, kTraits)
+                .percents.weights[Tier::kDisk],
+            0);
 }
 
 TEST(DefaultPlacement, SpillsWeightsToDiskOnlyWhenMemoryIsShort) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
   const Workload work = flexgen_workload(64);
   const PerTier<std::int64_t> budgets{{12_GiB, 24_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
+  const Placement placement = default_placement(spec, tensor_sizes(spec), work, budgets, unset(), kTraits);
   EXPECT_GT(placement.percents.weights[Tier::kDisk], 0);
   EXPECT_GE(placement.block_size(), 2);
   const MemoryPlan plan = plan_of(spec, work, placement);
@@ -62,7 +64,7 @@ TEST(DefaultPlacement, FillsSmallMemories) {
   const ModelSpec spec = opt_spec(24, 2048, 32);
   const Workload work{.max_prompt_len = 64, .max_gen_len = 6, .max_total_len = 70, .num_requests = 8};
   const PerTier<std::int64_t> budgets{{1_GiB, 1_GiB, 100_GiB}};
-  const Placement placement = default_placement(spec, work, budgets, unset(), kTraits);
+  const Placement placement = default_placement(spec, tensor_sizes(spec), work, budgets, unset(), kTraits);
   EXPECT_EQ(placement.block_size(), 8);
   EXPECT_GE(placement.percents.weights[Tier::kGpu] + placement.percents.weights[Tier::kCpu], 25);
   const MemoryPlan plan = plan_of(spec, work, placement);
@@ -75,8 +77,8 @@ TEST(DefaultPlacement, KeepsWhatTheCallerFixed) {
   wanted.gpu_batch_size = 3;
   wanted.num_gpu_batches = 4;
   wanted.kv_format = KvFormat::kF32;
-  const Placement placement =
-      default_placement(spec, flexgen_workload(100), {{8_GiB, 32_GiB, 0}}, wanted, kTraits);
+  const Placement placement = default_placement(spec, tensor_sizes(spec), flexgen_workload(100),
+                                                {{8_GiB, 32_GiB, 0}}, wanted, kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 3);
   EXPECT_EQ(placement.num_gpu_batches, 4);
   EXPECT_EQ(placement.kv_format, KvFormat::kF32);
@@ -85,16 +87,16 @@ TEST(DefaultPlacement, KeepsWhatTheCallerFixed) {
 TEST(DefaultPlacement, NeverMakesABlockLargerThanTheQueue) {
   const ModelSpec spec = opt_spec(2, 256, 4, 512);
   for (std::int64_t requests : {1, 2, 3, 10}) {
-    const Placement placement =
-        default_placement(spec, flexgen_workload(requests), {{4_GiB, 4_GiB, 4_GiB}}, unset(), kTraits);
+    const Placement placement = default_placement(spec, tensor_sizes(spec), flexgen_workload(requests),
+                                                  {{4_GiB, 4_GiB, 4_GiB}}, unset(), kTraits);
     EXPECT_LE(placement.block_size(), requests + 1) << requests;
   }
 }
 
 TEST(DefaultPlacement, ReturnsTheSmallestBlockWhenNothingFits) {
   const ModelSpec spec = opt_spec(48, 7168, 56);
-  const Placement placement =
-      default_placement(spec, flexgen_workload(10), {{1_MiB, 1_MiB, 0}}, unset(), kTraits);
+  const Placement placement = default_placement(spec, tensor_sizes(spec), flexgen_workload(10),
+                                                {{1_MiB, 1_MiB, 0}}, unset(), kTraits);
   EXPECT_EQ(placement.gpu_batch_size, 1);
   EXPECT_EQ(placement.percents.weights[Tier::kDisk], 100);
 }

@@ -141,8 +141,8 @@ Rates sorted(std::vector<double> values) {
 void run_bench(const Options& options) {
   require_measuring_build();
   const InterruptScope interrupt;
-  const OpenedModel model =
-      open_model({.path = options.model, .store = {}, .config = {}, .tokenizer = {}}, interrupt.token());
+  const OpenedModel model = open_model(
+      {.path = options.model, .store = {}, .config = {}, .tokenizer = {}, .format = {}}, interrupt.token());
   log_info("measuring the disk");
   const RawDisk disk(options);
   log_info("making the weights, in memory and on disk");

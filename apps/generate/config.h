@@ -26,6 +26,9 @@ struct ModelConfig {
   std::string config;
   std::string tokenizer;
   bool add_bos = true;
+  std::string format;
+  double sparsity = 0;
+  bool compress_weight = false;
 };
 
 template <class Visitor>
@@ -35,6 +38,11 @@ void visit_fields(Visitor& visit, ModelConfig& model) {
   visit("config", model.config, "a config.json for a folder that has none");
   visit("tokenizer", model.tokenizer, "a folder with vocab.json and merges.txt, for a model that has none");
   visit("add_bos", model.add_bos, "text prompts begin with the bos token");
+  visit("format", model.format, "of the decoder layers' matrices, as in sluice convert; empty: dense");
+  visit("sparsity", model.sparsity, "share of zeros that a converted folder is pruned to, or random: has",
+        between(0, 1));
+  visit("compress_weight", model.compress_weight,
+        "4-bit weights: a folder is converted once to an int4 store");
 }
 
 struct PlacementConfig {

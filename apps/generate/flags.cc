@@ -63,6 +63,12 @@ void add_model_flags(CLI::App& command, GenerateFlags& flags) {
               "A config.json for a folder that has none");
   add_setting(command, flags, "--tokenizer", &GenerateConfig::model, &ModelConfig::tokenizer,
               "A folder with vocab.json and merges.txt, for a model that has none");
+  add_setting(command, flags, "--format", &GenerateConfig::model, &ModelConfig::format,
+              "Format of the decoder layers' matrices of a folder or of random: (see sluice convert --help)");
+  add_setting(command, flags, "--sparsity", &GenerateConfig::model, &ModelConfig::sparsity,
+              "Share of zeros: a folder is pruned to it when it is converted, random: is made with it");
+  add_switch(command, flags, "--compress-weight", &GenerateConfig::model, &ModelConfig::compress_weight, true,
+             "4-bit weights: a folder is converted once to an int4 store beside it");
   add_switch(command, flags, "--no-bos", &GenerateConfig::model, &ModelConfig::add_bos, false,
              "Text prompts do not begin with the bos token");
 }
@@ -176,7 +182,6 @@ struct ForeignFlag {
 
 // FlexGen's flags that are not here (yet), by name.
 constexpr ForeignFlag kRefused[] = {
-    {"--compress-weight", false, "compressed weights are not built yet", "leave it out: weights are 16 bit"},
     {"--compress-cache", false, "a compressed KV cache is not built yet", "leave it out: KV is fp16"},
     {"--attn-sparsity", true, "sparse attention is not built yet", "leave it out: attention is exact"},
     {"--debug-mode", true, "figures here are measured, never extrapolated",

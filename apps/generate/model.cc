@@ -34,6 +34,22 @@ void open_tokenizer_of(const std::filesystem::path& folder, OpenedModel& model) 
   model.fingerprint += fmt::format(" tokenizer {:016x}", hash_text(all));
 }
 
+kernels::FormatConfig formats_of(const ModelConfig& config) {
+  kernels::FormatConfig formats;
+  formats.sparsity = config.sparsity;
+  formats.compress = config.compress_weight;
+  if (config.format.empty()) return formats;
+  const std::optional<Encoding> encoding = parse_encoding(config.format);
+  if (!encoding) {
+    std::vector<std::string_view> known;
+    for (const Encoding each : all_encodings()) known.push_back(encoding_name(each));
+    throw Error(Code::kInvalidArgument, fmt::format("--format {}: is not known", config.format),
+                suggest_name(config.format, known));
+  }
+  formats.format = *encoding;
+  return formats;
+}
+
 OpenedModel open_random(const ModelConfig& config) {
   const RandomModelName name = parse_random_model(config.path);
   const std::optional<ModelSpec> spec = find_builtin_model(name.name);
@@ -47,7 +63,13 @@ OpenedModel open_random(const ModelConfig& config) {
   model.spec = *spec;
   model.source.random_spec = model.spec;
   model.source.random_seed = name.seed;
-  model.fingerprint = fmt::format("random:{}:{}", name.name, name.seed);
+  model.source.random_formats = formats_of(config);
+  kernels::FormatConfig& formats = model.source.random_formats;
+  if (formats.compress && formats.format == Encoding::kDense) {
+    formats.format = formats.sparsity > 0.5 ? Encoding::kBitmapInt4 : Encoding::kInt4G64;
+  }
+  model.fingerprint = fmt::format("random:{}:{} {} {}", name.name, name.seed, encoding_name(formats.format),
+                                  formats.sparsity);
   return model;
 }
 
@@ -56,6 +78,7 @@ OpenedModel open_stored(const ModelConfig& config, std::stop_token stop) {
   options.store = config.store;
   options.source.config = config.config;
   options.source.tokenizer = config.tokenizer;
+  options.source.formats = formats_of(config);
   options.stop = std::move(stop);
   std::optional<ByteProgressLine> line;  // begun by the first progress: a store needs no conversion
   options.progress = [&line](const kernels::ConvertProgress& progress) {

@@ -5,6 +5,7 @@
 
 #include "core/checkpoint/model_map.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/model/hf_config.h"
 #include "kernels/format/fingerprint.h"
 #include "kernels/format/format.h"
@@ -35,6 +36,24 @@ SourceFingerprint fingerprint_now(const CheckpointSource& source) {
   std::vector<fs::path> small_files = source.tokenizer_files;
   small_files.push_back(source.config);
   return fingerprint_of(source.tensors, small_files);
+}
+
+/// The share of zeros in up to 16 rows, evenly over the matrix.
+double sampled_sparsity(CheckpointReader& reader, std::size_t index, const TensorSpec& tensor) {
+  constexpr std::int64_t kRows = 16;
+  const std::int64_t rows = std::min(kRows, tensor.rows);
+  const DType dtype = reader.tensors()[index].dtype;
+  std::vector<std::byte> row(static_cast<std::size_t>(tensor.cols * dtype_bytes(dtype)));
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(tensor.cols));
+  std::int64_t zeros = 0;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t first = i * tensor.rows / rows * tensor.cols;
+    reader.read(index, first, tensor.cols, row);
+    to_stored_values({&tensor, dtype, row, first}, dense_format_of(dtype, tensor).dtype,
+                     std::as_writable_bytes(std::span(values)));
+    zeros += count_zeros(values);
+  }
+  return static_cast<double>(zeros) / static_cast<double>(rows * tensor.cols);
 }
 
 /// A line of the store's `source`: another rule makes another store.
@@ -84,11 +103,22 @@ CheckpointSource open_source(const fs::path& path, const SourceOptions& options)
   source.tokenizer_files = tokenizer_of(folder, options.tokenizer);
   source.fingerprint = fingerprint_now(source);
   source.plan.source = source.fingerprint;
+  std::int64_t num_sparse = 0;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
-    const MatrixRule rule = rule_for(options.formats, source.plan.spec, wanted[i]);
+    MatrixRule rule = rule_for(options.formats, source.plan.spec, wanted[i]);
+    if (options.formats.compress && rule.encoding == Encoding::kDense && can_be_encoded(wanted[i])) {
+      const double zeros =
+          std::max(rule.prune.sparsity, sampled_sparsity(*reader, source.indexes[i], wanted[i]));
+      rule.encoding = zeros > 0.5 ? Encoding::kBitmapInt4 : Encoding::kInt4G64;
+      num_sparse += zeros > 0.5 ? 1 : 0;
+    }
     source.plan.formats[i].encoding = rule.encoding;
     source.prune.push_back(rule.prune);
     if (rule.prune.sparsity > 0) source.plan.source.text += prune_text(wanted[i].name, rule.prune);
+  }
+  if (num_sparse > 0) {
+    log_info("{}: {} matrices are more than half zeros and become bitmap_int4, which keeps the zeros",
+             path.string(), num_sparse);
   }
   return source;
 }

@@ -58,6 +58,9 @@ struct FormatConfig {
   PruneScope prune_per = PruneScope::kRow;
   bool fake = false;
   std::uint64_t fake_seed = 0;
+  /// Matrices that `format` leaves dense become 4-bit: `int4_g64`, or `bitmap_int4` if more than half of a
+  /// sample of their rows is zero, because groups with a minimum lose zeros.
+  bool compress = false;
   std::vector<FormatOverride> overrides;
 };
 template <class Visitor>
@@ -68,6 +71,8 @@ void visit_fields(Visitor& visit, FormatConfig& config) {
         "the smallest weights of each row, each 128 x 64 tile, or the matrix go");
   visit("fake", config.fake, "random masks instead of the smallest weights, for benchmarks");
   visit("fake_seed", config.fake_seed, "of the random masks");
+  visit("compress", config.compress,
+        "dense matrices become 4-bit, in a format that keeps zeros where there are many");
   visit("overrides", config.overrides, "other rules for some layers and tensors");
 }
 

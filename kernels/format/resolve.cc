@@ -14,13 +14,25 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path place_beside(const fs::path& model) {
-  if (fs::is_directory(model)) return model / "sluice-store";
-  return fs::absolute(model).parent_path() / (model.stem().string() + ".sluice-store");
+/// "", "-bitmap", "-int4", "-bitmap-s0.8": stores of one checkpoint in several formats live side by side.
+std::string name_suffix(const FormatConfig& formats) {
+  std::string suffix;
+  if (formats.compress) {
+    suffix = "-int4";
+  } else if (formats.format != Encoding::kDense) {
+    suffix = fmt::format("-{}", encoding_name(formats.format));
+  }
+  if (formats.sparsity > 0) suffix += fmt::format("-s{}", formats.sparsity);
+  return suffix;
+}
+
+fs::path place_beside(const fs::path& model, const std::string& suffix) {
+  if (fs::is_directory(model)) return model / ("sluice-store" + suffix);
+  return fs::absolute(model).parent_path() / (model.stem().string() + ".sluice-store" + suffix);
 }
 
 /// Empty if the user has no cache folder.
-fs::path place_in_cache(const fs::path& model) {
+fs::path place_in_cache(const fs::path& model, const std::string& suffix) {
   fs::path cache;
   if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && fs::path(xdg).is_absolute()) {
     cache = xdg;
@@ -32,7 +44,8 @@ fs::path place_in_cache(const fs::path& model) {
   const fs::path where = fs::canonical(model);
   const std::string text = where.string();
   return cache / "sluice" /
-         fmt::format("{}-{:016x}", where.filename().string(), store_checksum(std::as_bytes(std::span(text))));
+         fmt::format("{}-{:016x}{}", where.filename().string(),
+                     store_checksum(std::as_bytes(std::span(text))), suffix);
 }
 
 /// Whether files can be made in the folder of `store`. Other trouble than missing rights is left to the
@@ -61,10 +74,11 @@ StoreAge age_of(const fs::path& store, const CheckpointSource& source) {
 
 fs::path choose_place(const fs::path& model, const ResolveOptions& options, const CheckpointSource& source) {
   if (!options.store.empty()) return options.store;
-  const fs::path beside = place_beside(model);
+  const std::string suffix = name_suffix(options.source.formats);
+  const fs::path beside = place_beside(model, suffix);
   if (can_write_beside(beside)) return beside;
   if (is_store(beside) && age_of(beside, source) == StoreAge::kCurrent) return beside;
-  const fs::path cached = place_in_cache(model);
+  const fs::path cached = place_in_cache(model, suffix);
   SLUICE_CHECK(
       !cached.empty(), Code::kIo,
       fmt::format("{}: cannot be written, and there is no cache folder", beside.parent_path().string()),
@@ -75,7 +89,14 @@ fs::path choose_place(const fs::path& model, const ResolveOptions& options, cons
 }  // namespace
 
 ResolvedModel resolve_model(const fs::path& model, const ResolveOptions& options) {
-  if (is_store(model)) return {model, false};
+  if (is_store(model)) {
+    const FormatConfig& formats = options.source.formats;
+    SLUICE_CHECK(formats.format == Encoding::kDense && formats.sparsity == 0 && !formats.compress,
+                 Code::kInvalidArgument,
+                 fmt::format("{}: is a model store, whose formats are fixed", model.string()),
+                 "leave --format, --sparsity and --compress-weight out, or give the checkpoint");
+    return {model, false};
+  }
   const CheckpointSource source = open_source(model, options.source);
   const fs::path store = choose_place(model, options, source);
   if (age_of(store, source) == StoreAge::kCurrent) return {store, false};

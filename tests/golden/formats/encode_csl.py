@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Encodes small matrices as tiled_csl and bank_csl, following only the pages
+"""Encodes small matrices as tiled_csl, bank_csl and in Flash-LLM's files, following only the pages
 kernels/format/tiled_csl/FORMAT.md and kernels/format/bank_csl/FORMAT.md; plain and slow on purpose.
 
-Writes csl_cases.txt, one line a case (format, case, rows, cols, bytes, CRC-32 of the bytes), and the bytes
-themselves where they are few. Run it again after changing one of the pages:
+Writes csl_cases.txt, one line a case (format, case, rows, cols, bytes, CRC-32 of the bytes), the bytes
+themselves where they are few, and flash_llm.*.bin. Run it again after changing one of the pages:
 python3 encode_csl.py
 """
 import pathlib
@@ -114,8 +114,8 @@ def order(queues):
     return words
 
 
-def word_bytes(words):
-    return b"".join(struct.pack("<HH", v, 2 * place) for v, place in words)
+def word_bytes(words, scale=2):
+    return b"".join(struct.pack("<HH", v, scale * place) for v, place in words)
 
 
 def table_bytes(sizes):
@@ -204,6 +204,33 @@ def encode_bank(rows, cols, is_nonzero):
     return data + table_bytes(sizes)
 
 
+# --- Flash-LLM's files -------------------------------------------------------------------------------------
+
+
+def write_flash_llm(rows, cols, is_nonzero):
+    """Greedy order, the tail first: every word from the fullest bank."""
+    data, offsets = b"", [0]
+    for tile, _ in tiles_of(rows, cols, is_nonzero, 128):
+        queues = [[] for _ in range(32)]
+        for place in sorted(tile):
+            queues[bank_of(place)].append((tile[place], place))
+        pad(queues, tile, 128)
+        count = sum(map(len, queues))
+        full = count // 128 * 128
+        drawn = [max(queues, key=len).pop() for _ in range(count)]
+        words = [None] * count
+        for i, word in enumerate(drawn[:count - full]):
+            lanes = (count - full) // 4
+            words[full + i % lanes * 4 + i // lanes] = word
+        for i, word in enumerate(drawn[count - full:]):
+            words[i // 128 * 128 + i % 32 * 4 + i % 128 // 32] = word
+        data += word_bytes(words, scale=1)
+        offsets.append(len(data) // 16)
+    offsets.append(offsets[-1])
+    (HERE / "flash_llm.NZWeights.bin").write_bytes(data)
+    (HERE / "flash_llm.TileOffsets.bin").write_bytes(struct.pack(f"<{len(offsets)}i", *offsets))
+
+
 def main():
     lines = []
     for name, (rows, cols, is_nonzero) in CASES.items():
@@ -213,6 +240,7 @@ def main():
             if len(data) <= KEEP_BYTES:
                 (HERE / f"{kind}_{name}.bin").write_bytes(data)
     (HERE / "csl_cases.txt").write_text("".join(lines))
+    write_flash_llm(128, 192, lambda r, c: c // 64 != 1 and random_mask(6)(r, c))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #include "core/format.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -29,6 +30,28 @@ std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols
   const std::int64_t last = rows % kQuantBlockRows;
   const auto block_bytes = [&](std::int64_t n) { return n * row_bytes + align_up(n * params, kTileAlign); };
   return rows / kQuantBlockRows * block_bytes(kQuantBlockRows) + (last > 0 ? block_bytes(last) : 0);
+}
+
+/// Most bytes of a tile with rows x cols elements inside the matrix.
+std::int64_t max_csl_tile_bytes(std::int64_t rows, std::int64_t cols) {
+  return align_up(4 * rows * cols, kTileAlign);
+}
+/// Words alone, or a slot for every row of each of the 64 lists: 16 bits of value and 4 of index.
+std::int64_t max_bank_tile_bytes(std::int64_t rows, std::int64_t cols) {
+  const std::int64_t slots = align_up(rows, 8);
+  return kBankHeaderBytes + std::min(max_csl_tile_bytes(rows, cols), slots * kBankTileCols * 5 / 2);
+}
+
+/// Sum of `tile_bytes` over the tiles, of which those at the last rows and columns may be smaller.
+std::int64_t sum_over_tiles(std::int64_t rows, std::int64_t cols, std::int64_t tile_rows,
+                            std::int64_t tile_cols,
+                            std::int64_t (*tile_bytes)(std::int64_t rows, std::int64_t cols)) {
+  const auto row_of_tiles = [&](std::int64_t n) {
+    const std::int64_t last = cols % tile_cols;
+    return cols / tile_cols * tile_bytes(n, tile_cols) + (last > 0 ? tile_bytes(n, last) : 0);
+  };
+  const std::int64_t last = rows % tile_rows;
+  return rows / tile_rows * row_of_tiles(tile_rows) + (last > 0 ? row_of_tiles(last) : 0);
 }
 
 std::int64_t chunk_fixed_bytes(Encoding encoding) {
@@ -90,10 +113,10 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
     case Encoding::kDense:
       return {2 * cells, 2 * cells};
     case Encoding::kTiledCsl:
-      return {table, table + 4 * cells + tiles * (kTileAlign - 4)};
+      return {table, table + sum_over_tiles(rows, cols, kCslTileRows, kCslTileCols, max_csl_tile_bytes)};
     case Encoding::kBankCsl:
       return {table + tiles * kBankHeaderBytes,
-              table + tiles * kBankHeaderBytes + 4 * cells + tiles * (kTileAlign - 4)};
+              table + sum_over_tiles(rows, cols, kBankTileRows, kBankTileCols, max_bank_tile_bytes)};
     case Encoding::kBitmap:
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4: {

@@ -3,8 +3,10 @@
 #include <array>
 
 #include "core/error.h"
+#include "kernels/format/bank_csl/bank_csl.h"
 #include "kernels/format/dense/dense.h"
 #include "kernels/format/tile_table.h"
+#include "kernels/format/tiled_csl/tiled_csl.h"
 
 namespace sluice::kernels {
 namespace {
@@ -12,6 +14,10 @@ namespace {
 constexpr std::array kCodecs = {
     FormatCodec{Encoding::kDense, dense_row_granule, dense_max_run_bytes, encode_dense, check_dense,
                 expand_dense},
+    FormatCodec{Encoding::kTiledCsl, tiled_csl_row_granule, tiled_csl_max_run_bytes, encode_tiled_csl,
+                check_tiled_csl, expand_tiled_csl},
+    FormatCodec{Encoding::kBankCsl, bank_csl_row_granule, bank_csl_max_run_bytes, encode_bank_csl,
+                check_bank_csl, expand_bank_csl},
 };
 
 }  // namespace

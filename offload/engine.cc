@@ -34,6 +34,9 @@ namespace {
 using policy::Pass;
 using policy::Segment;
 
+/// Waiting requests that the composer sees, in blocks: enough to find short ones behind long ones.
+constexpr std::size_t kLookAhead = 4;
+
 double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -263,9 +266,10 @@ struct Engine::Impl {
   bool compose(Slot& slot) {
     MutexLock lock(queue_mutex);
     waiting.clear();
-    for (std::size_t i = 0; i < std::min(queue.size(), seats.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(queue.size(), kLookAhead * seats.size()); ++i) {
       const Sequence& sequence = queue[i];
-      waiting.push_back({sequence.prompt_len(), sequence.request().want_prompt_logprobs, sequence.samples()});
+      waiting.push_back({sequence.prompt_len(), sequence.request().want_prompt_logprobs, sequence.samples(),
+                         policy::Workload::seat_tokens(sequence.prompt_len(), sequence.max_new_tokens())});
     }
     policy::compose_pass(shape, seats, waiting, next_pass, slot.pass);
     if (slot.pass.empty()) {
@@ -275,12 +279,14 @@ struct Engine::Impl {
     ++next_pass;
     for (const policy::Admission& admission : slot.pass.admissions) {
       const auto seat = static_cast<std::size_t>(admission.seat);
-      sequences[seat].emplace(std::move(queue.front()));
+      sequences[seat].emplace(std::move(queue[static_cast<std::size_t>(admission.waiting)]));
       sequences[seat]->reserve();
-      queue.pop_front();
       const Sequence& sequence = *sequences[seat];
       seats[seat] = {true, 0, sequence.prompt_len(), sequence.request().want_prompt_logprobs,
                      sequence.samples()};
+    }
+    for (auto it = slot.pass.admissions.rbegin(); it != slot.pass.admissions.rend(); ++it) {
+      queue.erase(queue.begin() + it->waiting);
     }
     return true;
   }

@@ -44,21 +44,36 @@ class Composer {
     }
   }
 
-  /// Requests take free seats in their order; the first that must wait ends the round.
+  /// Free seats, the longest first, take the first request for whose length they are made; where there is
+  /// none, one of the next shorter kind. So a long request does not wait behind a short one in a long seat,
+  /// and within a kind the order of the queue holds. A batch without room for its request takes no more in
+  /// this pass.
   void admit(std::span<const WaitingRequest> waiting) {
-    taken_.assign(seats_.size(), 0);
-    for (std::size_t i = 0; i < waiting.size(); ++i) {
-      const WaitingRequest& request = waiting[i];
+    lengths_.clear();
+    for (const SeatPages& seat : shape_.seats.seats) lengths_.push_back(seat.total());
+    std::ranges::sort(lengths_);
+    seat_is_done_.assign(seats_.size(), 0);
+    is_admitted_.assign(waiting.size(), 0);
+    std::size_t num_left = waiting.size();
+    while (num_left > 0) {
+      const std::int32_t seat = longest_free_seat();
+      if (seat < 0) break;
+      seat_is_done_[static_cast<std::size_t>(seat)] = 1;
+      const std::int64_t i = request_for(pages_of(seat).total(), waiting);
+      if (i < 0) continue;
+      const WaitingRequest& request = waiting[static_cast<std::size_t>(i)];
       // Cut only what could never fit beside the other seats' decode rows.
       const bool may_cut = request.prompt_len > shape_.max_tokens - (shape_.placement.gpu_batch_size - 1);
-      const std::int32_t seat = roomiest_free_seat();
-      if (seat < 0) return;
       if (!add_prompt_rows(seat, 0, request.prompt_len, request.wants_prompt_logprobs, request.samples,
-                           may_cut))
-        return;
-      taken_[static_cast<std::size_t>(seat)] = 1;
+                           may_cut)) {
+        close_batch(seat);
+        continue;
+      }
+      is_admitted_[static_cast<std::size_t>(i)] = 1;
+      --num_left;
       pass_.admissions.push_back({seat, static_cast<std::int32_t>(i)});
     }
+    std::ranges::sort(pass_.admissions, {}, &Admission::waiting);
   }
 
   /// Orders segments by GPU batch and fills in what the builder and the executor need.
@@ -142,15 +157,16 @@ class Composer {
     return true;
   }
 
-  /// A free seat in the GPU batch with the most room, so that prompts spread evenly.
-  std::int32_t roomiest_free_seat() const {
+  /// Of equally long ones that in the GPU batch with the most room, so that prompts spread evenly. -1: none.
+  std::int32_t longest_free_seat() const {
     std::int32_t best = -1;
     std::int64_t best_room = -1;
     for (std::size_t seat = 0; seat < seats_.size(); ++seat) {
-      if (seats_[seat].active || taken_[seat] != 0) continue;
+      if (seats_[seat].active || seat_is_done_[seat] != 0) continue;
       const auto number = static_cast<std::int32_t>(seat);
       const std::int64_t room = shape_.max_tokens - pass_.batches[batch_index(number)].num_tokens;
-      if (room > best_room) {
+      const std::int32_t longer = best < 0 ? 1 : pages_of(number).total() - pages_of(best).total();
+      if (longer > 0 || (longer == 0 && room > best_room)) {
         best = number;
         best_room = room;
       }
@@ -158,10 +174,36 @@ class Composer {
     return best;
   }
 
+  /// The first of the waiting requests that need the longest seats among those that fit `pages`; -1: none
+  /// fits.
+  std::int64_t request_for(std::int32_t pages, std::span<const WaitingRequest> waiting) const {
+    std::int64_t best = -1;
+    std::int32_t best_length = 0;
+    for (std::size_t i = 0; i < waiting.size() && best_length < pages; ++i) {
+      if (is_admitted_[i] != 0) continue;
+      const std::int64_t needed = kv_pages(std::max(waiting[i].prompt_len, waiting[i].seat_tokens));
+      if (needed > pages) continue;
+      const std::int32_t length =
+          *std::ranges::lower_bound(lengths_, needed);  // the shortest seat that takes it
+      if (length > best_length) {
+        best = static_cast<std::int64_t>(i);
+        best_length = length;
+      }
+    }
+    return best;
+  }
+
+  void close_batch(std::int32_t seat) {
+    const std::int64_t size = shape_.placement.gpu_batch_size;
+    const std::int64_t first = static_cast<std::int64_t>(batch_index(seat)) * size;
+    std::fill_n(seat_is_done_.begin() + first, size, 1);
+  }
+
   const RunShape& shape_;
   std::span<const SeatState> seats_;
   Pass& pass_;
-  std::vector<char> taken_;
+  std::vector<std::int32_t> lengths_;  // of all seats, ascending
+  std::vector<char> seat_is_done_, is_admitted_;
 };
 
 }  // namespace

@@ -24,12 +24,14 @@ struct WaitingRequest {
   std::int64_t prompt_len = 0;
   bool wants_prompt_logprobs = false;
   bool samples = true;
+  std::int64_t seat_tokens = 0;  ///< KV positions it will need in all; at least the prompt's are taken
 };
 
 /// Fills `pass` (whose storage is reused). Sequences in the middle of their prompt come first, then waiting
-/// requests in order; a request waits if no GPU batch has a seat and room for its whole prompt, but a prompt
-/// longer than a batch can ever take is cut. With `placement.mixing` off, prefill rows and decode rows do not
-/// meet.
+/// requests take free seats, in order among those that need seats of one length. A request waits if no GPU
+/// batch has a seat for it and room for its whole prompt, but a prompt longer than a batch can ever take is
+/// cut. Admissions are in the order of the waiting list. With `placement.mixing` off, prefill rows and decode
+/// rows do not meet.
 void compose_pass(const RunShape& shape, std::span<const SeatState> seats,
                   std::span<const WaitingRequest> waiting, std::int32_t number, Pass& pass);
 

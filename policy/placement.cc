@@ -1,5 +1,7 @@
 #include "policy/placement.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace sluice::policy {
@@ -55,6 +57,17 @@ void validate(const Placement& placement) {
                       placement.max_tokens_per_gpu_batch, placement.gpu_batch_size));
   SLUICE_CHECK(problems.empty(), Code::kInvalidArgument, fmt::format("placement: {}", problems),
                "see 'sluice generate --help'");
+}
+
+void Workload::add_request(std::int64_t prompt_len, std::int64_t gen_len) {
+  max_prompt_len = std::max(max_prompt_len, prompt_len);
+  max_gen_len = std::max(max_gen_len, gen_len);
+  max_total_len = std::max(max_total_len, prompt_len + gen_len);
+  ++num_requests;
+  const auto pages = static_cast<std::size_t>(kv_pages(seat_tokens(prompt_len, gen_len)));
+  if (pages > seat_demand.size()) seat_demand.resize(pages);
+  // The pass of the prompt makes the first token, each of the others takes one more.
+  if (pages > 0) seat_demand[pages - 1] += std::max<std::int64_t>(1, gen_len);
 }
 
 }  // namespace sluice::policy

@@ -43,6 +43,10 @@ struct Placement {
 /// Throws Error{kInvalidArgument} with every contradiction.
 void validate(const Placement& placement);
 
+/// How long the seats of a block are needed: seat_demand[p] is the time, in passes, for which the requests of
+/// a workload need seats of p + 1 pages.
+using SeatDemand = std::vector<std::int64_t>;
+
 /// The requests a block must be able to hold.
 struct Workload {
   std::int64_t max_prompt_len = 0;  ///< longest prompt, in tokens
@@ -51,10 +55,18 @@ struct Workload {
   std::int64_t num_requests = 0;
   std::int64_t max_logprob_rows = 0;  ///< prompt rows of one request whose log-probs are wanted
   std::int32_t max_top_logprobs = 0;
+  SeatDemand seat_demand;  ///< empty: every seat takes the longest request
+
+  /// Counts a request into all of the above but the log-probs.
+  void add_request(std::int64_t prompt_len, std::int64_t gen_len);
 
   /// KV positions a seat needs. The last generated token is never written to the cache, but all of a prompt
   /// is.
   std::int64_t seat_tokens() const { return std::max(max_prompt_len, max_total_len - 1); }
+  /// The same for one request.
+  static std::int64_t seat_tokens(std::int64_t prompt_len, std::int64_t gen_len) {
+    return std::max(prompt_len, prompt_len + gen_len - 1);
+  }
   friend bool operator==(const Workload&, const Workload&) = default;
 };
 

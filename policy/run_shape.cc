@@ -75,7 +75,7 @@ void shape_kv(RunShape& shape) {
   const Placement& placement = shape.placement;
   shape.kv = {shape.spec.num_kv_heads, shape.spec.head_dim, placement.kv_format};
   shape.pages_per_seat = kv_pages(shape.workload.seat_tokens());
-  shape.seats = make_seat_map(placement, shape.pages_per_seat);
+  shape.seats = make_seat_map(placement, seat_pages(placement, shape.workload));
   const std::int64_t off_gpu = max_over_batches(shape, [](const SeatPages& s) { return s.off_gpu(); });
   const std::int64_t on_disk =
       max_over_batches(shape, [](const SeatPages& s) { return s.count[Tier::kDisk]; });

@@ -64,7 +64,7 @@ struct RunShape {
 
   // KV.
   KvLayout kv;
-  std::int64_t pages_per_seat = 0;
+  std::int64_t pages_per_seat = 0;  ///< of the longest
   SeatMap seats;
   std::int64_t num_windows = 0, window_pages = 0;      ///< GPU, for off-GPU pages attended there
   std::int64_t num_kv_stages = 0, kv_stage_pages = 0;  ///< CPU, for disk pages

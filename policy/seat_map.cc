@@ -1,18 +1,45 @@
 #include "policy/seat_map.h"
 
 #include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/kv_page.h"
 
 namespace sluice::policy {
 
-SeatMap make_seat_map(const Placement& placement, std::int64_t pages_per_seat) {
+std::vector<std::int64_t> seat_pages(const Placement& placement, const Workload& workload) {
+  const std::int64_t most = kv_pages(workload.seat_tokens());
+  std::vector<std::int64_t> pages(static_cast<std::size_t>(placement.block_size()), most);
+  const std::int64_t total =
+      std::accumulate(workload.seat_demand.begin(), workload.seat_demand.end(), std::int64_t{0});
+  if (total == 0) return pages;
+  std::int64_t below = 0;  // demand for at most `length` pages
+  std::int64_t length = 0;
+  for (std::int64_t i = 0; i + 1 < placement.block_size(); ++i) {
+    while (below * placement.block_size() < (i + 1) * total) {
+      below += workload.seat_demand[static_cast<std::size_t>(length++)];
+    }
+    const std::int64_t seat =
+        i % placement.num_gpu_batches * placement.gpu_batch_size + i / placement.num_gpu_batches;
+    pages[static_cast<std::size_t>(seat)] = std::min(length, most);
+  }
+  return pages;
+}
+
+SeatMap make_seat_map(const Placement& placement, std::span<const std::int64_t> pages) {
+  SLUICE_ASSERT(static_cast<std::int64_t>(pages.size()) == placement.block_size());
   const PerTier<int>& percent = placement.percents.kv_cache;
-  const std::int64_t batch_pages = placement.gpu_batch_size * pages_per_seat;
   SeatMap map;
   map.seats.reserve(static_cast<std::size_t>(placement.block_size()));
   PerTier<std::int64_t> assigned{};
+  std::int64_t seen = 0;
   for (std::int64_t batch = 0; batch < placement.num_gpu_batches; ++batch) {
     // The boundaries between the tiers after this batch, rounded to pages; a share of 0 % never gets a page.
-    const std::int64_t seen = (batch + 1) * batch_pages;
+    const auto of_batch = pages.subspan(static_cast<std::size_t>(batch * placement.gpu_batch_size),
+                                        static_cast<std::size_t>(placement.gpu_batch_size));
+    const std::int64_t batch_pages = std::accumulate(of_batch.begin(), of_batch.end(), std::int64_t{0});
+    seen += batch_pages;
     const auto boundary = [&](int share) { return (share * seen + 50) / 100; };
     const std::int64_t gpu_end = boundary(percent[Tier::kGpu]);
     const std::int64_t cpu_end = boundary(percent[Tier::kGpu] + percent[Tier::kCpu]);
@@ -25,7 +52,7 @@ SeatMap make_seat_map(const Placement& placement, std::int64_t pages_per_seat) {
     for (Tier tier : kTiers) assigned[tier] += left[tier];
     for (std::int64_t i = 0; i < placement.gpu_batch_size; ++i) {
       SeatPages seat;
-      std::int64_t needed = pages_per_seat;
+      std::int64_t needed = of_batch[static_cast<std::size_t>(i)];
       for (Tier tier : kTiers) {
         const std::int64_t taken = std::min(needed, left[tier]);
         seat.count[tier] = static_cast<std::int32_t>(taken);

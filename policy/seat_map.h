@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/tier.h"
@@ -36,9 +37,16 @@ struct SeatMap {
   PerTier<std::int64_t> pages_per_layer{};  ///< reserved pages of each tier, per layer
 };
 
+/// Pages of each seat of a block, by seat number. With a known demand the seats are as long as the requests
+/// that sit in them at one time: seat i of B, by length, has the pages of the (i + 1) / B quantile of the
+/// demand, so the longest takes any request; without, or in a block of one seat, all take the longest. Every
+/// GPU batch gets long and short ones.
+std::vector<std::int64_t> seat_pages(const Placement& placement, const Workload& workload);
+
 /// Shares are of reserved pages, even over the GPU batches (the rounding error is carried from one to the
-/// next); at most one seat per tier boundary and GPU batch is split, at a page boundary.
-SeatMap make_seat_map(const Placement& placement, std::int64_t pages_per_seat);
+/// next); at most one seat per tier boundary and GPU batch is split, at a page boundary. `pages` are those of
+/// each seat.
+SeatMap make_seat_map(const Placement& placement, std::span<const std::int64_t> pages);
 
 /// Tier of each GPU batch's residual stream between layers, error carried.
 std::vector<Tier> place_activations(const PerTier<int>& percent, std::int64_t num_gpu_batches);

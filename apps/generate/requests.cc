@@ -144,10 +144,7 @@ policy::Workload workload_of(const std::vector<PendingRequest>& requests) {
     if (!pending.problem.ok()) continue;
     const offload::Request& request = pending.request;
     const auto prompt_len = static_cast<std::int64_t>(request.prompt_ids.size());
-    work.max_prompt_len = std::max(work.max_prompt_len, prompt_len);
-    work.max_gen_len = std::max(work.max_gen_len, request.max_new_tokens);
-    work.max_total_len = std::max(work.max_total_len, prompt_len + request.max_new_tokens);
-    ++work.num_requests;
+    work.add_request(prompt_len, request.max_new_tokens);
     if (request.want_prompt_logprobs) work.max_logprob_rows = std::max(work.max_logprob_rows, prompt_len);
     if (request.want_logprobs)
       work.max_top_logprobs = std::max(work.max_top_logprobs, request.num_top_logprobs);

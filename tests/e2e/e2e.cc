@@ -60,13 +60,10 @@ std::vector<GoldenCase> golden_cases(const std::string& file_name) {
 
 policy::Workload workload_of(const std::vector<offload::Request>& requests, std::int64_t max_positions) {
   policy::Workload work;
-  work.num_requests = static_cast<std::int64_t>(requests.size());
   for (const offload::Request& request : requests) {
     const auto prompt = static_cast<std::int64_t>(request.prompt_ids.size());
-    work.max_prompt_len = std::max(work.max_prompt_len, prompt);
-    work.max_gen_len = std::max(work.max_gen_len, request.max_new_tokens);
-    work.max_total_len =
-        std::max(work.max_total_len, std::min(prompt + request.max_new_tokens, max_positions));
+    work.add_request(prompt, request.max_new_tokens);
+    work.max_total_len = std::min(work.max_total_len, max_positions);
     if (request.want_prompt_logprobs) work.max_logprob_rows = std::max(work.max_logprob_rows, prompt);
     work.max_top_logprobs = std::max(work.max_top_logprobs, request.num_top_logprobs);
   }
@@ -75,7 +72,8 @@ policy::Workload workload_of(const std::vector<offload::Request>& requests, std:
 
 RunOutcome run_requests(const offload::ModelSource& source, const policy::Placement& placement,
                         std::vector<offload::Request> requests, const Tokenizer* tokenizer,
-                        const offload::RunHooks* hooks, int num_threads, const RunDevice& device) {
+                        const offload::RunHooks* hooks, int num_threads, const RunDevice& device,
+                        SeatLengths seats) {
   RunOutcome outcome;
   const auto own = std::make_shared<offload::RunHooks>();
   if (hooks != nullptr) *own = *hooks;
@@ -94,6 +92,7 @@ RunOutcome run_requests(const offload::ModelSource& source, const policy::Placem
   const std::int64_t context =
       source.random_spec ? source.random_spec->max_positions : read_manifest(source.store).spec.max_positions;
   options.workload = workload_of(requests, context);
+  if (seats == SeatLengths::kLongest) options.workload.seat_demand.clear();
   options.num_threads = num_threads;
   options.device = device.device;
   options.batch_invariance = device.batch_invariance;

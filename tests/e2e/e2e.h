@@ -51,11 +51,14 @@ struct RunDevice {
   kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
 };
 
+/// How long the seats of a block are.
+enum class SeatLengths : std::uint8_t { kLongest, kOfRequests };
+
 /// Runs the requests on a fresh engine. Fills in the workload from the requests. `hooks` may be null.
 RunOutcome run_requests(const offload::ModelSource& source, const policy::Placement& placement,
                         std::vector<offload::Request> requests, const Tokenizer* tokenizer = nullptr,
                         const offload::RunHooks* hooks = nullptr, int num_threads = 2,
-                        const RunDevice& device = {});
+                        const RunDevice& device = {}, SeatLengths seats = SeatLengths::kLongest);
 
 policy::Workload workload_of(const std::vector<offload::Request>& requests, std::int64_t max_positions);
 

@@ -36,7 +36,8 @@ class PassDriver {
   const Pass& compose() {
     std::vector<WaitingRequest> waiting;
     for (const DrivenRequest& r : queue_)
-      waiting.push_back({r.prompt_len, r.wants_prompt_logprobs, r.gen_len > 0});
+      waiting.push_back({r.prompt_len, r.wants_prompt_logprobs, r.gen_len > 0,
+                         Workload::seat_tokens(r.prompt_len, r.gen_len)});
     compose_pass(shape_, seats_, waiting, number_++, pass_);
     return pass_;
   }
@@ -49,7 +50,9 @@ class PassDriver {
       seats_[seat] = {true, 0, r.prompt_len, r.wants_prompt_logprobs, r.gen_len > 0};
       left_[seat] = r.gen_len;
     }
-    queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(pass_.admissions.size()));
+    for (auto it = pass_.admissions.rbegin(); it != pass_.admissions.rend(); ++it) {
+      queue_.erase(queue_.begin() + it->waiting);
+    }
     for (const Segment& segment : pass_.segments) {
       const auto index = static_cast<std::size_t>(segment.seat);
       SeatState& seat = seats_[index];

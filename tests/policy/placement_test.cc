@@ -57,6 +57,40 @@ TEST(PlaceWeights, StreamsEvenly) {
   }
 }
 
+TEST(SeatMap, SeatsAreAsLongAsTheRequestsThatSitInThem) {
+  Placement placement;
+  placement.gpu_batch_size = 4;
+  placement.num_gpu_batches = 2;
+  Workload work;
+  EXPECT_EQ(work.seat_tokens(64, 1), 64);
+  EXPECT_EQ(work.seat_tokens(64, 2), 65);
+  for (int i = 0; i < 90; ++i) work.add_request(100, 10);  // 2 pages for 10 passes each
+  for (int i = 0; i < 5; ++i) work.add_request(600, 60);   // 11 pages: a fourth of the demand
+  EXPECT_EQ(work.seat_demand.size(), 11U);
+  EXPECT_EQ(work.seat_demand[1], 900);
+  EXPECT_EQ(work.seat_demand[10], 300);
+  // 8 seats: three quarters of the time are for the short ones.
+  EXPECT_EQ(seat_pages(placement, work), (std::vector<std::int64_t>{2, 2, 2, 11, 2, 2, 2, 11}));
+  work.seat_demand.clear();
+  EXPECT_EQ(seat_pages(placement, work), std::vector<std::int64_t>(8, 11));
+  placement.gpu_batch_size = placement.num_gpu_batches = 1;
+  work.add_request(1, 1);
+  EXPECT_EQ(seat_pages(placement, work), std::vector<std::int64_t>{11}) << "the only seat takes any request";
+}
+
+TEST(SeatMap, SharesHoldForSeatsOfDifferentLengths) {
+  Placement placement;
+  placement.gpu_batch_size = 6;
+  placement.num_gpu_batches = 2;
+  placement.percents.kv_cache = {{30, 50, 20}};
+  const std::vector<std::int64_t> pages = {1, 2, 3, 5, 8, 21, 1, 2, 4, 6, 8, 19};
+  const SeatMap map = make_seat_map(placement, pages);
+  for (Tier tier : kTiers) {
+    EXPECT_NEAR(static_cast<double>(map.pages_per_layer[tier]), 0.8 * placement.percents.kv_cache[tier], 1.0);
+  }
+  for (std::size_t i = 0; i < pages.size(); ++i) EXPECT_EQ(map.seats[i].total(), pages[i]) << i;
+}
+
 TEST(SeatMap, SharesAreOfReservedPagesAndAtMostOneSeatIsSplitPerBoundary) {
   for (std::int64_t gbs : {1, 3, 16}) {
     for (std::int64_t batches : {1, 2, 3}) {
@@ -67,7 +101,8 @@ TEST(SeatMap, SharesAreOfReservedPagesAndAtMostOneSeatIsSplitPerBoundary) {
             placement.gpu_batch_size = gbs;
             placement.num_gpu_batches = batches;
             placement.percents.kv_cache = {{gpu, cpu, 100 - gpu - cpu}};
-            const SeatMap map = make_seat_map(placement, pages);
+            const std::vector<std::int64_t> of_seats(static_cast<std::size_t>(gbs * batches), pages);
+            const SeatMap map = make_seat_map(placement, of_seats);
             ASSERT_EQ(map.seats.size(), static_cast<std::size_t>(gbs * batches));
             const std::int64_t total = gbs * batches * pages;
             for (Tier tier : kTiers) {

@@ -53,13 +53,11 @@ Scenario random_scenario(std::uint32_t seed) {
     s.requests.push_back({kLengths[pick(0, 6)], pick(0, 12), pick(0, 4) == 0});
   }
   for (const DrivenRequest& r : s.requests) {
-    s.workload.max_prompt_len = std::max(s.workload.max_prompt_len, r.prompt_len);
-    s.workload.max_gen_len = std::max(s.workload.max_gen_len, r.gen_len);
-    s.workload.max_total_len = std::max(s.workload.max_total_len, r.prompt_len + r.gen_len);
+    s.workload.add_request(r.prompt_len, r.gen_len);
     if (r.wants_prompt_logprobs)
       s.workload.max_logprob_rows = std::max(s.workload.max_logprob_rows, r.prompt_len);
   }
-  s.workload.num_requests = count;
+  if (pick(0, 1) == 0) s.workload.seat_demand.clear();  // seats as long as the longest
   return s;
 }
 
@@ -135,6 +133,65 @@ TEST(PassComposer, ScoresAPromptThatEndsInItsOwnPage) {
     EXPECT_TRUE(result.violations.empty()) << result.violations.front();
     EXPECT_EQ(result.passes, cut ? 2 : 1);
   }
+}
+
+/// Passes that the scenario takes, and the KV pages that its seats reserve.
+struct RaggedRun {
+  std::int64_t passes = 0, pages = 0;
+};
+RaggedRun run_ragged(std::int64_t gpu_batch_size, bool known_lengths) {
+  Scenario s;
+  s.spec = testing::opt_spec(1, 256, 4, 1024);
+  s.placement.percents.kv_cache = {{0, 100, 0}};
+  s.placement.gpu_batch_size = gpu_batch_size;
+  s.placement.num_gpu_batches = 2;
+  std::mt19937 random(5);
+  std::uniform_int_distribution<std::int64_t> prompt(32, 1500), gen(1, 128);
+  for (int i = 0; i < 400; ++i) s.requests.push_back({prompt(random), gen(random)});
+  for (const DrivenRequest& r : s.requests) s.workload.add_request(r.prompt_len, r.gen_len);
+  if (!known_lengths) s.workload.seat_demand.clear();
+  const RunShape shape =
+      make_run_shape(s.spec, testing::tensor_sizes(s.spec), s.placement, s.workload, testing::test_traits());
+  PassDriver driver(shape, s.requests);
+  RaggedRun run{0, shape.seats.pages_per_layer[Tier::kCpu]};
+  while (!driver.done()) {
+    EXPECT_FALSE(driver.compose().empty());
+    driver.advance();
+    ++run.passes;
+  }
+  return run;
+}
+
+// 400 requests of 32..1500 + 1..128 tokens: in the same memory nearly twice as many sit in seats of their own
+// length.
+TEST(PassComposer, SeatsOfTheRequestsLengthsTakeFarFewerPasses) {
+  const RaggedRun longest = run_ragged(14, false);
+  const RaggedRun by_length = run_ragged(25, true);
+  EXPECT_LE(by_length.pages, longest.pages);
+  EXPECT_LT(by_length.passes, 0.62 * static_cast<double>(longest.passes));
+}
+
+TEST(PassComposer, ShortRequestsPassOneThatWaitsForALongSeatButNotForEver) {
+  Scenario s;
+  s.spec = testing::opt_spec(1, 256, 4, 1024);
+  s.placement.gpu_batch_size = 3;
+  s.requests = {{300, 20}, {300, 20}, {60, 2}, {60, 2}, {60, 2}, {60, 2}};
+  for (const DrivenRequest& r : s.requests) s.workload.add_request(r.prompt_len, r.gen_len);
+  s.workload.seat_demand = {100, 0, 0, 0, 50};  // two short seats, a long one
+  const RunShape shape =
+      make_run_shape(s.spec, testing::tensor_sizes(s.spec), s.placement, s.workload, testing::test_traits());
+  PassDriver driver(shape, s.requests);
+  const auto admitted = [&] {
+    std::vector<std::int32_t> waiting;
+    for (const Admission& admission : driver.compose().admissions) waiting.push_back(admission.waiting);
+    driver.advance();
+    return waiting;
+  };
+  EXPECT_EQ(admitted(), (std::vector<std::int32_t>{0, 2, 3})) << "the second long one waits";
+  EXPECT_TRUE(admitted().empty());
+  EXPECT_EQ(admitted(), (std::vector<std::int32_t>{1, 2})) << "short seats are refilled";
+  for (int pass = 3; pass < 20; ++pass) EXPECT_TRUE(admitted().empty()) << pass;
+  EXPECT_EQ(admitted(), std::vector<std::int32_t>{0}) << "the long seat is free again";
 }
 
 // Takes away one kind of wait at a time, over many scenarios. A kind whose loss changes any schedule must be

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/config/config.h"
 #include "core/store/manifest.h"
 #include "kernels/format/convert.h"
 #include "tests/support/paths.h"
@@ -32,19 +33,22 @@ class ProcessFolder {
 
 }  // namespace
 
-std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint) {
+std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint,
+                                          const kernels::FormatConfig& formats) {
   static const ProcessFolder folder;
-  static std::map<std::filesystem::path, std::filesystem::path> stores;
-  auto& store = stores[checkpoint];
+  static std::map<std::string, std::filesystem::path> stores;
+  auto& store = stores[checkpoint.string() + print_config(formats)];
   if (store.empty()) {
-    store = folder.path() / checkpoint.filename();
-    kernels::convert_checkpoint(checkpoint, store, {});
+    store = folder.path() / fmt::format("{}-{}", stores.size(), checkpoint.filename().string());
+    kernels::ConvertOptions options;
+    options.source.formats = formats;
+    kernels::convert_checkpoint(checkpoint, store, options);
   }
   return store;
 }
 
-std::filesystem::path store_of(const std::string& golden_name) {
-  return store_of_checkpoint(golden(golden_name));
+std::filesystem::path store_of(const std::string& golden_name, const kernels::FormatConfig& formats) {
+  return store_of_checkpoint(golden(golden_name), formats);
 }
 
 std::vector<GoldenCase> golden_cases(const std::string& file_name) {

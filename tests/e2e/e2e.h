@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/format/format_rules.h"
 #include "offload/engine.h"
 #include "offload/executor/run_hooks.h"
 #include "policy/check_schedule.h"
@@ -14,10 +15,11 @@
 namespace sluice::testing {
 
 /// The store of a bundled checkpoint, converted in a folder that lives as long as the process.
-std::filesystem::path store_of(const std::string& golden_name);
+std::filesystem::path store_of(const std::string& golden_name, const kernels::FormatConfig& formats = {});
 
 /// The same of a checkpoint in any folder.
-std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint);
+std::filesystem::path store_of_checkpoint(const std::filesystem::path& checkpoint,
+                                          const kernels::FormatConfig& formats = {});
 
 /// The same as the source of an engine.
 inline offload::ModelSource model(const std::string& golden_name) {

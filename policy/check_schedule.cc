@@ -3,132 +3,24 @@
 #include <algorithm>
 #include <map>
 #include <set>
-#include <tuple>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "policy/kv_traffic.h"
+#include "policy/place_log.h"
 
 namespace sluice::policy {
-namespace {
 
-using Clock = std::array<std::int64_t, kNumLanes>;
+using detail::Content;
+using detail::Place;
+using detail::Seen;
 
-/// A step that has been fed, with what orders it.
-struct Seen {
-  Step step;
-  Clock clock{};  // steps of each lane that are surely finished when this one starts
-  StepTime time;
-};
-
-/// A piece of memory: a kind of place with up to three numbers.
-enum class Place : std::uint8_t {
-  kWeightSlot,
-  kWeightStage,
-  kInputs,
-  kActSlot,
-  kActBuffer,
-  kActFile,
-  kWindow,
-  kStage,
-  kCpuKv,
-  kDiskKv,
-  kSetQkv,
-  kSetAttnGpu,
-  kSetAttnCpu,
-  kTwinQkv,
-  kTwinAttn,
-  kResults,
-};
-using Key = std::tuple<Place, std::int64_t, std::int64_t>;
-
-/// What a place holds: for slots, whose data it is.
-struct Content {
-  std::int64_t pass = -2, unit = -2, batch = -2;
-  friend bool operator==(const Content&, const Content&) = default;
-};
-
-}  // namespace
-
-struct ScheduleChecker::Impl {
+struct ScheduleChecker::Impl : detail::PlaceLog {
   explicit Impl(const RunShape& run_shape) : shape(run_shape) {
     for (Tier tier : kTiers) {
       stored[tier].assign(static_cast<std::size_t>(num_units(shape.spec) * shape.placement.block_size()), 0);
     }
-  }
-
-  // ---- Order.
-
-  bool before(const Seen& a, const Seen& b) const {
-    if (timed) return a.time.end_sec <= b.time.start_sec;
-    return b.clock[lane_index(a.step.lane)] >= a.step.seq;
-  }
-
-  void complain(const Seen& seen, const std::string& problem) {
-    violations.push_back(fmt::format(
-        "pass {} {} {} unit {} batch {} (step {} of its lane): {}", seen.step.pass, lane_name(seen.step.lane),
-        step_kind_name(seen.step.kind), seen.step.unit, seen.step.gpu_batch, seen.step.seq, problem));
-  }
-
-  void set_clock(Seen& seen) {
-    const std::size_t own = lane_index(seen.step.lane);
-    auto& lane = lanes[own];
-    if (seen.step.seq != static_cast<std::int64_t>(lane.size()) + 1)
-      complain(seen, "does not follow its lane");
-    if (!lane.empty()) seen.clock = lane.back();
-    if (!is_disk(seen.step.lane)) seen.clock[own] = seen.step.seq - 1;  // disk steps overlap
-    for (const Wait& wait : seen.step.wait_list()) {
-      const auto& other = lanes[lane_index(wait.lane)];
-      if (wait.count > static_cast<std::int64_t>(other.size()) || wait.count < 1) {
-        complain(seen, fmt::format("waits for step {} of {}, which does not come first", wait.count,
-                                   lane_name(wait.lane)));
-        continue;
-      }
-      const Clock& theirs = other[static_cast<std::size_t>(wait.count - 1)];
-      for (std::size_t l = 0; l < kNumLanes; ++l) seen.clock[l] = std::max(seen.clock[l], theirs[l]);
-      seen.clock[lane_index(wait.lane)] = std::max(seen.clock[lane_index(wait.lane)], wait.count);
-    }
-    lane.push_back(seen.clock);
-  }
-
-  // ---- Conflicts. Each place remembers its accesses since, and including, the last write.
-
-  void touch(const Seen& seen, Key key, bool write) {
-    auto& history = places[key];
-    for (const auto& [earlier, wrote] : history) {
-      const bool itself = earlier.step.lane == seen.step.lane && earlier.step.seq == seen.step.seq;
-      if (!itself && (wrote || write) && !before(earlier, seen)) {
-        complain(seen,
-                 fmt::format(
-                     "is not ordered after pass {} {} {} unit {} batch {}, which touches the same place {}",
-                     earlier.step.pass, lane_name(earlier.step.lane), step_kind_name(earlier.step.kind),
-                     earlier.step.unit, earlier.step.gpu_batch, static_cast<int>(std::get<0>(key))));
-        break;  // one sentence per place is enough
-      }
-    }
-    if (write) history.clear();
-    history.emplace_back(seen, write);
-  }
-  void read(const Seen& seen, Place place, std::int64_t a, std::int64_t b = 0) {
-    touch(seen, {place, a, b}, false);
-  }
-  void write(const Seen& seen, Place place, std::int64_t a, std::int64_t b = 0) {
-    touch(seen, {place, a, b}, true);
-  }
-
-  void expect(const Seen& seen, Place place, std::int64_t index, const Content& wanted, const char* what) {
-    const auto found = contents.find({place, index, 0});
-    const Content held = found == contents.end() ? Content{} : found->second;
-    if (held == wanted) return;
-    complain(seen, fmt::format("{} {} holds pass {} unit {} batch {}", what, index, held.pass, held.unit,
-                               held.batch));
-  }
-  void hold(Place place, std::int64_t index, const Content& content) {
-    contents[{place, index, 0}] = content;
-  }
-
-  void in_range(const Seen& seen, std::int64_t index, std::int64_t count, const char* what) {
-    if (index < 0 || index >= count) complain(seen, fmt::format("{} {} of {}", what, index, count));
   }
 
   // ---- Weights.
@@ -455,17 +347,12 @@ struct ScheduleChecker::Impl {
   }
 
   const RunShape& shape;
-  bool timed = false;
   const Pass* pass = nullptr;
-  std::array<std::vector<Clock>, kNumLanes> lanes;
-  std::map<Key, std::vector<std::pair<Seen, bool>>> places;
-  std::map<Key, Content> contents;
   std::map<std::int64_t, std::pair<std::int64_t, std::set<std::int64_t>>>
       weight_slots;                                                            // slot -> unit, pieces
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> stage_pieces;  // stage, piece -> unit
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> staged_rows;   // stage, seat -> pass and unit
   PerTier<std::vector<std::int64_t>> stored;                                   // [unit * block + seat]
-  std::vector<std::string> violations;
 };
 
 ScheduleChecker::ScheduleChecker(const RunShape& shape) : impl_(std::make_unique<Impl>(shape)) {}

@@ -59,6 +59,25 @@ std::int64_t chunk_fixed_bytes(Encoding encoding) {
   return encoding == Encoding::kBitmap ? mask : mask + 2 * kBitmapChunkSegments;
 }
 
+/// Bytes of the nonzeros, each chunk's padded, if no element is zero.
+std::int64_t full_chunks_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
+  const std::int64_t row_segments = div_up(cols, kBitmapSegmentCols);
+  const std::int64_t missing = row_segments * kBitmapSegmentCols - cols;
+  const auto chunk_bytes = [&](std::int64_t segments, std::int64_t row_ends) {
+    const std::int64_t cells = segments * kBitmapSegmentCols - row_ends * missing;
+    return align_up(div_up(cells * element_bits(encoding), 8), kTileAlign);
+  };
+  // A whole chunk has the short segments of `fewest` row ends or of one more.
+  const std::int64_t segments = rows * row_segments;
+  const std::int64_t whole = segments / kBitmapChunkSegments;
+  const std::int64_t row_ends = whole * kBitmapChunkSegments / row_segments;
+  const std::int64_t fewest = kBitmapChunkSegments / row_segments;
+  const std::int64_t with_more = row_ends - whole * fewest;
+  return with_more * chunk_bytes(kBitmapChunkSegments, fewest + 1) +
+         (whole - with_more) * chunk_bytes(kBitmapChunkSegments, fewest) +
+         chunk_bytes(segments % kBitmapChunkSegments, rows - row_ends);
+}
+
 }  // namespace
 
 std::string_view encoding_name(Encoding encoding) { return kNames.at(static_cast<std::size_t>(encoding)); }
@@ -121,7 +140,7 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4: {
       const std::int64_t fixed = table + tiles * chunk_fixed_bytes(format.encoding);
-      return {fixed, fixed + div_up(cells * element_bits(format.encoding), 8) + tiles * (kTileAlign - 1)};
+      return {fixed, fixed + full_chunks_bytes(format.encoding, rows, cols)};
     }
     default: {
       const std::int64_t bytes = quant_bytes(format.encoding, rows, cols);

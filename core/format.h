@@ -58,7 +58,8 @@ std::optional<WeightFormat> parse_weight_format(std::string_view name);
 /// for another.
 std::int64_t weight_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols);
 
-/// Fewest and most bytes of a [rows, cols] tensor in any format.
+/// Fewest and most bytes of a [rows, cols] tensor in any format. Of a bitmap they are exact: those of a
+/// matrix of zeros and of one without any.
 struct ByteRange {
   std::int64_t min = 0, max = 0;
 };

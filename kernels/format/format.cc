@@ -4,12 +4,40 @@
 
 #include "core/error.h"
 #include "kernels/format/bank_csl/bank_csl.h"
+#include "kernels/format/bitmap/bitmap.h"
 #include "kernels/format/dense/dense.h"
+#include "kernels/format/quantised/quantised.h"
 #include "kernels/format/tile_table.h"
 #include "kernels/format/tiled_csl/tiled_csl.h"
 
 namespace sluice::kernels {
 namespace {
+
+template <Encoding kEncoding>
+constexpr FormatCodec kBitmapCodec = {
+    kEncoding,
+    bitmap_row_granule,
+    [](std::int64_t num_rows, std::int64_t cols) { return bitmap_max_run_bytes(kEncoding, num_rows, cols); },
+    [](const RowRun& run, std::span<std::byte> out, TileSizes& sizes) {
+      return encode_bitmap(kEncoding, run, out, sizes);
+    },
+    check_bitmap,
+    expand_bitmap,
+};
+
+template <Encoding kEncoding>
+constexpr FormatCodec kQuantisedCodec = {
+    kEncoding,
+    quantised_row_granule,
+    [](std::int64_t num_rows, std::int64_t cols) {
+      return quantised_max_run_bytes(kEncoding, num_rows, cols);
+    },
+    [](const RowRun& run, std::span<std::byte> out, TileSizes&) {
+      return encode_quantised(kEncoding, run, out);
+    },
+    check_quantised,
+    expand_quantised,
+};
 
 constexpr std::array kCodecs = {
     FormatCodec{Encoding::kDense, dense_row_granule, dense_max_run_bytes, encode_dense, check_dense,
@@ -18,6 +46,15 @@ constexpr std::array kCodecs = {
                 check_tiled_csl, expand_tiled_csl},
     FormatCodec{Encoding::kBankCsl, bank_csl_row_granule, bank_csl_max_run_bytes, encode_bank_csl,
                 check_bank_csl, expand_bank_csl},
+    kBitmapCodec<Encoding::kBitmap>,
+    kQuantisedCodec<Encoding::kInt8>,
+    kQuantisedCodec<Encoding::kInt8G128>,
+    kQuantisedCodec<Encoding::kInt4G64>,
+    kQuantisedCodec<Encoding::kInt4G128>,
+    kQuantisedCodec<Encoding::kInt4SymG64>,
+    kQuantisedCodec<Encoding::kInt4SymG128>,
+    kBitmapCodec<Encoding::kBitmapInt8>,
+    kBitmapCodec<Encoding::kBitmapInt4>,
 };
 
 }  // namespace

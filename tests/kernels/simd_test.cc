@@ -4,6 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+// clang-format off: this order, as the first says
+#include "hwy/targets.h"
+#include "kernels/device/cpu/simd_targets.h"
+// clang-format on
 
 namespace sluice::kernels {
 namespace {
@@ -18,6 +22,19 @@ TEST(Simd, ForcesEachTargetAndGoesBackToTheBest) {
   }
   force_simd_target({});
   EXPECT_EQ(simd_target(), targets.front());
+}
+
+TEST(Simd, AskingDoesNotChangeTheTargetInUse) {
+  const auto in_use = [] { return hwy::GetChosenTarget().GetIndex(); };
+  for (const std::string& name : simd_targets()) {
+    force_simd_target(name);
+    const std::size_t index = in_use();
+    EXPECT_EQ(simd_target(), name);
+    EXPECT_EQ(in_use(), index);
+    EXPECT_FALSE(simd_targets().empty());
+    EXPECT_EQ(in_use(), index);
+  }
+  force_simd_target({});
 }
 
 TEST(Simd, RefusesAnUnknownTargetAndNamesTheKnown) {

@@ -10,8 +10,12 @@
 namespace sluice::kernels {
 namespace {
 
-// The best target is the lowest bit (hwy/detect_targets.h).
-std::int64_t available() { return hwy::SupportedTargets() & HWY_TARGETS; }
+// The best target is the lowest bit (hwy/detect_targets.h). Asked once: SupportedTargets() also makes the
+// best target the one in use, which would undo a forced one.
+std::int64_t available() {
+  static const std::int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
+  return targets;
+}
 
 template <class Visit>
 void for_each_target(std::int64_t targets, const Visit& visit) {
@@ -44,7 +48,7 @@ void force_simd_target(std::string_view name) {
                fmt::format("no SIMD target '{}' on this machine", name),
                fmt::format("choose one of {}", known));
   forced = chosen;
-  hwy::GetChosenTarget().Update(chosen != 0 ? chosen : hwy::SupportedTargets());
+  hwy::GetChosenTarget().Update(chosen != 0 ? chosen : available());
 }
 
 }  // namespace sluice::kernels

@@ -16,6 +16,7 @@ namespace sluice::kernels {
 namespace {
 
 using namespace testing;
+using sluice::testing::error_of;
 using ::testing::HasSubstr;
 
 /// A matrix in an encoding, and what it expands to.

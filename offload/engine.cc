@@ -2,17 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <exception>
-#include <map>
-#include <set>
 #include <thread>
 #include <utility>
 
 #include "core/log.h"
-#include "core/mutex.h"
 #include "core/units.h"
-#include "offload/check_request.h"
 #include "offload/choose_device.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
@@ -22,17 +17,15 @@
 #include "offload/memory/tier_memory.h"
 #include "offload/memory/usable_memory.h"
 #include "offload/plan_run.h"
-#include "offload/sequence.h"
+#include "offload/seating.h"
 #include "offload/weights/resident_loader.h"
 #include "offload/weights/weight_store.h"
 #include "policy/build_pass.h"
-#include "policy/compose_pass.h"
 
 namespace sluice::offload {
 namespace {
 
 using policy::Pass;
-using policy::Segment;
 
 double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -70,10 +63,9 @@ struct Engine::Impl {
     bool submitted = false;
   };
 
-  Impl(const ModelSource& model, const Tokenizer* tokenizer_or_null, const EngineOptions& asked)
+  Impl(const ModelSource& model, const Tokenizer* tokenizer, const EngineOptions& asked)
       : options(with_device_chosen(asked)),
         hooks(hooks_of(options)),
-        tokenizer(tokenizer_or_null),
         source(model),
         pool(asked.num_threads > 0 ? asked.num_threads : default_threads(options.device)),
         device(make_device(options.device, pool, hooks)),
@@ -83,8 +75,7 @@ struct Engine::Impl {
         valid_vocab(tokenizer != nullptr ? std::min(tokenizer->vocab_size(), shape.spec.vocab_size)
                                          : shape.spec.vocab_size),
         builder(shape),
-        seats(static_cast<std::size_t>(shape.placement.block_size())),
-        sequences(seats.size()) {
+        seating(shape, tokenizer, valid_vocab) {
     options.placement = shape.placement;
     options.num_threads = pool.num_threads();
     options.budget_bytes = planned.budget_bytes;
@@ -154,43 +145,6 @@ struct Engine::Impl {
       hooks.on_finished(slot.schedule, &slot == &prologue ? nullptr : &slot.pass, slot.times);
   }
 
-  // ---- Requests.
-
-  std::int64_t submit(Request request) {
-    check_request(request, {&shape.spec, &shape.workload, valid_vocab, tokenizer != nullptr});
-    MutexLock lock(queue_mutex);
-    const std::int64_t index = next_index++;
-    queue.emplace_back(index, std::move(request), tokenizer, shape.spec.eos_id, shape.workload.max_total_len);
-    return index;
-  }
-
-  void cancel(std::int64_t index) {
-    MutexLock lock(queue_mutex);
-    cancelled.insert(index);
-  }
-
-  /// Delivers the results of cancelled requests and frees their places.
-  void apply_cancels(const std::function<void(Result)>& on_result) {
-    std::vector<Result> results;
-    {
-      MutexLock lock(queue_mutex);
-      if (cancelled.empty()) return;
-      const std::set<std::int64_t> gone = std::exchange(cancelled, {});
-      const auto is_cancelled = [&](const Sequence& sequence) { return gone.contains(sequence.index()); };
-      for (Sequence& queued : queue) {
-        if (is_cancelled(queued)) results.push_back(queued.take_cancelled());
-      }
-      std::erase_if(queue, is_cancelled);
-      for (std::size_t seat = 0; seat < seats.size(); ++seat) {
-        if (!seats[seat].active || !is_cancelled(*sequences[seat])) continue;
-        results.push_back(sequences[seat]->take_cancelled());
-        seats[seat].active = false;
-        sequences[seat].reset();
-      }
-    }
-    for (Result& result : results) on_result(std::move(result));
-  }
-
   // ---- Run.
 
   void run(std::stop_token stop, const std::function<void(Result)>& on_result) {
@@ -226,18 +180,19 @@ struct Engine::Impl {
   void run_passes(std::stop_token stop, const std::function<void(Result)>& on_result, double started) {
     double last = clock_sec();
     while (!executor->skipping()) {
-      apply_cancels(on_result);
+      seating.apply_cancels(on_result);
       Slot& slot = slots[static_cast<std::size_t>(next_pass % 2)];
       finish_slot(slot);
-      if (!compose(slot)) return;
-      write_inputs(slot.pass);
+      if (!seating.compose(next_pass, slot.pass)) return;
+      ++next_pass;
+      seating.write_inputs(slot.pass, *runner);
       runner->set_pass(slot.pass);
       builder.build_pass(slot.pass, slot.schedule);
       submit_slot(slot);
       const std::size_t results_lane = policy::lane_index(policy::LaneKind::kD2hUrgent);
       executor->wait(policy::LaneKind::kD2hUrgent, slot.schedule.last_seq[results_lane]);
       if (stop.stop_requested() || executor->skipping()) return;
-      const std::int64_t generated = read_results(slot.pass, on_result);
+      const std::int64_t generated = seating.read_results(slot.pass, *runner, stats, on_result);
       const double now = clock_sec();
       account(slot.pass, generated, now - last, now - started);
       last = now;
@@ -257,123 +212,6 @@ struct Engine::Impl {
         last[i] = std::max(last[i], slot.submitted ? slot.schedule.last_seq[i] : 0);
     }
     return last;
-  }
-
-  /// Chooses the rows of the next pass and seats the admitted requests. False if there is nothing to do.
-  bool compose(Slot& slot) {
-    MutexLock lock(queue_mutex);
-    waiting.clear();
-    for (std::size_t i = 0; i < std::min(queue.size(), seats.size()); ++i) {
-      const Sequence& sequence = queue[i];
-      waiting.push_back({sequence.prompt_len(), sequence.request().want_prompt_logprobs, sequence.samples()});
-    }
-    policy::compose_pass(shape, seats, waiting, next_pass, slot.pass);
-    if (slot.pass.empty()) {
-      SLUICE_ASSERT(queue.empty());  // an empty pass while requests wait would never end
-      return false;
-    }
-    ++next_pass;
-    for (const policy::Admission& admission : slot.pass.admissions) {
-      const auto seat = static_cast<std::size_t>(admission.seat);
-      sequences[seat].emplace(std::move(queue.front()));
-      sequences[seat]->reserve();
-      queue.pop_front();
-      const Sequence& sequence = *sequences[seat];
-      seats[seat] = {true, 0, sequence.prompt_len(), sequence.request().want_prompt_logprobs,
-                     sequence.samples()};
-    }
-    return true;
-  }
-
-  template <class Visit>
-  void for_wanted_rows(const Pass& pass, std::int64_t gpu_batch, Visit visit) const {
-    const policy::BatchPass& batch = pass.batches[static_cast<std::size_t>(gpu_batch)];
-    std::size_t row = 0;
-    for (std::int32_t i = 0; i < batch.num_segments; ++i) {
-      const Segment& segment = pass.segments[static_cast<std::size_t>(batch.first_segment + i)];
-      for (std::int32_t r = 0; r < segment.num_wanted; ++r) visit(segment, segment.first_wanted + r, row++);
-    }
-  }
-
-  void write_inputs(const Pass& pass) {
-    for (std::int64_t b = 0; b < shape.placement.num_gpu_batches; ++b) {
-      const policy::BatchPass& batch = pass.batches[static_cast<std::size_t>(b)];
-      const BatchInputs inputs = runner->inputs(pass.number, b);
-      for (std::int32_t i = 0; i < batch.num_segments; ++i) {
-        const Segment& segment = pass.segments[static_cast<std::size_t>(batch.first_segment + i)];
-        const Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
-        for (std::int32_t t = 0; t < segment.num_tokens; ++t) {
-          const auto row = static_cast<std::size_t>(segment.first_row + t);
-          inputs.ids[row] = sequence.token_at(segment.first_kv + t);
-          inputs.position_rows[row] =
-              static_cast<std::int32_t>(segment.first_kv + t + shape.spec.position_offset);
-        }
-      }
-      for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
-        const Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
-        const Request& request = sequence.request();
-        const std::int64_t next = segment.first_kv + r + 1;
-        kernels::SampleRow wanted;
-        wanted.choose = next >= sequence.prompt_len();
-        if (wanted.choose) {
-          const std::uint64_t key = request.draw_key.value_or(static_cast<std::uint64_t>(sequence.index()));
-          wanted.params = request.sampling;
-          wanted.draw =
-              uniform_draw(request.sampling.seed, key, static_cast<std::uint64_t>(sequence.num_generated()));
-          wanted.num_top = request.want_logprobs ? request.num_top_logprobs : 0;
-        } else {
-          wanted.target_id = sequence.token_at(next);
-        }
-        inputs.wanted_rows[row] = segment.first_row + r;
-        inputs.sample_rows[row] = wanted;
-      });
-    }
-  }
-
-  /// Advances every seat of the pass and delivers finished requests. Returns the tokens generated.
-  std::int64_t read_results(const Pass& pass, const std::function<void(Result)>& on_result) {
-    std::int64_t generated = 0;
-    for (const Segment& segment : pass.segments)
-      seats[static_cast<std::size_t>(segment.seat)].kv_len += segment.num_tokens;
-    for (std::int64_t b = 0; b < shape.placement.num_gpu_batches; ++b) {
-      const BatchResults results = runner->results(b);
-      for_wanted_rows(pass, b, [&](const Segment& segment, std::int32_t r, std::size_t row) {
-        Sequence& sequence = *sequences[static_cast<std::size_t>(segment.seat)];
-        const kernels::SampledRow& sampled = results.rows[row];
-        SLUICE_CHECK(
-            sampled.token_id != kernels::kNanToken, Code::kInternal,
-            fmt::format("the logits of request {} at position {} are not numbers", sequence.index(),
-                        segment.first_kv + r),
-            "check the weights (sluice inspect --verify); activations beyond fp16's 65504 also give this");
-        if (segment.first_kv + r + 1 < sequence.prompt_len()) {
-          sequence.add_prompt_logprob(sampled.target_logprob);
-          return;
-        }
-        ++generated;
-        const auto num_top = static_cast<std::size_t>(
-            sequence.request().want_logprobs ? sequence.request().num_top_logprobs : 0);
-        const std::span<const ScoredToken> top{
-            results.top.data + static_cast<std::int64_t>(row) * results.top.stride, num_top};
-        if (sequence.add_token(sampled.token_id, sampled.token_logprob, top))
-          finished.push_back(segment.seat);
-      });
-    }
-    for (const Segment& segment : pass.segments) {
-      const auto seat = static_cast<std::size_t>(segment.seat);
-      if (!sequences[seat]->samples() && seats[seat].kv_len == seats[seat].prompt_len)
-        finished.push_back(segment.seat);
-    }
-    for (const std::int32_t seat : finished) {
-      Sequence& sequence = *sequences[static_cast<std::size_t>(seat)];
-      stats.requests_done += 1;
-      stats.prompt_tokens += sequence.prompt_len();
-      Result result = sequence.take_result();
-      sequences[static_cast<std::size_t>(seat)].reset();
-      seats[static_cast<std::size_t>(seat)].active = false;
-      on_result(std::move(result));
-    }
-    finished.clear();
-    return generated;
   }
 
   void account(const Pass& pass, std::int64_t generated, double sec, double since_start) {
@@ -406,7 +244,6 @@ struct Engine::Impl {
   // Fixed after construction.
   EngineOptions options;
   const RunHooks& hooks;
-  const Tokenizer* tokenizer;
   WeightSource source;
   kernels::ThreadPool pool;
   const std::unique_ptr<kernels::Device> device;
@@ -422,10 +259,6 @@ struct Engine::Impl {
 
   // Run thread only.
   policy::ScheduleBuilder builder;
-  std::vector<policy::SeatState> seats;
-  std::vector<std::optional<Sequence>> sequences;
-  std::vector<policy::WaitingRequest> waiting;
-  std::vector<std::int32_t> finished;
   Slot prologue;
   std::array<Slot, 2> slots;
   std::int32_t next_pass = 0;
@@ -433,11 +266,7 @@ struct Engine::Impl {
   RunStats stats;
   std::optional<TraceWriter> trace;
 
-  // Any thread.
-  Mutex queue_mutex;
-  std::deque<Sequence> queue SLUICE_GUARDED_BY(queue_mutex);
-  std::int64_t next_index SLUICE_GUARDED_BY(queue_mutex) = 0;
-  std::set<std::int64_t> cancelled SLUICE_GUARDED_BY(queue_mutex);
+  Seating seating;  // submit and cancel from any thread, the rest from the run's
 
   std::optional<Executor> executor;  // last: its lanes stop before what they use is gone
 };
@@ -448,40 +277,11 @@ Engine::~Engine() = default;
 
 const ModelSpec& Engine::spec() const { return impl_->shape.spec; }
 const EngineOptions& Engine::options() const { return impl_->options; }
-std::int64_t Engine::submit(Request request) { return impl_->submit(std::move(request)); }
-void Engine::cancel(std::int64_t index) { impl_->cancel(index); }
+std::int64_t Engine::submit(Request request) { return impl_->seating.submit(std::move(request)); }
+void Engine::cancel(std::int64_t index) { impl_->seating.cancel(index); }
 void Engine::run(std::stop_token stop, const std::function<void(Result)>& on_result) {
   impl_->run(std::move(stop), on_result);
 }
 RunStats Engine::stats() const { return impl_->run_stats(); }
-
-std::vector<std::vector<std::int32_t>> generate(Engine& engine,
-                                                const std::vector<std::vector<std::int32_t>>& input_ids,
-                                                const GenerateParams& params) {
-  std::vector<std::vector<std::int32_t>> rows(input_ids.size());
-  std::map<std::int64_t, std::size_t> row_of;  // other requests may be queued on the engine
-  try {
-    for (std::size_t row = 0; row < input_ids.size(); ++row) {
-      Request request;
-      request.prompt_ids = input_ids[row];
-      request.max_new_tokens = params.max_new_tokens;
-      request.sampling.do_sample = params.do_sample;
-      request.sampling.temperature = params.temperature;
-      if (params.stop) request.stop_ids = {*params.stop};
-      row_of.emplace(engine.submit(std::move(request)), row);
-    }
-  } catch (...) {
-    for (const auto& [index, row] : row_of) engine.cancel(index);
-    throw;
-  }
-  engine.run({}, [&](const Result& result) {
-    const auto found = row_of.find(result.index);
-    if (found == row_of.end()) return;
-    std::vector<std::int32_t>& row = rows[found->second];
-    row = input_ids[found->second];
-    row.insert(row.end(), result.token_ids.begin(), result.token_ids.end());
-  });
-  return rows;
-}
 
 }  // namespace sluice::offload

@@ -10,11 +10,12 @@
 
 #include "offload/executor/executor.h"
 #include "tests/fakes/fake_async_device.h"
-#include "tests/fakes/fake_io.h"
+#include "tests/offload/executor/executor_test_support.h"
 
 namespace sluice::offload {
 namespace {
 
+using executor_test::idle_io;
 using kernels::fakes::FakeAsyncDevice;
 using kernels::fakes::FakeAsyncStream;
 using kernels::fakes::FakeDeviceScript;
@@ -24,11 +25,6 @@ using policy::LaneKind;
 using policy::Schedule;
 using policy::Step;
 using policy::StepKind;
-
-std::unique_ptr<BlockIo> idle_io() {
-  return std::make_unique<fakes::FakeIo>(BlockIoOptions{}, std::make_shared<fakes::FakeDisk>(),
-                                         fakes::FakeScript{});
-}
 
 /// Slots of memory, each with the tag of its last writer. Every step knows, from the order in which the steps
 /// were made, what it must read.

@@ -125,20 +125,28 @@ class Pipeline {
 
   void run() {
     std::vector<std::jthread> threads;
-    threads.reserve(static_cast<std::size_t>(options_.num_readers + options_.num_encoders));
-    for (int i = 0; i < options_.num_readers; ++i) {
-      threads.emplace_back([this] { guarded([this] { read_pieces(); }); });
-    }
-    for (int i = 0; i < options_.num_encoders; ++i) {
-      threads.emplace_back([this] { guarded([this] { encode_pieces(); }); });
-    }
-    guarded([this] { write_pieces(); });
+    guarded([&] {
+      start_threads(threads);
+      write_pieces();
+    });
     threads.clear();  // joins
     const MutexLock lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
   }
 
  private:
+  void start_threads(std::vector<std::jthread>& threads) {
+    const int total = options_.num_readers + options_.num_encoders;
+    threads.reserve(static_cast<std::size_t>(total));
+    ThreadStarter starter("the conversion", total, options_.make_thread);
+    for (int i = 0; i < options_.num_readers; ++i) {
+      threads.push_back(starter.start([this] { guarded([this] { read_pieces(); }); }));
+    }
+    for (int i = 0; i < options_.num_encoders; ++i) {
+      threads.push_back(starter.start([this] { guarded([this] { encode_pieces(); }); }));
+    }
+  }
+
   Slot& slot_of(std::int64_t number) { return slots_[static_cast<std::size_t>(number) % slots_.size()]; }
 
   /// Runs one thread's work; the first exception stops all of them.

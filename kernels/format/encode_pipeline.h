@@ -10,6 +10,7 @@
 
 #include "core/checkpoint/reader.h"
 #include "core/store/store_writer.h"
+#include "kernels/device/cpu/thread_starter.h"
 #include "kernels/format/checkpoint_source.h"
 
 namespace sluice::kernels {
@@ -21,6 +22,7 @@ struct PipelineOptions {
   int num_readers = 2;
   int num_encoders = 1;                                            ///< less than num_pieces
   std::function<std::unique_ptr<CheckpointReader>()> open_reader;  ///< called once on each reader thread
+  ThreadMaker make_thread;                                         ///< empty: the system's
   std::stop_token stop;                                       ///< asks the run to end with Error{kCancelled}
   std::function<void(std::int64_t source_bytes)> on_written;  ///< after each piece, on the caller's thread
 };

@@ -17,6 +17,7 @@
 #include "kernels/format/convert.h"
 #include "kernels/format/encode_pipeline.h"
 #include "kernels/format/piece_reader.h"
+#include "tests/fakes/thread_limit.h"
 #include "tests/kernels/checkpoint_fixture.h"
 
 namespace sluice::kernels {
@@ -238,6 +239,32 @@ TEST(EncodePipeline, EndsAllThreadsWhenAReadFailsAndContinuesLater) {
     });
     EXPECT_EQ(error.code(), Code::kIo);
     EXPECT_THAT(error.what(), HasSubstr("offset 512"));
+    convert_checkpoint(scratch / "model", store, {});
+    expect_store_holds(store, {});
+  }
+}
+
+// The threads that did start would wait for the others' work for ever.
+TEST(EncodePipeline, AThreadThatDoesNotStartEndsTheOthers) {
+  ScratchFolder scratch;
+  write_checkpoint(scratch / "model", {});
+  const CheckpointSource source = open_source(scratch / "model", {});
+  PipelineOptions options;
+  options.num_encoders = 2;
+  options.open_reader = [&] { return open_checkpoint(source.path); };
+  const int total = options.num_readers + options.num_encoders;
+  for (int limit = 0; limit < total; ++limit) {
+    const std::filesystem::path store = scratch / fmt::format("store{}", limit);
+    fakes::ThreadLimit threads(limit);
+    options.make_thread = threads.maker();
+    const Error error = error_of([&] {
+      StoreWriter writer(StoreLock::acquire(store), source.plan, ExistingStore::kRefuse);
+      run_encode_pipeline(source, writer, options);
+    });
+    EXPECT_EQ(error.code(), Code::kOutOfMemory);
+    EXPECT_THAT(error.what(),
+                HasSubstr(fmt::format("thread {} of {} of the conversion did not start", limit + 1, total)));
+    EXPECT_EQ(threads.running(), 0);
     convert_checkpoint(scratch / "model", store, {});
     expect_store_holds(store, {});
   }

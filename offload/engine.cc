@@ -121,7 +121,8 @@ struct Engine::Impl {
     if (planned.memory.bytes(policy::Purpose::kWeightStage, Tier::kCpu) > 0) {
       disk_read->register_memory(memory->block(policy::Purpose::kWeightStage, Tier::kCpu));
     }
-    executor.emplace(*runner, std::move(disk_read), std::move(disk_write), hooks.before_step);
+    executor.emplace(*runner, std::move(disk_read), std::move(disk_write), hooks.before_step,
+                     hooks.make_thread);
     builder.build_prologue(prologue.schedule);
     submit_slot(prologue);
   }

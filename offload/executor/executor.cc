@@ -1,5 +1,7 @@
 #include "offload/executor/executor.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "offload/executor/lane.h"
@@ -63,7 +65,8 @@ void detail::pause_briefly() {
 }
 
 Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
-                   std::unique_ptr<BlockIo> disk_write, StepHook hook)
+                   std::unique_ptr<BlockIo> disk_write, StepHook hook,
+                   const kernels::ThreadMaker& make_thread)
     : runner_(runner), hook_(std::move(hook)), started_sec_(clock_sec()) {
   for (std::size_t i = 0; i < kNumLanes; ++i) {
     lanes_[i] = std::make_unique<Lane>();
@@ -75,17 +78,32 @@ Executor::Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read,
     kernels::Stream* stream = runner.stream(lane->kind);
     if (stream != nullptr && stream->asynchronous()) lane->stream = stream;
   }
-  for (auto& lane : lanes_) {
-    Lane& own = *lane;
-    own.requests.reserve(1024);
-    own.thread = std::thread([this, &own] {
-      own.io ? disk_loop(own) : own.stream != nullptr ? enqueue_loop(own) : lane_loop(own);
-    });
-    if (own.stream != nullptr) own.completion_thread = std::thread([this, &own] { completion_loop(own); });
+  try {
+    start_lanes(make_thread);
+  } catch (...) {
+    stop_lanes();
+    throw;
   }
 }
 
-Executor::~Executor() {
+Executor::~Executor() { stop_lanes(); }
+
+void Executor::start_lanes(const kernels::ThreadMaker& make_thread) {
+  const auto num_threads = kNumLanes + std::count_if(lanes_.begin(), lanes_.end(), [](const auto& lane) {
+                             return lane->stream != nullptr;
+                           });
+  kernels::ThreadStarter starter("the executor", static_cast<int>(num_threads), make_thread);
+  for (auto& lane : lanes_) {
+    Lane& own = *lane;
+    own.requests.reserve(1024);
+    own.thread = starter.start([this, &own] {
+      own.io ? disk_loop(own) : own.stream != nullptr ? enqueue_loop(own) : lane_loop(own);
+    });
+    if (own.stream != nullptr) own.completion_thread = starter.start([this, &own] { completion_loop(own); });
+  }
+}
+
+void Executor::stop_lanes() {
   skip_rest();
   for (auto& lane : lanes_) {
     // A lane that sleeps on `submitted` wakes only when its value changes: hand it an empty schedule.
@@ -95,7 +113,7 @@ Executor::~Executor() {
     lane->submitted.notify_all();
   }
   for (auto& lane : lanes_) {
-    lane->thread.join();
+    if (lane->thread.joinable()) lane->thread.join();
     if (lane->completion_thread.joinable()) lane->completion_thread.join();
   }
 }

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "core/mutex.h"
+#include "kernels/device/cpu/thread_starter.h"
 #include "kernels/device/stream.h"
 #include "offload/io/block_io.h"
 #include "policy/check_schedule.h"
@@ -56,9 +57,10 @@ enum class WaitMode : std::uint8_t { kSleep, kSpin };
 
 class Executor {
  public:
-  /// Starts the lanes. The runner, and the hook's captures, outlive the executor.
+  /// Starts the lanes. The runner, and the hook's captures, outlive the executor. Throws Error{kOutOfMemory}
+  /// if one of the threads cannot be started; the others have ended then.
   Executor(StepRunner& runner, std::unique_ptr<BlockIo> disk_read, std::unique_ptr<BlockIo> disk_write,
-           StepHook hook = {});
+           StepHook hook = {}, const kernels::ThreadMaker& make_thread = {});
   /// Skips what has not run, drains what is in flight, and joins the lanes.
   ~Executor();
   Executor(const Executor&) = delete;
@@ -90,6 +92,9 @@ class Executor {
   };
   struct Lane;
 
+  void start_lanes(const kernels::ThreadMaker& make_thread);
+  /// Joins those that were started.
+  void stop_lanes();
   void lane_loop(Lane& lane);
   void enqueue_loop(Lane& lane);
   void completion_loop(Lane& lane);

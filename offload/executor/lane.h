@@ -107,7 +107,7 @@ struct Executor::Lane {
   mutable Mutex mutex;
   LaneCounters counters SLUICE_GUARDED_BY(mutex);
 
-  std::thread thread, completion_thread;
+  std::jthread thread, completion_thread;
 };
 
 }  // namespace sluice::offload

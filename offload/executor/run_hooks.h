@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/device/cpu/thread_starter.h"
 #include "kernels/device/device.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
@@ -30,6 +31,8 @@ struct RunHooks {
   std::function<std::unique_ptr<kernels::Device>(std::unique_ptr<kernels::Device>)> wrap_device;
   /// Makes the disks of the lanes in place of make_block_io.
   std::function<std::unique_ptr<BlockIo>()> make_disk;
+  /// Makes the threads of the lanes.
+  kernels::ThreadMaker make_thread;
 };
 
 }  // namespace sluice::offload

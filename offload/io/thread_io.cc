@@ -24,6 +24,7 @@ class ThreadIo final : public PieceIo {
       : PieceIo(options), files_(options.allow_direct), todo_(reserved<Job>()), done_(reserved<Result>()) {
     reaped_.reserve(static_cast<std::size_t>(options.queue_depth));
     const int wanted = std::min(options.queue_depth, kMaxThreads);
+    threads_.reserve(static_cast<std::size_t>(wanted));  // a vector that cannot grow would wait for them
     try {
       for (int i = 0; i < wanted; ++i) threads_.emplace_back([this] { work(); });
     } catch (const std::system_error& e) {

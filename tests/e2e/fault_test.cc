@@ -1,5 +1,6 @@
-// What a run does when its disks misbehave: a fault ends it with a message that names the file, never with a
-// hang, a crash or a wrong token; a slow or short-winded disk only makes it slower.
+// What a run does when its disks misbehave or its threads do not start: a fault ends it with a message that
+// names the file, never with a hang, a crash or a wrong token; a slow or short-winded disk only makes it
+// slower.
 #include <fstream>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "core/store/manifest.h"
 #include "tests/e2e/e2e.h"
 #include "tests/fakes/fake_io.h"
+#include "tests/fakes/thread_limit.h"
 
 namespace sluice {
 namespace {
@@ -167,6 +169,22 @@ TEST_F(FaultyRun, FullDiskInTheRunNamesTheRemedy) {
   offload::fakes::FakeScript script;
   script.faults.push_back({.op = offload::IoOp::kWrite, .path = "", .error = ENOSPC});
   EXPECT_THAT(failure_of(script, Code::kIo), HasSubstr("--disk-dir"));
+}
+
+TEST(ThreadLimit, ALaneThatDoesNotStartEndsTheRunAndLeavesNoThread) {
+  kernels::fakes::ThreadLimit threads(4);
+  offload::RunHooks hooks;
+  hooks.make_thread = threads.maker();
+  try {
+    testing::run_requests(testing::model("rand-opt-bin-sharded"), everything_on_disk(), some_requests(),
+                          nullptr, &hooks);
+    FAIL() << "not noticed";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), Code::kOutOfMemory) << e.what();
+    EXPECT_THAT(e.what(), HasSubstr("thread 5 of "));
+    EXPECT_THAT(e.what(), HasSubstr("; raise the limit on processes"));
+  }
+  EXPECT_EQ(threads.running(), 0);
 }
 
 }  // namespace

@@ -1,16 +1,21 @@
 // How runs on lanes whose streams work later end: failures of the device, skipping and destruction.
 #include <thread>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "tests/fakes/thread_limit.h"
 #include "tests/offload/executor/executor_test_support.h"
+#include "tests/support/error_of.h"
 
 namespace sluice::offload::executor_test {
 namespace {
 
 using kernels::fakes::Fault;
+using kernels::fakes::ThreadLimit;
+using sluice::testing::error_of;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -154,6 +159,29 @@ TEST_F(ExecutorAsyncTest, ADeviceLostBeforeTheFirstStepIsReported) {
   EXPECT_EQ(status.code(), Code::kDevice);
   EXPECT_THAT(status.message(), AllOf(HasSubstr("start of the d2h lane"), HasSubstr("lost")));
   EXPECT_EQ(runner.runs.load(), 0);
+}
+
+// Whichever it is, the threads before it end.
+TEST_F(ExecutorAsyncTest, AThreadThatDoesNotStartIsReportedAndLeavesNoneRunning) {
+  DeviceRunner with_streams;
+  DeviceRunner without_streams({}, {});
+  for (DeviceRunner* runner : {&with_streams, &without_streams}) {
+    const int total = static_cast<int>(kNumLanes) + (runner == &with_streams ? 5 : 0);
+    for (int limit = 0; limit < total; ++limit) {
+      ThreadLimit threads(limit);
+      const Error e =
+          error_of([&] { Executor(*runner, idle_io(), idle_io(), /*hook=*/{}, threads.maker()); });
+      EXPECT_EQ(e.code(), Code::kOutOfMemory);
+      EXPECT_THAT(
+          e.what(),
+          AllOf(HasSubstr(fmt::format("thread {} of {} of the executor did not start: ", limit + 1, total)),
+                HasSubstr("ulimit -u")));
+      EXPECT_EQ(threads.running(), 0);
+    }
+    ThreadLimit enough(total);
+    { const Executor executor(*runner, idle_io(), idle_io(), /*hook=*/{}, enough.maker()); }
+    EXPECT_EQ(enough.running(), 0);
+  }
 }
 
 // ---- Ends.

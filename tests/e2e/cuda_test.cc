@@ -2,7 +2,6 @@
 // and poisoned memory with random delays on every lane.
 #include <chrono>
 #include <cmath>
-#include <iostream>
 #include <thread>
 
 #include <fmt/format.h>
@@ -11,6 +10,7 @@
 
 #include "core/sampling/philox.h"
 #include "kernels/device/device.h"
+#include "tests/e2e/golden.h"
 #include "tests/e2e/lane_bytes.h"
 #include "tests/e2e/small_model.h"
 #include "tests/support/error_of.h"
@@ -23,6 +23,7 @@ using offload::Request;
 using offload::Result;
 using policy::Placement;
 using ::testing::AllOf;
+using testing::Golden;
 using ::testing::HasSubstr;
 using testing::RunOutcome;
 
@@ -46,64 +47,25 @@ RunOutcome run_on_cuda(const offload::ModelSource& source, const Placement& plac
       {.device = {.kind = offload::DeviceChoice::Kind::kCuda}, .batch_invariance = invariance});
 }
 
-struct Golden {
-  const char* checkpoint;
-  const char* cases;
-};
-
 class CudaGolden : public Cuda,
                    public ::testing::WithParamInterface<std::tuple<Golden, std::vector<int>, bool>> {};
 
 TEST_P(CudaGolden, MatchesTransformers) {
   const auto& [golden, percents, cpu_attention] = GetParam();
-  const std::vector<testing::GoldenCase> cases = testing::golden_cases(golden.cases);
-  std::vector<Request> requests;
-  for (const testing::GoldenCase& c : cases) {
-    Request request;
-    request.prompt_ids = c.prompt_ids;
-    request.max_new_tokens = static_cast<std::int64_t>(c.greedy_ids.size());
-    request.want_prompt_logprobs = true;
-    request.ignore_eos = true;
-    requests.push_back(std::move(request));
-  }
-  const RunOutcome outcome = run_on_cuda(testing::model(golden.checkpoint),
-                                         testing::placed(percents, 4, 2, cpu_attention), requests);
+  const RunOutcome outcome =
+      run_on_cuda(testing::model(golden.checkpoint), testing::placed(percents, 4, 2, cpu_attention),
+                  testing::golden_requests(golden));
   EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
-  double worst = 0;
-  double sum = 0;
-  std::int64_t count = 0;
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    const testing::GoldenCase& c = cases[i];
-    const Result& result = outcome.results[i];
-    ASSERT_EQ(result.prompt_logprobs.size(), c.token_logprobs.size());
-    for (std::size_t t = 0; t < c.token_logprobs.size(); ++t) {
-      const double error = std::abs(static_cast<double>(result.prompt_logprobs[t]) - c.token_logprobs[t]);
-      worst = std::max(worst, error);
-      sum += error;
-      ++count;
-    }
-    ASSERT_EQ(result.token_ids.size(), c.greedy_ids.size()) << "case " << i;
-    for (std::size_t t = 0; t < c.greedy_ids.size(); ++t) {
-      if (result.token_ids[t] == c.greedy_ids[t]) continue;
-      EXPECT_LE(c.greedy_top2_gap[t], kGap) << "case " << i << " token " << t;
-      break;  // after a permitted difference the texts part
-    }
-  }
-  EXPECT_LE(worst, kWorstLogprobError);
-  EXPECT_LE(sum / static_cast<double>(count), kMeanLogprobError);
-  std::cout << golden.cases << ": worst " << worst << " mean " << sum / static_cast<double>(count) << " of "
-            << count << " tokens\n";
+  testing::expect_golden(
+      golden, outcome.results,
+      {.worst_logprob_error = kWorstLogprobError, .mean_logprob_error = kMeanLogprobError, .top2_gap = kGap});
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Opt, CudaGolden,
-    ::testing::Combine(
-        ::testing::Values(Golden{"tiny-opt-books-sparse80", "tiny-opt-books-sparse80.golden.json"},
-                          Golden{"tiny-opt-books-sparse80", "tiny-opt-books-sparse80-long.golden.json"},
-                          Golden{"rand-opt-postln", "rand-opt-postln.golden.json"},
-                          Golden{"rand-opt-bin-sharded", "rand-opt-bin-sharded.golden.json"}),
-        ::testing::Values(std::vector<int>{100, 0, 100, 0, 100, 0}, std::vector<int>{0, 50, 0, 100, 0, 100}),
-        ::testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(Opt, CudaGolden,
+                         ::testing::Combine(::testing::ValuesIn(testing::kOptGoldens),
+                                            ::testing::Values(std::vector<int>{100, 0, 100, 0, 100, 0},
+                                                              std::vector<int>{0, 50, 0, 100, 0, 100}),
+                                            ::testing::Bool()));
 
 /// Greedy requests that also want the two most likely tokens, so that a near tie can be told from an error.
 std::vector<Request> greedy_requests(std::int64_t vocab_size) {

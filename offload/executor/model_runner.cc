@@ -7,7 +7,6 @@
 
 namespace sluice::offload {
 
-using policy::BatchPass;
 using policy::Purpose;
 using policy::Step;
 using policy::StepKind;

@@ -7,6 +7,8 @@
 
 #include "core/store/checksum.h"
 #include "core/units.h"
+#include "kernels/format/format.h"
+#include "kernels/format/piece_reader.h"
 #include "kernels/format/random_matrix.h"
 #include "kernels/format/random_weights.h"
 #include "offload/memory/arena.h"
@@ -119,7 +121,7 @@ class Loader {
     std::vector<FileId> ids(manifest.files.size(), -1);
     for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
       const auto file = static_cast<std::size_t>(manifest.tensors[i].file);
-      if (is_resident(i) && ids[file] < 0)
+      if ((is_resident(i) || is_examined(i)) && ids[file] < 0)
         ids[file] = load_.io.open(load_.source.store() / manifest.files[file], FileMode::kRead);
     }
     const auto request = [&](std::size_t i, std::int64_t first, std::span<std::byte> to) {
@@ -139,12 +141,77 @@ class Loader {
         static_cast<std::int64_t>(manifest.tensors.size()), 1, [&](std::int64_t begin, std::int64_t end) {
           for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
             if (!is_resident(i) || is_bounced(i) || load_.stop.stop_requested()) continue;
-            verify_tensor(load_.source.store(), manifest, manifest.tensors[i],
-                          home(i).first(static_cast<std::size_t>(manifest.tensors[i].bytes)));
+            examine(i, home(i));
           }
         });
     check_stop();
+    read_examined(request, transfers);
     if (bounce_) read_bounced(request, transfers);
+  }
+
+  /// Whether a tensor is read as a whole, ahead of the run, to see that kernels can read it safely: one that
+  /// is not dense and does not rest in CPU memory, where it is looked at in place.
+  bool is_examined(std::size_t i) const {
+    const bool is_encoded = load_.source.tensors()[i].format.encoding != Encoding::kDense;
+    return is_encoded && (!is_resident(i) || is_bounced(i));
+  }
+
+  /// Throws Error{kCorrupt} unless `bytes`, which begin with the tensor's, are those that were written and
+  /// hold a matrix in its format.
+  void examine(std::size_t i, std::span<const std::byte> bytes) const {
+    const Manifest& manifest = load_.source.manifest();
+    const StoredTensor& tensor = manifest.tensors[i];
+    const auto stored = bytes.first(static_cast<std::size_t>(tensor.bytes));
+    verify_tensor(load_.source.store(), manifest, tensor, store_checksum(stored));
+    if (tensor.format.encoding == Encoding::kDense) return;
+    kernels::codec_of(tensor.format.encoding)
+        .check({tensor.format, stored, tensor.spec.rows, tensor.spec.cols}, tensor.spec.name);
+  }
+
+  /// Some at a time, so that all threads look at them; those of a device with its own memory then go there.
+  template <class MakeRequest>
+  void read_examined(const MakeRequest& request, Transfers& transfers) {
+    constexpr std::int64_t kTogether = 512_MiB;
+    std::size_t next = 0;
+    while (next < shape_.tensors.size()) {
+      std::vector<std::size_t> batch;
+      std::int64_t bytes = 0;
+      for (; next < shape_.tensors.size(); ++next) {
+        if (!is_examined(next)) continue;
+        const std::int64_t more = shape_.tensors[next].padded_bytes;
+        if (!batch.empty() && bytes + more > kTogether) break;
+        batch.push_back(next);
+        bytes += more;
+      }
+      std::span<std::byte> free = examined_.get(bytes);
+      std::vector<std::span<std::byte>> tensors;
+      for (const std::size_t i : batch) {
+        tensors.push_back(free.first(static_cast<std::size_t>(shape_.tensors[i].padded_bytes)));
+        free = free.subspan(tensors.back().size());
+        transfers.submit(request(i, 0, tensors.back()));
+      }
+      transfers.finish();
+      load_.pool.parallel_for(std::ssize(batch), 1, [&](std::int64_t begin, std::int64_t end) {
+        for (auto t = static_cast<std::size_t>(begin); t < static_cast<std::size_t>(end); ++t) {
+          examine(batch[t], tensors[t]);
+        }
+      });
+      check_stop();
+      for (std::size_t t = 0; t < batch.size(); ++t) {
+        if (is_bounced(batch[t])) send(tensors[t], home(batch[t]));
+      }
+    }
+    if (num_sent_ > 0) load_.stream.synchronize();
+    examined_ = {};
+  }
+
+  void send(std::span<const std::byte> bytes, std::span<std::byte> to) {
+    for (std::size_t first = 0; first < bytes.size(); first += static_cast<std::size_t>(Bounce::kBytes)) {
+      const auto part =
+          bytes.subspan(first, std::min(bytes.size() - first, static_cast<std::size_t>(Bounce::kBytes)));
+      std::ranges::copy(part, bounce_->buffer(++num_sent_).begin());
+      bounce_->send(num_sent_, to.data() + first, std::ssize(part));
+    }
   }
 
   /// The next chunk is read while the one at hand is verified and copied.
@@ -156,14 +223,14 @@ class Loader {
     };
     std::vector<Chunk> chunks;
     for (std::size_t i = 0; i < shape_.tensors.size(); ++i) {
-      if (!is_bounced(i)) continue;
+      if (!is_bounced(i) || is_examined(i)) continue;
       const std::int64_t padded = shape_.tensors[i].padded_bytes;
       for (std::int64_t first = 0; first < padded; first += Bounce::kBytes)
         chunks.push_back({i, first, std::min(Bounce::kBytes, padded - first)});
     }
     const Manifest& manifest = load_.source.manifest();
     const auto start = [&](std::size_t c) {
-      const auto buffer = bounce_->buffer(static_cast<std::int64_t>(c) + 1);
+      const auto buffer = bounce_->buffer(num_sent_ + static_cast<std::int64_t>(c) + 1);
       transfers.submit(request(chunks[c].tensor, chunks[c].first,
                                buffer.first(static_cast<std::size_t>(chunks[c].bytes))));
     };
@@ -174,7 +241,7 @@ class Loader {
       if (c + 1 < chunks.size()) start(c + 1);
       const Chunk& chunk = chunks[c];
       const StoredTensor& stored = manifest.tensors[chunk.tensor];
-      const auto number = static_cast<std::int64_t>(c) + 1;
+      const std::int64_t number = num_sent_ + static_cast<std::int64_t>(c) + 1;
       bounce_->send(number, home(chunk.tensor).data() + chunk.first, chunk.bytes);
       const std::int64_t data = std::min(chunk.bytes, stored.bytes - chunk.first);
       checksum.update(
@@ -275,6 +342,8 @@ class Loader {
   const ResidentLoad& load_;
   const policy::RunShape& shape_;
   std::optional<Bounce> bounce_;
+  std::int64_t num_sent_ = 0;  // chunks that went through the bounce buffers one by one
+  kernels::PieceBuffer examined_;
   std::vector<std::byte> whole_;  // of a synthetic matrix that goes on in parts
 };
 

@@ -10,6 +10,7 @@ namespace sluice::policy {
 namespace {
 
 using testing::opt_spec;
+using testing::tensor_sizes;
 
 Workload flexgen_workload(std::int64_t requests) {
   return {.max_prompt_len = 512, .max_gen_len = 32, .max_total_len = 544, .num_requests = requests};

@@ -37,11 +37,23 @@ std::int64_t checked_piece(std::int64_t bytes) {
   return bytes;
 }
 
-/// A CUDA product takes weights of the activations' type only.
+/// Only products take matrices that are not dense, and on a CUDA device none does yet; nor does it multiply
+/// weights and activations of different types.
 void check_formats(const WeightSource& source, const policy::DeviceTraits& traits,
                    const kernels::Device& device) {
-  if (device.kind() != kernels::DeviceKind::kCuda) return;
   for (const SourceTensor& tensor : source.tensors()) {
+    SLUICE_CHECK(
+        tensor.format.encoding == Encoding::kDense || kernels::can_be_encoded(tensor.spec),
+        Code::kUnsupported,
+        fmt::format("tensor '{}' is {}, which it cannot be computed with", tensor.spec.name,
+                    weight_format_name(tensor.format)),
+        "convert the checkpoint again: only matrices of decoder layers get other formats than dense");
+    if (device.kind() != kernels::DeviceKind::kCuda) continue;
+    SLUICE_CHECK(tensor.format.encoding == Encoding::kDense, Code::kUnsupported,
+                 fmt::format("tensor '{}' is {}, which {} cannot compute with; it takes dense_{}",
+                             tensor.spec.name, weight_format_name(tensor.format), device.description(),
+                             dtype_name(traits.activation_dtype)),
+                 "use --device cpu, which takes every format, or convert the checkpoint without --format");
     const DType dtype = tensor.format.dtype;
     SLUICE_CHECK(tensor.spec.is_vector || dtype == traits.activation_dtype, Code::kUnsupported,
                  fmt::format("tensor '{}' is {}, while the activations on {} are {}", tensor.spec.name,

@@ -43,7 +43,7 @@ class PieceReader {
   const CheckpointSource& source_;
   std::unique_ptr<CheckpointReader> reader_;
   std::filesystem::path file_;  // that fd_ is
-  detail::UniqueFd fd_;
+  sluice::detail::UniqueFd fd_;
   bool is_direct_ = false;
 };
 

@@ -1,4 +1,5 @@
-// The same of the dense model it was pruned from, which is not bundled.
+// The same of the dense model it was pruned from, which is not bundled; and what quantised weights make of
+// it.
 #include <gtest/gtest.h>
 
 #include "tests/e2e/perplexity.h"
@@ -7,12 +8,34 @@
 namespace sluice {
 namespace {
 
-TEST(Perplexity, OfTheDenseModelIsWhatTransformersComputes) {
-  const std::filesystem::path checkpoint = testing::data_dir() / "tiny-opt-books";
-  if (!std::filesystem::exists(checkpoint / "config.json")) {
-    GTEST_SKIP() << "no dense model at '" << checkpoint.string() << "'; SLUICE_DATA names its folder";
+constexpr double kDensePerplexity = 40.322;  // by transformers, in fp32
+
+class DensePerplexity : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(checkpoint_ / "config.json")) {
+      GTEST_SKIP() << "no dense model at '" << checkpoint_.string() << "'; SLUICE_DATA names its folder";
+    }
   }
-  EXPECT_NEAR(testing::books_perplexity(checkpoint), 40.322, 0.040);
+  double with(Encoding encoding) const {
+    kernels::FormatConfig formats;
+    formats.format = encoding;
+    return testing::books_perplexity(checkpoint_, formats);
+  }
+
+  const std::filesystem::path checkpoint_ = testing::data_dir() / "tiny-opt-books";
+};
+
+TEST_F(DensePerplexity, IsWhatTransformersComputes) {
+  EXPECT_NEAR(with(Encoding::kDense), kDensePerplexity, 0.040);
+}
+
+TEST_F(DensePerplexity, WithEightBitsIsWithinHalfAPercent) {
+  EXPECT_NEAR(with(Encoding::kInt8), kDensePerplexity, 0.005 * kDensePerplexity);
+}
+
+TEST_F(DensePerplexity, WithFourBitsIsWithinThreePercent) {
+  EXPECT_NEAR(with(Encoding::kInt4G64), kDensePerplexity, 0.03 * kDensePerplexity);
 }
 
 }  // namespace

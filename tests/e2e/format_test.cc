@@ -71,8 +71,12 @@ ModelSpec synthetic_spec() {
   return spec;
 }
 
+// Two of the formats in bf16.
 TEST_P(SyntheticFormat, GivesTheSameResultsFromEveryTier) {
-  offload::ModelSource source = testing::synthetic(synthetic_spec());
+  ModelSpec spec = synthetic_spec();
+  spec.weight_dtype =
+      GetParam() == Encoding::kBankCsl || GetParam() == Encoding::kInt4G64 ? DType::kBF16 : DType::kF16;
+  offload::ModelSource source = testing::synthetic(spec);
   source.random_formats.format = GetParam();
   source.random_formats.sparsity = 0.7;
   const auto requests = testing::ragged_requests(source.random_spec->vocab_size);

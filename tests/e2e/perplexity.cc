@@ -12,7 +12,7 @@
 
 namespace sluice::testing {
 
-double books_perplexity(const std::filesystem::path& checkpoint) {
+double books_perplexity(const std::filesystem::path& checkpoint, const kernels::FormatConfig& formats) {
   constexpr std::size_t kWindow = 512;
   constexpr std::size_t kWindows = 127;
   constexpr std::string_view kSeparator = "\n<|endoftext|>\n";
@@ -41,7 +41,7 @@ double books_perplexity(const std::filesystem::path& checkpoint) {
     requests.push_back(std::move(request));
   }
   offload::ModelSource source;
-  source.store = store_of_checkpoint(checkpoint);
+  source.store = store_of_checkpoint(checkpoint, formats);
   policy::Placement placement;
   placement.gpu_batch_size = 16;
   const RunOutcome outcome = run_requests(source, placement, std::move(requests));

@@ -1,5 +1,6 @@
 // The same of the dense model it was pruned from, which is not bundled; and what quantised weights make of
 // it.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/e2e/perplexity.h"
@@ -20,7 +21,10 @@ class DensePerplexity : public ::testing::Test {
   double with(Encoding encoding) const {
     kernels::FormatConfig formats;
     formats.format = encoding;
-    return testing::books_perplexity(checkpoint_, formats);
+    const double perplexity = testing::books_perplexity(checkpoint_, formats);
+    RecordProperty(std::string(encoding_name(encoding)),
+                   fmt::format("{:.3f}", perplexity));  // --gtest_output=json
+    return perplexity;
   }
 
   const std::filesystem::path checkpoint_ = testing::data_dir() / "tiny-opt-books";

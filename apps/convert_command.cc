@@ -12,6 +12,7 @@
 #include "apps/convert_progress.h"
 #include "apps/format_flags.h"
 #include "apps/interrupt.h"
+#include "core/error.h"
 #include "core/units.h"
 #include "kernels/format/convert.h"
 
@@ -22,6 +23,7 @@ struct Options {
   std::string source, store, config, tokenizer;
   FormatFlags formats;
   bool force = false;
+  bool must_prune = false;
 };
 
 /// "80.0 % zeros, 0.53 bytes a weight", of what the flags are about.
@@ -45,6 +47,8 @@ void run(const Options& given) {
   options.source.config = given.config;
   options.source.tokenizer = given.tokenizer;
   options.source.formats = format_config(given.formats);
+  SLUICE_CHECK(!given.must_prune || kernels::prunes(options.source.formats), Code::kInvalidArgument,
+               "prune: no sparsity is given", "give --sparsity SHARE, or a --formats FILE with one");
   options.existing = given.force ? ExistingStore::kReplace : ExistingStore::kRefuse;
   options.stop = interrupt.token();
   options.progress = [&](const kernels::ConvertProgress& progress) {
@@ -102,7 +106,7 @@ void add_prune_command(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   CLI::App* command =
       add_command(app, "prune", "Turn a checkpoint into a store whose smallest weights are zero", options);
-  command->get_option("--sparsity")->required();
+  options->must_prune = true;
   command->footer(
       "The weights are pruned by magnitude and not trained afterwards: at 50 % a large model keeps most of "
       "its "

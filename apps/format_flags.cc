@@ -1,10 +1,14 @@
 #include "apps/format_flags.h"
 
+#include <string_view>
+#include <vector>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "core/config/config.h"
+#include "core/error.h"
 
 namespace sluice::apps {
 namespace {
@@ -42,7 +46,8 @@ void add_format_flags(CLI::App& command, FormatFlags& flags) {
   command
       .add_option(
           "--formats", flags.file,
-          "YAML file with these settings (format, sparsity, prune_per, fake, fake_seed) and overrides, a "
+          "YAML file with these settings (format, sparsity, prune_per, fake, fake_seed, compress) and "
+          "overrides, a "
           "list of {layers: 0-3,95, tensors: fc1,fc2, format, sparsity, prune_per}; flags win over it")
       ->type_name("FILE")
       ->group(kGroup);
@@ -58,9 +63,18 @@ kernels::FormatConfig format_config(const FormatFlags& flags) {
   set("prune_per", flags.prune_per);
   set("fake_seed", flags.fake_seed);
   if (flags.fake) set("fake", "true");
-  if (!flags.file.empty()) return load_config<kernels::FormatConfig>(flags.file, overrides);
   kernels::FormatConfig config;
-  apply_overrides(config, overrides);
+  if (flags.file.empty()) {
+    apply_overrides(config, overrides);
+  } else {
+    config = load_config<kernels::FormatConfig>(flags.file, overrides);
+  }
+  validate(config);
+  if (!kernels::prunes(config)) {
+    SLUICE_CHECK(flags.prune_per.empty() && flags.fake_seed.empty(), Code::kInvalidArgument,
+                 "--prune-per and --fake-seed say how to prune, but nothing is pruned",
+                 "give --sparsity too");
+  }
   return config;
 }
 

@@ -1,9 +1,7 @@
 // The flags that say what the matrices of a store become: shared by `convert` and `prune`.
 #pragma once
 
-#include <memory>
 #include <string>
-#include <vector>
 
 #include "kernels/format/format_rules.h"
 

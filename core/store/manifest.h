@@ -18,8 +18,8 @@ inline constexpr int kStoreFormatVersion = 2;
 /// What a conversion found out about a tensor's values.
 struct TensorStats {
   std::int64_t zeros = 0;  ///< elements that are zero, after pruning
-  double error =
-      0;  ///< ||W' - W|| / ||W||, W' what the format decodes to (Frobenius); 0 where nothing is lost
+  /// ||W' - W|| / ||W|| (Frobenius), W the pruned 16-bit values, W' what the format decodes to.
+  double error = 0;
 
   friend bool operator==(const TensorStats&, const TensorStats&) = default;
 };

@@ -180,9 +180,14 @@ void StoreWriter::resume() {
 // Before the work, not after an hour of it. Files of finished units and of the open one have their space
 // already.
 void StoreWriter::check_space() const {
-  std::int64_t needed = 0;
-  for (std::size_t unit = 0; unit < unit_bytes_.size(); ++unit) {
-    if (!fs::exists(folder_ / manifest_.files[unit])) needed += unit_bytes_[unit];
+  std::vector<bool> is_there;
+  for (const std::string& file : manifest_.files) is_there.push_back(fs::exists(folder_ / file));
+  std::int64_t needed = 0, most = 0;
+  for (const StoredTensor& tensor : manifest_.tensors) {
+    if (is_there[static_cast<std::size_t>(tensor.file)]) continue;
+    const ByteRange range = weight_byte_range(tensor.format, tensor.spec.rows, tensor.spec.cols);
+    needed += align_up(range.min, kPageAlign);
+    most += align_up(range.max, kPageAlign);
   }
   std::error_code problem;
   const fs::space_info space = fs::space(folder_, problem);
@@ -191,6 +196,10 @@ void StoreWriter::check_space() const {
                fmt::format("{}: the store needs {}, the disk has {} free", store_.string(),
                            format_bytes(needed), format_bytes(static_cast<std::int64_t>(space.available))),
                "free space there or choose a folder on another disk");
+  if (static_cast<std::uintmax_t>(most) > space.available) {
+    log_warn("{}: the store may need up to {}, depending on its zeros; the disk has {} free", store_.string(),
+             format_bytes(most), format_bytes(static_cast<std::int64_t>(space.available)));
+  }
 }
 
 void StoreWriter::open_unit(std::int32_t unit) {

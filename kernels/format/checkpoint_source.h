@@ -1,5 +1,6 @@
 // Everything that `convert` takes from a checkpoint: its tensors matched with the model's, the spec, the
-// tokenizer files, and the fingerprint by which a change is noticed. Opening reads headers only. Thread-safe
+// tokenizer files, and the fingerprint by which a change is noticed. Opening reads headers, and with
+// FormatConfig::compress a few rows of each matrix. Thread-safe
 // when const.
 #pragma once
 

@@ -2,19 +2,45 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <optional>
 #include <thread>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/units.h"
 #include "kernels/format/encode_pipeline.h"
+#include "kernels/format/format.h"
 
 namespace sluice::kernels {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr unsigned kMostEncoders = 8;  // each holds a piece, and pieces are up to 256 rows of a matrix
+constexpr std::int64_t kMostEncoders = 8;
+/// Pieces of encoded matrices are whole granules of rows; all of them together stay below about this.
+constexpr std::int64_t kPieceMemory = 1_GiB;
+constexpr std::int64_t kSparePieces = 4;  // read, or waiting to be written
+
+bool is_plain(const CheckpointSource& source) {
+  for (std::size_t i = 0; i < source.tensors.size(); ++i) {
+    if (source.plan.formats[i].encoding != Encoding::kDense || source.prune[i].sparsity > 0) return false;
+  }
+  return true;
+}
+
+/// Source, values and stored bytes of the largest piece that a matrix must be cut into.
+std::int64_t largest_piece(const StoreWriter& writer) {
+  std::int64_t most = 1;
+  for (const StoredTensor& tensor : writer.tensors()) {
+    const FormatCodec& codec = codec_of(tensor.format.encoding);
+    const std::int64_t rows =
+        std::min(tensor.spec.rows, std::lcm(kCslTileRows, codec.row_granule(tensor.spec.cols)));
+    const std::int64_t values = rows * tensor.spec.cols;
+    most = std::max(most, 6 * values + codec.max_run_bytes(rows, tensor.spec.cols));
+  }
+  return most;
+}
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -48,12 +74,12 @@ ConvertSummary convert_source(const CheckpointSource& source, StoreLock lock, co
   const std::int64_t done_before = progress.done_bytes;
 
   PipelineOptions pipeline;
-  const bool is_dense = std::ranges::all_of(
-      source.plan.formats, [](WeightFormat format) { return format.encoding == Encoding::kDense; });
-  if (!is_dense) {
+  if (!is_plain(source)) {
+    const auto cores = static_cast<std::int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+    const std::int64_t fit = kPieceMemory / largest_piece(writer) - kSparePieces;
     pipeline.num_encoders =
-        static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, kMostEncoders));
-    pipeline.num_pieces = pipeline.num_encoders + 4;
+        static_cast<int>(std::clamp<std::int64_t>(fit, 1, std::min(cores, kMostEncoders)));
+    pipeline.num_pieces = pipeline.num_encoders + static_cast<int>(kSparePieces);
   }
   pipeline.open_reader = [&] { return open_checkpoint(source.path); };
   pipeline.stop = options.stop;

@@ -36,9 +36,9 @@ struct ConvertSummary {
 };
 
 /// Writes `store` from `source`, or finishes what an interrupted conversion of the same checkpoint left.
-/// Memory: some 100 MB for a dense store, whatever the model; for others a few times 256 rows of the widest
-/// matrix. Throws what open_source and StoreWriter throw, Error{kInvalidArgument} for a value that fp16
-/// cannot hold.
+/// Memory: some 100 MB for a dense store that is not pruned, whatever the model; for others about 1 GiB, more
+/// if five pieces of 256 rows of the widest matrix take more. Throws what open_source and StoreWriter throw,
+/// Error{kInvalidArgument} for a value that fp16 cannot hold.
 ConvertSummary convert_checkpoint(const std::filesystem::path& source, const std::filesystem::path& store,
                                   const ConvertOptions& options);
 

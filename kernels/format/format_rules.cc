@@ -73,6 +73,21 @@ std::string_view matrix_name(const TensorSpec& tensor) {
 
 }  // namespace
 
+bool prunes(const FormatConfig& config) {
+  return config.sparsity > 0 || std::ranges::any_of(config.overrides, [](const FormatOverride& change) {
+           return change.sparsity.value_or(0) > 0;
+         });
+}
+
+void validate(const FormatConfig& config) {
+  SLUICE_CHECK(!config.fake || prunes(config), Code::kInvalidArgument,
+               "formats: random masks are asked for, but nothing is pruned", "give a sparsity too");
+  SLUICE_CHECK(!config.compress || config.format == Encoding::kDense, Code::kInvalidArgument,
+               fmt::format("formats: compress is about dense matrices, but they become {}",
+                           encoding_name(config.format)),
+               "give one of the two");
+}
+
 bool can_be_encoded(const TensorSpec& tensor) {
   return !tensor.is_vector && tensor.name.starts_with("decoder.layers.") && tensor.name.ends_with(".weight");
 }

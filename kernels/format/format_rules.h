@@ -81,6 +81,11 @@ struct MatrixRule {
   PruneRule prune;
 };
 
+/// Whether any matrix is pruned.
+bool prunes(const FormatConfig& config);
+/// Throws Error{kInvalidArgument} for settings that contradict each other.
+void validate(const FormatConfig& config);
+
 /// Whether a tensor may be stored in another format than dense: a matrix of a decoder layer.
 bool can_be_encoded(const TensorSpec& tensor);
 /// The rule for `tensor`; dense and unpruned unless can_be_encoded. Throws Error{kInvalidArgument} for layers

@@ -35,13 +35,16 @@ class RunMaker {
     mask_.resize(count);
     random_tensor_range(matrix_.tensor, matrix_.spec, {Encoding::kDense, matrix_.format.dtype}, matrix_.seed,
                         first_row * cols * 2, std::as_writable_bytes(std::span(values_)));
+    // Sizes are counted once for all layers, so zeros may be where the mask has them only.
+    if (matrix_.sparsity > 0 || !has_fixed_size(matrix_.format.encoding)) {
+      const std::uint16_t least = least_of(matrix_.format.dtype);
+      for (std::uint16_t& value : values_) value = (value & 0x7FFFU) == 0 ? least : value;
+    }
     if (matrix_.sparsity > 0) {
       detail::random_floats(mask_key_, first_row * cols, static_cast<std::int64_t>(count), 1.0F, 0.0F,
                             mask_.data());
-      const std::uint16_t least = least_of(matrix_.format.dtype);
       for (std::size_t i = 0; i < count; ++i) {
-        const std::uint16_t value = (values_[i] & 0x7FFFU) == 0 ? least : values_[i];
-        values_[i] = std::fabs(mask_[i]) < limit_ ? std::uint16_t{0} : value;
+        if (std::fabs(mask_[i]) < limit_) values_[i] = 0;
       }
     }
     stored_.resize(static_cast<std::size_t>(codec_.max_run_bytes(num_rows, cols)));

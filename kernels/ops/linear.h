@@ -23,8 +23,7 @@ Epilogue to_epilogue(Activation activation);
 ///           bf16. On CUDA x and weight are both fp16 or both bf16, and y may also be fp32 if there is no
 ///           residual.
 ///
-/// Encoded   A weight that is not dense is expanded in slices into `scratch`, ahead of the product over each;
-/// the
+/// Encoded   A weight that is not dense is expanded in slices into `scratch`, each ahead of its product; the
 ///           result is that of the expanded matrix, bit by bit on CPU.
 ///
 /// Aliasing  y may be residual; y and x are disjoint.

@@ -32,10 +32,11 @@ struct ResidentLoad {
   std::stop_token stop;
 };
 
-/// Verifies checksums, and that matrices which are not dense can be read safely: those on disk are read once for it.
-/// Takes 64 MiB of host memory on a device with memory of its own, and up to 512 MiB (or the largest matrix) for
-/// matrices to look at, free again on return.
-/// Throws Error{kCorrupt} naming file and offset, {kIo}, {kDevice}, {kCancelled}.
+/// Verifies checksums, and that matrices which are not dense can be read safely: those on disk are read once
+/// for it. Takes 64 MiB of host memory on a device with memory of its own, up to 512 MiB (or the largest
+/// matrix) for matrices to look at, and one matrix of a synthetic model that goes to disk or to such a
+/// device; all of it is free again on return. Throws Error{kCorrupt} naming file and offset, {kIo},
+/// {kDevice}, {kCancelled}.
 void load_resident_weights(const ResidentLoad& load);
 
 }  // namespace sluice::offload

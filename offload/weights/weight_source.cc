@@ -1,5 +1,6 @@
 #include "offload/weights/weight_source.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
@@ -40,9 +41,9 @@ void WeightSource::make_synthetic(const ModelSource& source) {
       result.bytes = weight_bytes(result.format, tensor.rows, tensor.cols);
     } else {
       const kernels::RandomMatrix matrix{tensor, spec_, result.format, rule.prune.sparsity, seed_};
-      auto& tiles = counted[kernels::mask_name(matrix)];
+      auto& tiles = counted[kernels::mask_name(matrix) + weight_format_name(result.format)];
       if (!tiles) {
-        if (!pool) pool.emplace(static_cast<int>(std::thread::hardware_concurrency()));
+        if (!pool) pool.emplace(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
         tiles = std::make_shared<kernels::TileSizes>(kernels::random_tiles(matrix, *pool));
       }
       result.tiles = tiles;

@@ -76,7 +76,6 @@ void WeightStore::open_files(BlockIo& io) {
             io.open(source_.store() / manifest.files[static_cast<std::size_t>(stored.file)], FileMode::kRead);
       tensor.file = id;
       tensor.file_offset = stored.offset;
-      tensor.verified = stored.format.encoding != Encoding::kDense;  // the loader has looked at it
     }
   }
 }

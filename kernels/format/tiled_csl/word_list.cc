@@ -34,7 +34,8 @@ void scatter_words(std::span<const std::byte> words, SharedTile& tile) {
   for (std::size_t i = 0; i < words.size(); i += sizeof(std::uint32_t)) {
     std::uint32_t word = 0;
     std::memcpy(&word, words.data() + i, sizeof(word));
-    tile.values[word >> 17] = static_cast<std::uint16_t>(word);
+    // Offsets were checked when the store was opened; a bad read since then shall not write elsewhere.
+    tile.values[(word >> 17) % std::size(tile.values)] = static_cast<std::uint16_t>(word);
   }
 }
 

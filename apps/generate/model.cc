@@ -35,6 +35,9 @@ void open_tokenizer_of(const std::filesystem::path& folder, OpenedModel& model) 
 }
 
 kernels::FormatConfig formats_of(const ModelConfig& config) {
+  SLUICE_CHECK(config.sparsity >= 0 && config.sparsity <= 1, Code::kInvalidArgument,
+               fmt::format("--sparsity {}: is no share of zeros", config.sparsity),
+               "give a number from 0 to 1");
   kernels::FormatConfig formats;
   formats.sparsity = config.sparsity;
   formats.compress = config.compress_weight;

@@ -169,11 +169,10 @@ void StoreWriter::resume() {
              num_tensors);
   }
   journal_.emplace(folder_ / kJournalName, identity_, kept);
-  // The process died between the last tensor of a unit and its sync.
+  // The process died between the last tensor of a unit and the end of its file.
   for (std::int64_t unit = kept.synced_units; unit < open_unit; ++unit) {
     const fs::path file = folder_ / manifest_.files[static_cast<std::size_t>(unit)];
-    detail::sync_file(detail::open_file(file, O_WRONLY), file);
-    journal_->unit_synced();
+    cut_and_sync(detail::open_file(file, O_WRONLY), file, unit);
   }
 }
 
@@ -218,20 +217,24 @@ void StoreWriter::open_unit(std::int32_t unit) {
   }
 }
 
-void StoreWriter::close_unit() {
-  const StoredTensor& last = manifest_.tensors[static_cast<std::size_t>(next_ - 1)];
-  const std::int64_t bytes = align_up(last.offset + last.bytes, kPageAlign);
-  if (bytes != unit_bytes_[static_cast<std::size_t>(unit_)]) {
-    unit_bytes_[static_cast<std::size_t>(unit_)] = bytes;
-    if (::ftruncate(fd_.get(), bytes) != 0) {
-      detail::throw_file_error(file_, fmt::format("cannot be made {} bytes long", bytes), errno);
-    }
+void StoreWriter::cut_and_sync(const detail::UniqueFd& fd, const fs::path& file, std::int64_t unit) {
+  std::int64_t bytes = 0;
+  for (const StoredTensor& tensor : manifest_.tensors) {
+    if (tensor.file == unit) bytes = align_up(tensor.offset + tensor.bytes, kPageAlign);
   }
-  detail::sync_file(fd_, file_);
+  unit_bytes_[static_cast<std::size_t>(unit)] = bytes;
+  if (::ftruncate(fd.get(), bytes) != 0) {
+    detail::throw_file_error(file, fmt::format("cannot be made {} bytes long", bytes), errno);
+  }
+  detail::sync_file(fd, file);
+  journal_->unit_synced();
+}
+
+void StoreWriter::close_unit() {
+  cut_and_sync(fd_, file_, unit_);
   if (!is_direct_) ::posix_fadvise(fd_.get(), 0, 0, POSIX_FADV_DONTNEED);
   fd_ = {};
   unit_ = -1;
-  journal_->unit_synced();
 }
 
 void StoreWriter::append(std::span<const std::byte> bytes) {

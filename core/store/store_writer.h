@@ -71,6 +71,8 @@ class StoreWriter {
   bool is_finished(const StoredTensor& tensor, bool is_synced) const;
   void open_unit(std::int32_t unit);
   void close_unit();
+  /// Ends a unit's file, whose tensors are all finished, behind the last one.
+  void cut_and_sync(const detail::UniqueFd& fd, const std::filesystem::path& file, std::int64_t unit);
   void write(std::span<const std::byte> bytes);
   void flush_bounce();
 

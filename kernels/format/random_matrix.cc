@@ -78,7 +78,8 @@ struct Runs {
 
 std::string mask_name(const RandomMatrix& matrix) {
   std::string name = matrix.tensor.name;
-  std::erase_if(name, [](char c) { return c >= '0' && c <= '9'; });
+  const std::string layer = fmt::format(".{}.", matrix.tensor.unit - 1);
+  if (const std::size_t at = name.find(layer); at != name.npos) name.erase(at, layer.size() - 1);
   return fmt::format("{} [{}, {}] {}", name, matrix.tensor.rows, matrix.tensor.cols, matrix.sparsity);
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/format/resolve.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
@@ -17,10 +18,10 @@ namespace fs = std::filesystem;
 /// "", "-bitmap", "-int4", "-bitmap-s0.8": stores of one checkpoint in several formats live side by side.
 std::string name_suffix(const FormatConfig& formats) {
   std::string suffix;
-  if (formats.compress) {
-    suffix = "-int4";
-  } else if (formats.format != Encoding::kDense) {
+  if (formats.format != Encoding::kDense) {
     suffix = fmt::format("-{}", encoding_name(formats.format));
+  } else if (formats.compress) {  // which is about what is dense
+    suffix = "-int4";
   }
   if (formats.sparsity > 0) suffix += fmt::format("-s{}", formats.sparsity);
   return suffix;
@@ -64,8 +65,11 @@ enum class StoreAge : std::uint8_t { kMissing, kCurrent, kOutdated };
 StoreAge age_of(const fs::path& store, const CheckpointSource& source) {
   if (!is_store(store)) return StoreAge::kMissing;
   try {
-    if (read_manifest(store).source == source.plan.source) return StoreAge::kCurrent;
-    log_info("{}: its checkpoint has changed, converting it again", store.string());
+    const Manifest manifest = read_manifest(store);
+    const bool has_formats =
+        std::ranges::equal(manifest.tensors, source.plan.formats, {}, &StoredTensor::format);
+    if (manifest.source == source.plan.source && has_formats) return StoreAge::kCurrent;
+    log_info("{}: its checkpoint or the formats have changed, converting it again", store.string());
   } catch (const Error& error) {
     log_info("{}: is not usable and is made again: {}", store.string(), error.what());
   }

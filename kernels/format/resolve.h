@@ -26,9 +26,9 @@ struct ResolvedModel {
 /// A checkpoint folder's store is `<folder>/sluice-store` (of a file `<name>.sluice-store` beside it), with
 /// the format and sparsity asked for behind the name unless they are the defaults (`sluice-store-int4`);
 /// where that cannot be written, `sluice/<name>-<hash of the path>` in the user's cache folder
-/// ($XDG_CACHE_HOME, else ~/.cache). It is remade if the checkpoint's fingerprint or the store's format
-/// version differ. Throws Error{kNotFound} if there is nothing at `model`, {kIo} if no place can be written,
-/// and what convert_checkpoint throws.
+/// ($XDG_CACHE_HOME, else ~/.cache). It is remade if the checkpoint's fingerprint, the formats and rules
+/// of its matrices, or the store's format version differ. Throws Error{kNotFound} if there is nothing at
+/// `model`, {kIo} if no place can be written, and what convert_checkpoint throws.
 ResolvedModel resolve_model(const std::filesystem::path& model, const ResolveOptions& options);
 
 }  // namespace sluice::kernels

@@ -184,7 +184,7 @@ TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
       {{"generate", "--model", "random:opt-125m:x", "x"}, Code::kInvalidArgument, "no seed"},
       {{"generate", "--model", "random:opt-125m", "text"}, Code::kUnsupported, "--tokenizer"},
       {{"generate", "--model", store, "x", "--no-such-flag"}, Code::kInvalidArgument, "--no-such-flag"},
-      {{"generate", "--model", store, "x", "--compress-weight"}, Code::kUnsupported, "--compress-weight"},
+      {{"generate", "--model", store, "x", "--compress-weight"}, Code::kInvalidArgument, "--compress-weight"},
       {{"generate", "--model", store, "x", "--percent", "60", "50", "0", "0", "0", "0"},
        Code::kInvalidArgument,
        "60"},

@@ -2,9 +2,9 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include "apps/command_line.h"
 #include "apps/convert_progress.h"
 #include "core/store/manifest.h"
+#include "tests/apps/run_command.h"
 #include "tests/kernels/checkpoint_fixture.h"
 
 namespace sluice::apps {
@@ -14,25 +14,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::ScratchFolder;
 using testing::write_checkpoint;
-
-struct Outcome {
-  int status = 0;
-  std::string out, err;
-};
-
-Outcome run(std::vector<std::string> words) {
-  words.insert(words.begin(), "sluice");
-  std::vector<const char*> argv;
-  for (const std::string& word : words) argv.push_back(word.c_str());
-  ::testing::internal::CaptureStdout();
-  ::testing::internal::CaptureStderr();
-  Outcome outcome;
-  outcome.status = run_command_line(static_cast<int>(argv.size()), argv.data());
-  std::fflush(stdout);
-  outcome.out = ::testing::internal::GetCapturedStdout();
-  outcome.err = ::testing::internal::GetCapturedStderr();
-  return outcome;
-}
 
 TEST(ConvertCommand, WritesAStoreAndRefusesToWriteOverIt) {
   ScratchFolder scratch;

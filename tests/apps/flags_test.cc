@@ -58,6 +58,9 @@ TEST_F(FlagsTest, ReadsEverySetting) {
       {{"--store", "s"}, [](const auto& c) { return c.model.store == "s"; }},
       {{"--config", "s"}, [](const auto& c) { return c.model.config == "s"; }},
       {{"--tokenizer", "s"}, [](const auto& c) { return c.model.tokenizer == "s"; }},
+      {{"--format", "bitmap"}, [](const auto& c) { return c.model.format == "bitmap"; }},
+      {{"--sparsity", "0.8"}, [](const auto& c) { return c.model.sparsity == 0.8; }},
+      {{"--compress-weight"}, [](const auto& c) { return c.model.compress_weight; }},
       {{"--no-bos"}, [](const auto& c) { return !c.model.add_bos; }},
       {{"--percent", "20", "80", "0", "100", "0", "100"},
        [](const auto& c) { return c.placement.percent == std::vector<int>{20, 80, 0, 100, 0, 100}; }},
@@ -126,8 +129,7 @@ TEST_F(FlagsTest, TakesFlexGensBenchmarkLine) {
 
 TEST_F(FlagsTest, RefusesFlexGensOtherFlagsByNameWithWhatToDo) {
   for (const std::vector<std::string>& args :
-       std::vector<std::vector<std::string>>{{"--compress-weight"},
-                                             {"--compress-cache"},
+       std::vector<std::vector<std::string>>{{"--compress-cache"},
                                              {"--attn-sparsity", "0.1"},
                                              {"--debug-mode", "breakdown"},
                                              {"--cut-gen-len", "5"},

@@ -1,5 +1,4 @@
 #include <atomic>
-#include <csignal>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
@@ -19,11 +18,13 @@
 #include "kernels/format/piece_reader.h"
 #include "tests/fakes/thread_limit.h"
 #include "tests/kernels/checkpoint_fixture.h"
+#include "tests/kernels/convert_and_die.h"
 
 namespace sluice::kernels {
 namespace {
 
 using testing::content_of;
+using testing::convert_and_die;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ScratchFolder;
@@ -136,23 +137,6 @@ TEST(Convert, NoticesATruncatedSource) {
   const Error error = error_of([&] { convert_checkpoint(scratch / "model", scratch / "store", {}); });
   EXPECT_EQ(error.code(), Code::kCorrupt);
   EXPECT_THAT(error.what(), HasSubstr(file.string()));
-}
-
-/// Converts in a process of its own that dies at its `stage`-th piece. False if it came to the end.
-bool convert_and_die(const std::filesystem::path& model, const std::filesystem::path& store, int stage) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ConvertOptions options;
-    options.progress = [&](const ConvertProgress&) {
-      if (stage-- == 0) ::raise(SIGKILL);
-    };
-    convert_checkpoint(model, store, options);
-    ::_exit(0);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  EXPECT_TRUE(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
-  return WIFSIGNALED(status);
 }
 
 TEST(Convert, ContinuesAfterAKillAtEveryPiece) {

@@ -55,7 +55,7 @@ struct Workload {
   std::int64_t num_requests = 0;
   std::int64_t max_logprob_rows = 0;  ///< prompt rows of one request whose log-probs are wanted
   std::int32_t max_top_logprobs = 0;
-  SeatDemand seat_demand;  ///< empty: every seat takes the longest request
+  SeatDemand seat_demand = {};  ///< empty: every seat takes the longest request
 
   /// Counts a request into all of the above but the log-probs.
   void add_request(std::int64_t prompt_len, std::int64_t gen_len);

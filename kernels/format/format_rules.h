@@ -37,9 +37,9 @@ namespace sluice::kernels {
 struct FormatOverride {
   std::string layers;   ///< "0-3,95"; empty: all
   std::string tensors;  ///< "q_proj,fc1"; empty: all
-  std::optional<Encoding> format;
-  std::optional<double> sparsity;
-  std::optional<PruneScope> prune_per;
+  std::optional<Encoding> format = {};
+  std::optional<double> sparsity = {};
+  std::optional<PruneScope> prune_per = {};
 };
 template <class Visitor>
 void visit_fields(Visitor& visit, FormatOverride& rule) {

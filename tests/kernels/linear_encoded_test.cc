@@ -21,12 +21,12 @@ using ::testing::HasSubstr;
 
 /// A matrix in an encoding, and what it expands to.
 struct Encoded {
-  Encoded(const WeightCase& c, WeightFormat format)
+  Encoded(const WeightCase& c, WeightFormat wanted)
       : tensor{"decoder.layers.0.fc1.weight", 1, c.rows, c.cols, false, SplitRule::kRows},
-        format(format),
-        bytes(encode_matrix(tensor, format, make_weights(c, format.dtype))),
+        format(wanted),
+        bytes(encode_matrix(tensor, wanted, make_weights(c, wanted.dtype))),
         expanded(static_cast<std::size_t>(c.rows * c.cols)) {
-    codec_of(format.encoding).expand(view(), 0, c.rows, expanded);
+    codec_of(wanted.encoding).expand(view(), 0, c.rows, expanded);
   }
   WeightView view() const { return {format, bytes, tensor.rows, tensor.cols}; }
   WeightView dense() const {
@@ -99,7 +99,7 @@ TEST_P(LinearEncoded, ExpandsInSlicesWhereTheMatrixIsLarge) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, LinearEncoded, ::testing::ValuesIn(encoded_formats()),
-                         [](const auto& info) { return weight_format_name(info.param); });
+                         [](const auto& tested) { return weight_format_name(tested.param); });
 
 TEST(LinearEncodedErrors, NamesAWrongSizeAndMissingScratch) {
   const Encoded weight({"", 130, 70, Mask::kRandom, 0.8}, {Encoding::kTiledCsl, DType::kF16});

@@ -49,18 +49,16 @@ void add_format_flags(CLI::App& command, FormatFlags& flags) {
 }
 
 kernels::FormatConfig format_config(const FormatFlags& flags) {
-  std::vector<std::string> overrides;
-  const auto set = [&](std::string_view key, const std::string& value) {
-    if (!value.empty()) overrides.push_back(fmt::format("{}={}", key, value));
-  };
-  set("format", flags.format);
-  set("sparsity", flags.sparsity);
-  set("prune_per", flags.prune_per);
-  set("fake_seed", flags.fake_seed);
-  if (flags.fake) set("fake", "true");
-  if (!flags.file.empty()) return load_config<kernels::FormatConfig>(flags.file, overrides);
   kernels::FormatConfig config;
-  apply_overrides(config, overrides);
+  if (!flags.file.empty()) config = load_config<kernels::FormatConfig>(flags.file);
+  const auto set = [&](const char* flag, const char* key, const std::string& value) {
+    if (!value.empty()) apply_flag(config, flag, key, value);
+  };
+  set("--format", "format", flags.format);
+  set("--sparsity", "sparsity", flags.sparsity);
+  set("--prune-per", "prune_per", flags.prune_per);
+  set("--fake-seed", "fake_seed", flags.fake_seed);
+  config.fake = config.fake || flags.fake;
   return config;
 }
 

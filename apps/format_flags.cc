@@ -54,6 +54,7 @@ void add_format_flags(CLI::App& command, FormatFlags& flags) {
 }
 
 kernels::FormatConfig format_config(const FormatFlags& flags) {
+<<<<<<< HEAD
   std::vector<std::string> overrides;
   const auto set = [&](std::string_view key, const std::string& value) {
     if (!value.empty()) overrides.push_back(fmt::format("{}={}", key, value));
@@ -75,6 +76,18 @@ kernels::FormatConfig format_config(const FormatFlags& flags) {
                  "--prune-per and --fake-seed say how to prune, but nothing is pruned",
                  "give --sparsity too");
   }
+=======
+  kernels::FormatConfig config;
+  if (!flags.file.empty()) config = load_config<kernels::FormatConfig>(flags.file);
+  const auto set = [&](const char* flag, const char* key, const std::string& value) {
+    if (!value.empty()) apply_flag(config, flag, key, value);
+  };
+  set("--format", "format", flags.format);
+  set("--sparsity", "sparsity", flags.sparsity);
+  set("--prune-per", "prune_per", flags.prune_per);
+  set("--fake-seed", "fake_seed", flags.fake_seed);
+  config.fake = config.fake || flags.fake;
+>>>>>>> tests4
   return config;
 }
 

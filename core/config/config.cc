@@ -31,7 +31,12 @@ std::optional<ConfigNode> parse_layer(std::string_view text, const std::string& 
 }
 
 std::optional<ConfigNode> parse_override(const std::string& assignment, ConfigProblems& problems) {
-  const std::string source = "--set " + printable(assignment);
+  return parse_override(assignment, "--set " + assignment, problems);
+}
+
+std::optional<ConfigNode> parse_override(const std::string& assignment, const std::string& given_as,
+                                         ConfigProblems& problems) {
+  const std::string source = printable(given_as);
   problems.set_source(source);
   const std::size_t equals = assignment.find('=');
   const std::string_view path = std::string_view(assignment).substr(0, equals);

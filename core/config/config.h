@@ -22,7 +22,10 @@ namespace detail {
 /// the syntax is wrong.
 std::optional<ConfigNode> parse_layer(std::string_view text, const std::string& file_name,
                                       ConfigProblems& problems);
-/// "a.b=c" as the tree {a: {b: c}}, c read as YAML.
+/// "a.b=c" as the tree {a: {b: c}}, c read as YAML. Problems are called after `source`.
+std::optional<ConfigNode> parse_override(const std::string& assignment, const std::string& source,
+                                         ConfigProblems& problems);
+/// The same, given by --set.
 std::optional<ConfigNode> parse_override(const std::string& assignment, ConfigProblems& problems);
 std::string read_config_file(const std::filesystem::path& path);
 std::string format_help(const std::vector<ConfigField>& fields);
@@ -51,6 +54,17 @@ void apply_config(Config& config, std::string_view text, const std::string& file
 template <ConfigStruct Config>
 void apply_overrides(Config& config, std::span<const std::string> overrides) {
   apply_config(config, "", "", overrides);
+}
+
+/// One field, by a flag of its own: problems are called after it, "--format bitmpa".
+template <ConfigStruct Config>
+void apply_flag(Config& config, const std::string& flag, const std::string& key, const std::string& value) {
+  ConfigProblems problems;
+  Config changed = config;
+  const auto node = detail::parse_override(key + "=" + value, flag + " " + value, problems);
+  if (node) detail::read_struct(ConfigSite{*node, "", problems}, changed);
+  problems.throw_if_any();
+  config = std::move(changed);
 }
 
 /// The defaults of `Config`, changed by the file and the overrides. Throws Error{kNotFound, kIo} too.

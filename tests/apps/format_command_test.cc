@@ -109,16 +109,18 @@ TEST_F(FormatCommand, FakesMasksBySeed) {
 }
 
 TEST_F(FormatCommand, PruneIsConvertWithASparsityThatMustBeGiven) {
-  EXPECT_THAT(refusal({}, "prune"), HasSubstr("--sparsity is required"));
+  EXPECT_THAT(refusal({}, "prune"), HasSubstr("no sparsity is given"));
   ASSERT_EQ(convert({"--sparsity", "0.8"}, "prune").status, 0);
   EXPECT_EQ(stored(store_, kFc1).format.encoding, Encoding::kDense);
   EXPECT_NEAR(sparsity(stored(store_, kFc1)), 0.8, 0.02);
 }
 
 TEST_F(FormatCommand, NamesTheNearestKnownNameAndWhatIsOutOfRange) {
-  EXPECT_THAT(refusal({"--format", "bitmpa"}), HasSubstr("did you mean 'bitmap'?"));
+  EXPECT_THAT(refusal({"--format", "bitmpa"}),
+              HasSubstr("--format bitmpa: format: 'bitmpa' is not one of the names; did you mean 'bitmap'?"));
   EXPECT_THAT(refusal({"--format", "int4g64"}), HasSubstr("did you mean 'int4_g64'?"));
-  EXPECT_THAT(refusal({"--sparsity", "0.5", "--prune-per", "rwo"}), HasSubstr("did you mean 'row'?"));
+  EXPECT_THAT(refusal({"--sparsity", "0.5", "--prune-per", "rwo"}),
+              HasSubstr("--prune-per rwo: prune_per: 'rwo' is not one of the names; did you mean 'row'?"));
   for (const char* share : {"1.1", "-0.1", "half", "nan"}) {
     EXPECT_THAT(refusal({"--sparsity", share}), HasSubstr("number from 0 to 1")) << share;
   }

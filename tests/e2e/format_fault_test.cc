@@ -67,7 +67,7 @@ class DamagedStore {
   Manifest manifest_;
 };
 
-/// A matrix in a format of tiles, to be changed.
+/// A matrix to be changed; `num_tiles` is 0 for a format without tiles.
 struct TiledBytes {
   std::vector<std::byte>& bytes;
   std::int64_t num_tiles;
@@ -129,6 +129,13 @@ std::vector<Damage> damages() {
       {"scale_is_not_a_number", Encoding::kBitmapInt4,
        [](const TiledBytes& matrix) { matrix.put(514, std::uint16_t{0x7E00}); },
        "chunk 0 of 64: segment 1: its scale nan"},
+      // Parameters stand behind the codes of 128 rows of 256.
+      {"scale_is_not_a_number", Encoding::kInt8,
+       [](const TiledBytes& matrix) { matrix.put(128 * 256, std::uint16_t{0x7E00}); },
+       "block 0, row 0: group 0: its scale nan"},
+      {"minimum_is_infinite", Encoding::kInt4G64,
+       [](const TiledBytes& matrix) { matrix.put(128 * 128 + 2, std::uint16_t{0xFC00}); },
+       "block 0, row 0: group 0: its minimum is -inf"},
   };
   for (const Encoding encoding : all_encodings()) {
     if (has_fixed_size(encoding)) continue;

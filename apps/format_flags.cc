@@ -54,29 +54,6 @@ void add_format_flags(CLI::App& command, FormatFlags& flags) {
 }
 
 kernels::FormatConfig format_config(const FormatFlags& flags) {
-<<<<<<< HEAD
-  std::vector<std::string> overrides;
-  const auto set = [&](std::string_view key, const std::string& value) {
-    if (!value.empty()) overrides.push_back(fmt::format("{}={}", key, value));
-  };
-  set("format", flags.format);
-  set("sparsity", flags.sparsity);
-  set("prune_per", flags.prune_per);
-  set("fake_seed", flags.fake_seed);
-  if (flags.fake) set("fake", "true");
-  kernels::FormatConfig config;
-  if (flags.file.empty()) {
-    apply_overrides(config, overrides);
-  } else {
-    config = load_config<kernels::FormatConfig>(flags.file, overrides);
-  }
-  validate(config);
-  if (!kernels::prunes(config)) {
-    SLUICE_CHECK(flags.prune_per.empty() && flags.fake_seed.empty(), Code::kInvalidArgument,
-                 "--prune-per and --fake-seed say how to prune, but nothing is pruned",
-                 "give --sparsity too");
-  }
-=======
   kernels::FormatConfig config;
   if (!flags.file.empty()) config = load_config<kernels::FormatConfig>(flags.file);
   const auto set = [&](const char* flag, const char* key, const std::string& value) {
@@ -87,7 +64,12 @@ kernels::FormatConfig format_config(const FormatFlags& flags) {
   set("--prune-per", "prune_per", flags.prune_per);
   set("--fake-seed", "fake_seed", flags.fake_seed);
   config.fake = config.fake || flags.fake;
->>>>>>> tests4
+  validate(config);
+  if (!kernels::prunes(config)) {
+    SLUICE_CHECK(flags.prune_per.empty() && flags.fake_seed.empty(), Code::kInvalidArgument,
+                 "--prune-per and --fake-seed say how to prune, but nothing is pruned",
+                 "give --sparsity too");
+  }
   return config;
 }
 

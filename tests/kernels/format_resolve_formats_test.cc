@@ -11,7 +11,6 @@ namespace sluice::kernels {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::content_of;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ScratchFolder;

@@ -108,9 +108,7 @@ class DeviceWeight {
   DeviceMemory memory_;
 };
 
-inline DType dtype_of(WeightFormat format) {
-  return format.dtype;
-}
+inline DType dtype_of(WeightFormat format) { return format.dtype; }
 
 /// Half the distance between neighbours of 1 in `dtype`: what rounding to it may change, relatively; and
 /// absolutely, near zero.

@@ -13,9 +13,8 @@ namespace sluice::kernels {
 
 /// out = rows [first_row, first_row + num_rows) of the weight as 16-bit values of its format's type.
 ///
-/// Shapes    out [num_rows, weight.cols] row-major without padding. first_row is a multiple of the row
-/// granule
-///           of the format (kernels/format/format.h), and so is num_rows unless the rows end the matrix.
+/// Shapes    out [num_rows, weight.cols] row-major without padding. first_row is a multiple of the format's
+///           row granule (kernels/format/format.h), and so is num_rows unless the rows end the matrix.
 ///
 /// Values    Exactly those that the format's codec gives, on every device.
 struct ExpandArgs {

@@ -98,6 +98,7 @@ KvRun run_on_disk(const std::string& checkpoint, KvFormat kv_format, const std::
   options.placement.max_tokens_per_gpu_batch = 200;
   options.workload =
       testing::workload_of(requests, read_manifest(testing::store_of(checkpoint)).spec.max_positions);
+  options.workload.seat_demand.clear();  // seats are taken in the order of the requests
   options.num_threads = 2;
   options.disk_dir = folder;
   options.hooks = hooks;

@@ -65,11 +65,9 @@ kernels::FormatConfig format_config(const FormatFlags& flags) {
   set("--fake-seed", "fake_seed", flags.fake_seed);
   config.fake = config.fake || flags.fake;
   validate(config);
-  if (!kernels::prunes(config)) {
-    SLUICE_CHECK(flags.prune_per.empty() && flags.fake_seed.empty(), Code::kInvalidArgument,
-                 "--prune-per and --fake-seed say how to prune, but nothing is pruned",
-                 "give --sparsity too");
-  }
+  const bool says_how = !flags.prune_per.empty() || !flags.fake_seed.empty();
+  SLUICE_CHECK(!says_how || kernels::prunes(config), Code::kInvalidArgument,
+               "--prune-per and --fake-seed say how to prune, but nothing is pruned", "give --sparsity too");
   return config;
 }
 

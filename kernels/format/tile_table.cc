@@ -6,11 +6,6 @@
 #include "core/error.h"
 
 namespace sluice::kernels {
-namespace {
-
-constexpr const char* kRemedy = "the store is damaged: convert the checkpoint again";
-
-}  // namespace
 
 std::vector<std::byte> encode_tile_table(const TileSizes& sizes, const std::string& tensor_name) {
   std::vector<std::byte> table(
@@ -51,17 +46,30 @@ std::span<const std::byte> TileTable::tile(std::int64_t index) const {
 void TileTable::check(const std::string& tensor_name) const {
   const auto bytes = static_cast<std::int64_t>(tiles_.size());
   SLUICE_CHECK(start(0) == 0, Code::kCorrupt,
-               fmt::format("tensor {}: tile 0 starts at byte {}, not at 0", tensor_name, start(0)), kRemedy);
+               fmt::format("tensor {}: tile 0 starts at byte {}, not at 0", tensor_name, start(0)),
+               kDamagedStore);
   for (std::int64_t i = 0; i < num_tiles_; ++i) {
     SLUICE_CHECK(start(i + 1) >= start(i) && start(i + 1) <= bytes, Code::kCorrupt,
                  fmt::format("tensor {}: tile {} of {} covers bytes {} to {} of {}", tensor_name, i,
                              num_tiles_, start(i), start(i + 1), bytes),
-                 kRemedy);
+                 kDamagedStore);
   }
   SLUICE_CHECK(start(num_tiles_) == bytes, Code::kCorrupt,
                fmt::format("tensor {}: its {} tiles end at byte {} of {}", tensor_name, num_tiles_,
                            start(num_tiles_), bytes),
-               kRemedy);
+               kDamagedStore);
+}
+
+TileTable checked_tiles(const WeightView& weight, const std::string& tensor_name) {
+  const ByteRange range = weight_byte_range(weight.format, weight.rows, weight.cols);
+  const auto bytes = static_cast<std::int64_t>(weight.data.size());
+  SLUICE_CHECK(
+      bytes >= range.min && bytes <= range.max, Code::kCorrupt,
+      fmt::format("tensor {}: {} bytes instead of {} to {}", tensor_name, bytes, range.min, range.max),
+      kDamagedStore);
+  const TileTable table(weight);
+  table.check(tensor_name);
+  return table;
 }
 
 }  // namespace sluice::kernels

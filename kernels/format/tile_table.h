@@ -12,6 +12,9 @@
 
 namespace sluice::kernels {
 
+/// What the checks of all formats advise.
+inline constexpr const char* kDamagedStore = "the store is damaged: convert the checkpoint again";
+
 /// Offsets and sizes inside a matrix count in this many bytes, which a bulk copy on the GPU needs too.
 inline constexpr std::int64_t kTileAlign = 16;
 
@@ -38,5 +41,9 @@ class TileTable {
   const std::byte* table_ = nullptr;
   std::int64_t num_tiles_ = 0;
 };
+
+/// The tiles of a matrix whose bytes are as many as its format allows, and all belong to a tile. Throws
+/// Error{kCorrupt} for another.
+TileTable checked_tiles(const WeightView& weight, const std::string& tensor_name);
 
 }  // namespace sluice::kernels

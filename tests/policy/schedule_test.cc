@@ -168,6 +168,8 @@ TEST(PassComposer, SeatsOfTheRequestsLengthsTakeFarFewerPasses) {
   const RaggedRun longest = run_ragged(14, false);
   const RaggedRun by_length = run_ragged(25, true);
   EXPECT_LE(by_length.pages, longest.pages);
+  RecordProperty("passes_of_longest", std::to_string(longest.passes));  // --gtest_output=json
+  RecordProperty("passes_by_length", std::to_string(by_length.passes));
   EXPECT_LT(by_length.passes, 0.62 * static_cast<double>(longest.passes));
 }
 

@@ -13,8 +13,6 @@
 namespace sluice::kernels {
 namespace {
 
-constexpr const char* kRemedy = "the store is damaged: convert the checkpoint again";
-
 std::int64_t segments_of(std::int64_t rows, std::int64_t cols) {
   return rows * div_up(cols, kBitmapSegmentCols);
 }
@@ -50,7 +48,7 @@ class ChunkCheck {
 
  private:
   [[noreturn]] void refuse(const std::string& what) const {
-    throw Error(Code::kCorrupt, fmt::format("{}: {}", place_, what), kRemedy);
+    throw Error(Code::kCorrupt, fmt::format("{}: {}", place_, what), kDamagedStore);
   }
 
   std::span<const std::byte> mask(std::int64_t segment) const {
@@ -154,13 +152,7 @@ std::int64_t encode_bitmap(Encoding encoding, const RowRun& run, std::span<std::
 }
 
 void check_bitmap(const WeightView& weight, const std::string& tensor_name) {
-  const ByteRange range = weight_byte_range(weight.format, weight.rows, weight.cols);
-  const auto size = static_cast<std::int64_t>(weight.data.size());
-  SLUICE_CHECK(size >= range.min && size <= range.max, Code::kCorrupt,
-               fmt::format("tensor {}: {} bytes, not {} to {}", tensor_name, size, range.min, range.max),
-               kRemedy);
-  const TileTable table(weight);
-  table.check(tensor_name);
+  const TileTable table = checked_tiles(weight, tensor_name);
   for (std::int64_t i = 0; i < table.num_tiles(); ++i) {
     ChunkCheck(chunk_segments(weight.format, i, weight.rows, weight.cols), table.tile(i),
                fmt::format("tensor {}: chunk {} of {}", tensor_name, i, table.num_tiles()))

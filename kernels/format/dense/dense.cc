@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "kernels/format/tile_table.h"
 
 namespace sluice::kernels {
 namespace {
@@ -120,7 +121,7 @@ void check_dense(const WeightView& weight, const std::string& tensor_name) {
   const std::int64_t expected = weight_bytes(weight.format, weight.rows, weight.cols);
   SLUICE_CHECK(static_cast<std::int64_t>(weight.data.size()) == expected, Code::kCorrupt,
                fmt::format("tensor {}: {} bytes instead of {}", tensor_name, weight.data.size(), expected),
-               "the store is damaged: convert the checkpoint again");
+               kDamagedStore);
 }
 
 void expand_dense(const WeightView& weight, std::int64_t first_row, std::int64_t num_rows,

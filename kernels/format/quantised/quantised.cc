@@ -6,11 +6,11 @@
 #include "core/error.h"
 #include "core/units.h"
 #include "kernels/format/quantised/scale.h"
+#include "kernels/format/tile_table.h"
 
 namespace sluice::kernels {
 namespace {
 
-constexpr const char* kRemedy = "the store is damaged: convert the checkpoint again";
 constexpr std::int64_t kAlign = 16;
 
 /// Where a row's parts stand among the stored bytes.
@@ -63,7 +63,7 @@ class RowCheck {
     throw Error(
         Code::kCorrupt,
         fmt::format("tensor {}: block {}, row {}: {}", tensor_name_, row_ / kQuantBlockRows, row_, what),
-        kRemedy);
+        kDamagedStore);
   }
 
   int code(std::int64_t col) const {
@@ -159,7 +159,7 @@ void check_quantised(const WeightView& weight, const std::string& tensor_name) {
   const std::int64_t expected = weight_bytes(weight.format, weight.rows, weight.cols);
   SLUICE_CHECK(static_cast<std::int64_t>(weight.data.size()) == expected, Code::kCorrupt,
                fmt::format("tensor {}: {} bytes instead of {}", tensor_name, weight.data.size(), expected),
-               kRemedy);
+               kDamagedStore);
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
   RowCheck check(weight, layout, tensor_name);
   for (std::int64_t row = 0; row < weight.rows; ++row) check.run(row);
@@ -170,7 +170,7 @@ void check_quantised(const WeightView& weight, const std::string& tensor_name) {
                  Code::kCorrupt,
                  fmt::format("tensor {}: block {}: the {} bytes behind its parameters are not zero",
                              tensor_name, block, count),
-                 kRemedy);
+                 kDamagedStore);
   });
 }
 

@@ -18,18 +18,6 @@ int place_col(std::uint32_t offset) { return static_cast<int>(offset % kRowBytes
 
 }  // namespace
 
-TileTable checked_tiles(const WeightView& weight, const std::string& tensor_name) {
-  const ByteRange range = weight_byte_range(weight.format, weight.rows, weight.cols);
-  const auto bytes = static_cast<std::int64_t>(weight.data.size());
-  SLUICE_CHECK(
-      bytes >= range.min && bytes <= range.max, Code::kCorrupt,
-      fmt::format("tensor {}: {} bytes instead of {} to {}", tensor_name, bytes, range.min, range.max),
-      kDamagedStore);
-  const TileTable table(weight);
-  table.check(tensor_name);
-  return table;
-}
-
 TileCheck::TileCheck(std::int64_t rows, std::int64_t cols, int tile_rows, DType dtype,
                      const std::string& tensor_name, const char* fix)
     : rows_(rows),

@@ -13,12 +13,6 @@
 
 namespace sluice::kernels {
 
-inline constexpr const char* kDamagedStore = "the store is damaged: convert the checkpoint again";
-
-/// The tiles of a matrix whose bytes are as many as its format allows, and all belong to a tile. Throws
-/// Error{kCorrupt} for another.
-TileTable checked_tiles(const WeightView& weight, const std::string& tensor_name);
-
 class TileCheck {
  public:
   /// For the tiles of a [rows, cols] matrix, in row-major order, of `tile_rows` x 64 elements of `dtype`.

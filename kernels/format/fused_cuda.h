@@ -1,0 +1,38 @@
+// Products on the CUDA device that read a weight in its stored form: the table of kernels. `linear` chooses
+// among them and expansion; `bench spmm` measures them all. Thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include <cuda_runtime_api.h>
+
+#include "core/format.h"
+#include "kernels/ops/linear.h"
+
+namespace sluice::kernels {
+
+/// y = epilogue(x W^T + bias) + residual in one launch, by the contract of `linear`: x and y of the weight's
+/// type (y also fp32 where there is no residual), sums in fp32 in an order that depends on the weight alone.
+struct FusedKernel {
+  std::string_view name;  ///< "tiled_csl_sm90": unique, what the bench and the table of choices write
+  Encoding encoding = Encoding::kDense;
+  int min_compute_capability = 80;   ///< 10 * major + minor
+  int max_compute_capability = 999;  ///< 90 for code that only sm_90a runs
+  std::int64_t max_rows = 0;         ///< most rows of x of one launch
+  /// False for a shape, type or alignment that the kernel does not take. Host only.
+  bool (*can_run)(const LinearArgs& args) = nullptr;
+  /// Bytes of scratch in device memory, whatever their content, for up to `rows` rows of x.
+  std::int64_t (*workspace_bytes)(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
+                                  std::int64_t rows) = nullptr;
+  /// Enqueues the product. `args` satisfy can_run and args.scratch is not used; `workspace` is 256-byte
+  /// aligned and not in use by another product. Throws Error{kDevice} if the launch fails.
+  void (*run)(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) = nullptr;
+};
+
+/// All that this build has, the sparse ones first.
+std::span<const FusedKernel> fused_kernels();
+
+}  // namespace sluice::kernels

@@ -1,7 +1,7 @@
 // `sluice bench`: the measurements behind the README's figures. Each part is a file of its own.
 #include <vector>
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 
 #include "apps/commands.h"
 

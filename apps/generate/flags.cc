@@ -1,6 +1,6 @@
 #include "apps/generate/flags.h"
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 
 #include "core/config/config.h"
 #include "core/log.h"

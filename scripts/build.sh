@@ -19,6 +19,7 @@ for tool in sccache ccache; do
   fi
 done
 export CCACHE_BASEDIR=$PWD  # so that a build folder elsewhere shares the cache
+export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime  # what precompiled headers need
 
 mkdir -p "build/$preset"
 cmake --preset "$preset" "${launcher[@]}" > "build/$preset/configure.log" 2>&1 || {

@@ -21,7 +21,6 @@
 #include "core/config/config.h"
 #include "core/error.h"
 #include "core/log.h"
-#include "offload/choose_device.h"
 
 namespace sluice::apps {
 namespace {
@@ -108,24 +107,11 @@ class GenerateCommand {
 
   bool is_synthetic() const { return config_.synthetic.prompt_len > 0; }
 
-  void refuse_formats_without_kernels() const {
-    const ModelConfig& model = config_.model;
-    const bool is_dense = !model.compress_weight && (model.format.empty() || model.format == "dense");
-    if (is_dense) return;
-    const offload::DeviceChoice device =
-        offload::choose_device(offload::parse_device(config_.compute.device));
-    SLUICE_CHECK(device.kind != offload::DeviceChoice::Kind::kCuda, Code::kUnsupported,
-                 fmt::format("{}: a CUDA device computes with dense weights only",
-                             model.compress_weight ? "--compress-weight" : "--format " + model.format),
-                 "use --device cpu, which takes every format, or leave the flag out");
-  }
-
   void prepare(const InterruptScope& interrupt) {
     const offload::Request defaults = request_defaults(config_.generation);
     if (!is_synthetic()) requests_ = read_requests(flags_, defaults);
     SLUICE_CHECK(is_synthetic() || !requests_.empty(), Code::kInvalidArgument, "the input holds no request",
                  "give at least one prompt");
-    refuse_formats_without_kernels();  // before a conversion of an hour
     model_ = open_model(config_.model, interrupt.token());
     if (is_synthetic()) requests_ = synthetic_requests(synthetic_work(config_), model_.spec, defaults);
     prepare_requests(

@@ -37,8 +37,8 @@ std::int64_t checked_piece(std::int64_t bytes) {
   return bytes;
 }
 
-/// Only products take matrices that are not dense, and on a CUDA device none does yet; nor does it multiply
-/// weights and activations of different types.
+/// Only products take matrices that are not dense, and on a CUDA device weights and activations are of one
+/// type.
 void check_formats(const WeightSource& source, const policy::DeviceTraits& traits,
                    const kernels::Device& device) {
   for (const SourceTensor& tensor : source.tensors()) {
@@ -49,11 +49,6 @@ void check_formats(const WeightSource& source, const policy::DeviceTraits& trait
                     weight_format_name(tensor.format)),
         "convert the checkpoint again: only matrices of decoder layers get other formats than dense");
     if (device.kind() != kernels::DeviceKind::kCuda) continue;
-    SLUICE_CHECK(tensor.format.encoding == Encoding::kDense, Code::kUnsupported,
-                 fmt::format("tensor '{}' is {}, which {} cannot compute with; it takes dense_{}",
-                             tensor.spec.name, weight_format_name(tensor.format), device.description(),
-                             dtype_name(traits.activation_dtype)),
-                 "use --device cpu, which takes every format, or convert the checkpoint without --format");
     const DType dtype = tensor.format.dtype;
     SLUICE_CHECK(tensor.spec.is_vector || dtype == traits.activation_dtype, Code::kUnsupported,
                  fmt::format("tensor '{}' is {}, while the activations on {} are {}", tensor.spec.name,

@@ -23,7 +23,7 @@ struct DeviceTraits {
   std::int64_t mlp_rows = 256;            ///< the MLP runs in chunks of this many rows
   std::int64_t sample_scratch_bytes = 0;  ///< for one chunk of logits
   std::int64_t workspace_bytes = 0;       ///< of the GPU lane's operators, beside their operands
-  std::int64_t expanded_bytes = 0;        ///< a slice of a weight that is expanded ahead of its product
+  std::int64_t expanded_bytes = 0;        ///< slices of a weight that are expanded ahead of their products
   std::int64_t sample_row_bytes = 0;      ///< parameters of one wanted row
   std::int64_t sampled_row_bytes = 0;     ///< result of one wanted row
   std::int64_t top_token_bytes = 0;       ///< one entry of its most likely tokens

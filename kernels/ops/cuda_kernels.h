@@ -7,6 +7,7 @@
 
 #include "kernels/ops/attention.h"
 #include "kernels/ops/embedding.h"
+#include "kernels/ops/expand.h"
 #include "kernels/ops/gather_rows.h"
 #include "kernels/ops/layer_norm.h"
 #include "kernels/ops/linear.h"
@@ -15,9 +16,12 @@
 namespace sluice::kernels::detail {
 
 void embedding_cuda(const EmbeddingArgs& args, Stream& stream);
+void expand_cuda(const ExpandArgs& args, Stream& stream);
 void gather_rows_cuda(const GatherRowsArgs& args, Stream& stream);
 void layer_norm_cuda(const LayerNormArgs& args, Stream& stream);
 void linear_cuda(const LinearArgs& args, Stream& stream);
+/// The weight is encoded.
+void linear_expanded_cuda(const LinearArgs& args, Stream& stream);
 /// False, and nothing is done, if the layers cannot be one product.
 bool linear_group_cuda(std::span<const LinearArgs> layers, Stream& stream);
 void attention_cuda(const AttentionArgs& args, Stream& stream);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "core/build_config.h"
 #include "core/error.h"
 #include "kernels/device/cpu/thread_pool.h"
 #include "kernels/format/format.h"
+#include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -22,6 +24,11 @@ void expand_cpu(const ExpandArgs& args, ThreadPool& pool) {
   });
 }
 
+/// Rows of tensor cores' tiles: slices of others would waste some.
+constexpr std::int64_t kSliceUnit = 128;
+
+bool is_aligned(const std::byte* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
+
 }  // namespace
 
 std::string why_unsupported(const ExpandArgs& args, DeviceKind kind) {
@@ -37,18 +44,26 @@ void expand(const ExpandArgs& args, Stream& stream) {
   SLUICE_ASSERT(static_cast<std::int64_t>(args.out.size()) >= args.num_rows * args.weight.cols * 2);
   check_operand(stream, args.weight);
   check_operand(stream, args.out.data(), args.num_rows * args.weight.cols * 2);
+  if constexpr (kWithCuda) {
+    if (stream.kind() == DeviceKind::kCuda) {
+      SLUICE_ASSERT(is_aligned(args.weight.data.data()) && is_aligned(args.out.data()));
+      return detail::expand_cuda(args, stream);
+    }
+  }
   expand_cpu(args, stream.pool());
 }
 
 std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols) {
-  const std::int64_t granule = codec_of(format.encoding).row_granule(cols);
-  const std::int64_t granules = std::max<std::int64_t>(1, kExpandedSliceBytes / (granule * cols * 2));
-  return std::min(rows, granules * granule);
+  // Both are powers of two, so slices begin at multiples of either.
+  const std::int64_t unit = std::max(kSliceUnit, codec_of(format.encoding).row_granule(cols));
+  const std::int64_t most = std::max<std::int64_t>(1, kExpandedSliceBytes / (unit * cols * 2)) * unit;
+  return std::min(rows, align_up(div_up(rows, div_up(rows, most)), unit));
 }
 
-std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, DeviceKind kind) {
   if (format.encoding == Encoding::kDense) return 0;
-  return expanded_slice_rows(format, rows, cols) * cols * 2;
+  const std::int64_t slice = expanded_slice_rows(format, rows, cols) * cols * 2;
+  return kind == DeviceKind::kCuda ? 2 * align_up(slice, 256) : slice;
 }
 
 }  // namespace sluice::kernels

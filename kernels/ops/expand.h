@@ -14,7 +14,8 @@ namespace sluice::kernels {
 /// out = rows [first_row, first_row + num_rows) of the weight as 16-bit values of its format's type.
 ///
 /// Shapes    out [num_rows, weight.cols] row-major without padding. first_row is a multiple of the format's
-///           row granule (kernels/format/format.h), and so is num_rows unless the rows end the matrix.
+///           row granule (kernels/format/format.h), and so is num_rows unless the rows end the matrix. On
+///           CUDA the weight's bytes and out start at multiples of 16.
 ///
 /// Values    Exactly those that the format's codec gives, on every device.
 struct ExpandArgs {
@@ -29,9 +30,10 @@ void expand(const ExpandArgs& args, Stream& stream);
 /// A product over a weight that is not dense expands slices of at most this much, which stay in a GPU's L2.
 inline constexpr std::int64_t kExpandedSliceBytes = 24_MiB;
 
-/// Rows of such a slice: as many granules as fit, at least one.
+/// Rows of such a slice: a multiple of 128 and of the granule, chosen so that slices are about equal.
 std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols);
-/// Scratch that a product over the weight needs, 0 for a dense one.
-std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols);
+/// Scratch that a product over the weight needs, 0 for a dense one: a slice, or on CUDA two, of which one is
+/// filled while the other is read.
+std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, DeviceKind kind);
 
 }  // namespace sluice::kernels

@@ -7,6 +7,7 @@
 #include "kernels/ops/cpu_kernels.h"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/expand.h"
+#include "kernels/ops/linear_slices.h"
 #include "kernels/ops/operands.h"
 
 namespace sluice::kernels {
@@ -76,7 +77,7 @@ bool check(const LinearArgs& args, const Stream& stream) {
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
   SLUICE_ASSERT(static_cast<std::int64_t>(args.scratch.size()) >=
-                expansion_bytes(args.weight.format, args.weight.rows, args.weight.cols));
+                expansion_bytes(args.weight.format, args.weight.rows, args.weight.cols, stream.kind()));
   return args.y.rows > 0 && args.y.cols > 0;
 }
 
@@ -84,44 +85,26 @@ bool check(const LinearArgs& args, const Stream& stream) {
 
 namespace {
 
-MatrixView columns(const MatrixView& matrix, std::int64_t first, std::int64_t count) {
-  MatrixView part = matrix;
-  part.data += first * dtype_bytes(matrix.dtype);
-  part.cols = count;
-  return part;
-}
-
 /// Slice by slice of output features: expansion, then the dense product.
 void linear_expanded(const LinearArgs& args, Stream& stream) {
-  const WeightView& weight = args.weight;
-  const std::int64_t slice_rows = expanded_slice_rows(weight.format, weight.rows, weight.cols);
-  for (std::int64_t first = 0; first < weight.rows; first += slice_rows) {
-    const std::int64_t rows = std::min(slice_rows, weight.rows - first);
-    const auto slice = args.scratch.first(static_cast<std::size_t>(rows * weight.cols * 2));
-    expand({.weight = weight, .first_row = first, .num_rows = rows, .out = slice}, stream);
-    LinearArgs part = args;
-    part.weight = {{Encoding::kDense, weight.format.dtype}, slice, rows, weight.cols};
-    part.y = columns(args.y, first, rows);
-    if (args.bias) {
-      part.bias.data += first * dtype_bytes(args.bias.dtype);
-      part.bias.size = rows;
-    }
-    if (args.residual.data != nullptr) {
-      part.residual.data += first * dtype_bytes(args.residual.dtype);
-      part.residual.cols = rows;
-    }
-    linear(part, stream);
-  }
+  detail::for_each_slice(args.weight, [&](std::int64_t first, std::int64_t rows) {
+    const auto slice = args.scratch.first(static_cast<std::size_t>(rows * args.weight.cols * 2));
+    expand({.weight = args.weight, .first_row = first, .num_rows = rows, .out = slice}, stream);
+    linear(detail::slice_of(args, first, rows, slice), stream);
+  });
 }
 
 }  // namespace
 
 void linear(const LinearArgs& args, Stream& stream) {
   if (!check(args, stream)) return;
-  if (args.weight.format.encoding != Encoding::kDense) return linear_expanded(args, stream);
+  const bool is_encoded = args.weight.format.encoding != Encoding::kDense;
   if constexpr (kWithCuda) {
-    if (stream.kind() == DeviceKind::kCuda) return detail::linear_cuda(args, stream);
+    if (stream.kind() == DeviceKind::kCuda) {
+      return is_encoded ? detail::linear_expanded_cuda(args, stream) : detail::linear_cuda(args, stream);
+    }
   }
+  if (is_encoded) return linear_expanded(args, stream);
   detail::linear_cpu(args, stream.pool());
 }
 

@@ -24,7 +24,8 @@ Epilogue to_epilogue(Activation activation);
 ///           residual.
 ///
 /// Encoded   A weight that is not dense is expanded in slices into `scratch`, each ahead of its product; the
-///           result is that of the expanded matrix, bit by bit on CPU.
+///           result is that of the expanded matrix, bit by bit on CPU. On CUDA its bytes start at a multiple
+///           of 16, and inside a step they are read from the step's beginning on, not in stream order.
 ///
 /// Aliasing  y may be residual; y and x are disjoint.
 ///

@@ -66,9 +66,7 @@ std::string why_not_weight(const char* name, const WeightView& weight) {
 
 std::string why_not_encoded_weight(const char* name, const WeightView& weight, DeviceKind kind) {
   if (weight.format.encoding == Encoding::kDense) return why_not_weight(name, weight);
-  if (kind == DeviceKind::kCuda) {
-    return fmt::format("{} is {}, must be dense on a CUDA device", name, weight_format_name(weight.format));
-  }
+  if (std::string reason = why_no_device(kind); !reason.empty()) return reason;
   const ByteRange range = weight_byte_range(weight.format, weight.rows, weight.cols);
   const auto bytes = static_cast<std::int64_t>(weight.data.size());
   if (bytes >= range.min && bytes <= range.max) return {};

@@ -19,6 +19,8 @@ using policy::Step;
 void ModelRunner::warm_up() {
   kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
   if (!stream.asynchronous()) return;
+  // Encoded weights may not be any bytes: zeros are an empty matrix in all formats.
+  stream.fill(weights_.slot(0), std::byte{0});
   // CUDA loads a kernel at its first launch: those of the layers and the head now, the few others (embedding,
   // attention, sampling) in the first pass.
   const std::int64_t head_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);

@@ -55,7 +55,8 @@ TEST_P(LinearEncoded, GivesTheBitsOfTheExpandedMatrix) {
   Stream stream(pool);
   for (const WeightCase& c : weight_cases()) {
     const Encoded weight(c, GetParam());
-    std::vector<std::byte> scratch(static_cast<std::size_t>(expansion_bytes(GetParam(), c.rows, c.cols)));
+    std::vector<std::byte> scratch(
+        static_cast<std::size_t>(expansion_bytes(GetParam(), c.rows, c.cols, DeviceKind::kCpu)));
     Random random(3);
     const DenseWeight bias(WeightFormat::kDenseF16, 1, c.rows, random);
     for (const std::int64_t rows : {1, 20}) {
@@ -88,7 +89,7 @@ TEST(LinearEncodedSlices, AreExpandedOneByOneWhereTheMatrixIsLarge) {
   // 9000 columns: a slice of 24 MiB has less than 1398 rows.
   const WeightCase c{"wide", 1500, 9000, Mask::kRandom, 0.9};
   const Encoded weight(c, format);
-  const std::int64_t bytes = expansion_bytes(format, c.rows, c.cols);
+  const std::int64_t bytes = expansion_bytes(format, c.rows, c.cols, DeviceKind::kCpu);
   EXPECT_LE(bytes, kExpandedSliceBytes);
   EXPECT_LT(expanded_slice_rows(format, c.rows, c.cols), c.rows);
   std::vector<std::byte> scratch(static_cast<std::size_t>(bytes));
@@ -116,7 +117,7 @@ TEST(LinearEncodedErrors, NamesAWrongSizeAndMissingScratch) {
   EXPECT_EQ(error.code(), Code::kUnsupported);
   EXPECT_THAT(error.what(), HasSubstr("weight [130, 70] has 10 bytes, must have"));
   args.weight = weight.view();
-  EXPECT_THAT(why_unsupported(args, DeviceKind::kCuda), ::testing::Not(::testing::IsEmpty()));
+  EXPECT_THAT(why_unsupported(args, DeviceKind::kCuda), ::testing::Not(::testing::IsEmpty())) << "x is f32";
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/units.h"
+#include "kernels/device/cuda/fill_ahead.h"
 #include "kernels/device/cuda/linear_plans.h"
 
 namespace sluice::kernels {
@@ -46,6 +47,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
   }
   if (workspace.empty()) return;
+  fill_ahead_ = std::make_unique<FillAhead>(raw());
   void* host = nullptr;
   const cudaError_t error =
       cudaHostAlloc(&host, static_cast<std::size_t>(kUploadBytes), cudaHostAllocDefault);
@@ -96,6 +98,11 @@ const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
   return to;
 }
 
+FillAhead& CudaStream::start_fills(std::span<std::byte> memory) {
+  fill_ahead_->start(memory, in_step_ ? events(open_step_).start.get() : nullptr);
+  return *fill_ahead_;
+}
+
 void CudaStream::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
   if (bytes <= 0) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, raw()));
@@ -118,6 +125,7 @@ void CudaStream::bind_thread() { CUDA_CHECK(cudaSetDevice(ordinal_)); }
 
 void CudaStream::begin_step(std::int64_t seq) {
   in_step_ = true;
+  open_step_ = seq;
   // At most kMaxStepsAhead steps are unfinished, so older ones hold nothing any more.
   oldest_upload_ = std::max(oldest_upload_, seq - kMaxStepsAhead);
   CUDA_CHECK(cudaEventRecord(events(seq).start.get(), raw()));

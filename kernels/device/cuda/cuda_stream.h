@@ -13,6 +13,7 @@
 
 namespace sluice::kernels {
 
+class FillAhead;
 class LinearPlans;
 
 class CudaStream : public Stream {
@@ -37,6 +38,10 @@ class CudaStream : public Stream {
   std::span<std::byte> workspace() const { return workspace_; }
   /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
   LinearPlans& linear_plans() { return *linear_plans_; }
+  /// Gets the stream beside this one (kernels/device/cuda/fill_ahead.h) ready to fill the halves of `memory`.
+  /// Inside a step its work may begin when the step does, ahead of what the step has enqueued so far: it may
+  /// read only what was there before.
+  FillAhead& start_fills(std::span<std::byte> memory);
   BatchInvariance batch_invariance() const { return batch_invariance_; }
   /// Copies `bytes` (at most kMaxUpload) to where kernels of this stream can read them, and returns that
   /// address, aligned to 16. Work enqueued before the step's end, or before synchronize, may read it. Uploads
@@ -77,6 +82,7 @@ class CudaStream : public Stream {
   int num_multiprocessors_ = 0;
   std::vector<StepEvents> events_;
   const std::unique_ptr<LinearPlans> linear_plans_;
+  std::unique_ptr<FillAhead> fill_ahead_;  // streams with a workspace only
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;
 
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells
@@ -88,6 +94,7 @@ class CudaStream : public Stream {
   std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: where an ended step's bytes start
   std::int64_t oldest_upload_ = 1, last_ended_ = 0;  // steps that may still hold bytes
   bool in_step_ = false;
+  std::int64_t open_step_ = 0;  // if in one
 };
 
 /// The stream as its CUDA self; `stream.kind()` is kCuda.

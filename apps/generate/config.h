@@ -2,21 +2,13 @@
 // Zero or an empty text means "not stated" where a rule then decides.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "core/config/fields.h"
+#include "core/config/format_names.h"
 #include "core/kv_page.h"
-
-namespace sluice {
-
-constexpr auto enum_names(KvFormat) {
-  return std::to_array<EnumName<KvFormat>>({{KvFormat::kF16, "fp16"}, {KvFormat::kF32, "fp32"}});
-}
-
-}  // namespace sluice
 
 namespace sluice::apps {
 

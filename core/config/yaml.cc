@@ -125,6 +125,17 @@ class TreeBuilder final : public YAML::EventHandler {
   std::vector<Open> open_;
 };
 
+bool is_leaf(const ConfigNode& node) {
+  return node.kind == ConfigNode::Kind::kScalar || node.kind == ConfigNode::Kind::kNull;
+}
+
+/// A map of a few values without comments, as the rows of a table are, takes one line.
+bool is_row(const ConfigNode& node) {
+  return node.kind == ConfigNode::Kind::kMap &&
+         std::all_of(node.children.begin(), node.children.end(),
+                     [](const ConfigNode& child) { return is_leaf(child) && child.comment.empty(); });
+}
+
 void emit(YAML::Emitter& out, const ConfigNode& node) {
   switch (node.kind) {
     case ConfigNode::Kind::kNull:
@@ -135,17 +146,18 @@ void emit(YAML::Emitter& out, const ConfigNode& node) {
       out << node.scalar;
       break;
     case ConfigNode::Kind::kList: {
-      const bool is_flat =
-          std::all_of(node.children.begin(), node.children.end(), [](const ConfigNode& child) {
-            return child.kind == ConfigNode::Kind::kScalar || child.kind == ConfigNode::Kind::kNull;
-          });
+      const bool is_flat = std::all_of(node.children.begin(), node.children.end(), is_leaf);
       out << (is_flat ? YAML::Flow : YAML::Block) << YAML::BeginSeq;
-      for (const ConfigNode& child : node.children) emit(out, child);
+      for (const ConfigNode& child : node.children) {
+        if (is_row(child)) out << YAML::Flow;
+        emit(out, child);
+      }
       out << YAML::EndSeq;
       break;
     }
     case ConfigNode::Kind::kMap:
-      out << (node.children.empty() ? YAML::Flow : YAML::Block) << YAML::BeginMap;
+      if (node.children.empty()) out << YAML::Flow;
+      out << YAML::BeginMap;
       for (std::size_t i = 0; i < node.children.size(); ++i) {
         const ConfigNode& child = node.children[i];
         const bool is_block = child.kind == ConfigNode::Kind::kMap && !child.children.empty();

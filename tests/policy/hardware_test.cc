@@ -1,0 +1,112 @@
+// Hardware profiles: what is read, what is refused, what stands in for what is missing.
+#include "policy/hardware.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/config/config.h"
+#include "tests/support/error_of.h"
+
+namespace sluice::policy {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::vector<std::string> missing(const ReadProfile& read) {
+  std::vector<std::string> keys;
+  for (const MissingField& field : read.defaulted) keys.push_back(field.key);
+  return keys;
+}
+
+TEST(Hardware, AnEmptyFileTakesEveryDefaultAndNamesThem) {
+  const ReadProfile read = parse_hardware("", "none.yaml");
+  EXPECT_EQ(to_yaml(read.profile), to_yaml(HardwareProfile{}));
+  EXPECT_THAT(missing(read), ::testing::IsSupersetOf({"machine.name", "memory.gpu_gib", "link.h2d",
+                                                      "gpu.products", "overheads.pass_usec"}));
+}
+
+TEST(Hardware, MissingFieldsAreNamedWithTheirDefaults) {
+  const ReadProfile read =
+      parse_hardware("memory: {gpu_gib: 16}\nlink: {pageable_gb_per_sec: 5}\n", "a.yaml");
+  EXPECT_EQ(read.profile.memory.gpu_gib, 16);
+  const auto keys = missing(read);
+  EXPECT_EQ(std::count(keys.begin(), keys.end(), "memory.gpu_gib"), 0);
+  EXPECT_EQ(std::count(keys.begin(), keys.end(), "link.pageable_gb_per_sec"), 0);
+  for (const MissingField& field : read.defaulted) {
+    if (field.key == "memory.cpu_gib") EXPECT_EQ(field.default_value, "16");
+    if (field.key == "disk.write") EXPECT_THAT(field.default_value, HasSubstr("gb_per_sec: 0.8"));
+  }
+}
+
+TEST(Hardware, WhatIsWrittenReadsBackEqual) {
+  HardwareProfile profile;
+  profile.machine.name = "a \"machine\": with marks";
+  profile.gpu.products = {{Encoding::kDense, ProductKernel::kFused, 1, 0.2, 1.5},
+                          {Encoding::kBitmap, ProductKernel::kFused, 16, 3.25, 0},
+                          {Encoding::kBitmap, ProductKernel::kExpand, 512, 333.125, 2}};
+  profile.cpu.attention = {{KvFormat::kF32, 3, 12.5, 1}};
+  profile.beside = {{LaneKind::kDiskRead, LaneKind::kDiskWrite, 0.5}};
+  profile.beside_attention = {{8, 0.9, 0.8, 0.7}};
+  profile.memory.gpu_is_host = true;
+  const std::string text = to_yaml(profile);
+  const ReadProfile read = parse_hardware(text, "written.yaml");
+  EXPECT_EQ(to_yaml(read.profile), text);
+  EXPECT_TRUE(read.defaulted.empty()) << read.defaulted.front().key;
+  EXPECT_EQ(read.profile.gpu.products[2].kernel, ProductKernel::kExpand);
+  EXPECT_EQ(read.profile.gpu.products[2].tflop_per_sec, 333.125);
+  EXPECT_EQ(read.profile.beside_attention[0].attention_share, 0.7);
+  EXPECT_THAT(
+      text, HasSubstr("- {format: bitmap, kernel: fused, rows: 16, tflop_per_sec: 3.25, spread_percent: 0}"));
+}
+
+TEST(Hardware, EveryProfileThatShipsIsComplete) {
+  const std::vector<std::string> names = builtin_hardware_names();
+  EXPECT_THAT(names, ::testing::IsSupersetOf({"t4-208gb", "laptop-8gb"}));
+  for (const std::string& name : names) {
+    const auto profile = find_builtin_hardware(name);
+    ASSERT_TRUE(profile.has_value());
+    EXPECT_FALSE(profile->machine.source.empty()) << name;
+    EXPECT_GE(profile->link.h2d.size(), 2U) << name;
+  }
+  EXPECT_FALSE(find_builtin_hardware("t4").has_value());
+}
+
+TEST(Hardware, ThePublishedMachineSaysThatItWasNotMeasured) {
+  EXPECT_THAT(find_builtin_hardware("t4-208gb")->machine.source, HasSubstr("not measured"));
+}
+
+struct Refused {
+  std::string yaml;
+  std::vector<std::string> messages;
+};
+
+TEST(Hardware, EveryProblemIsReportedAtOnceWithItsLine) {
+  const std::vector<Refused> cases = {
+      {"memory: {gpu_gib: 0}\n", {"h.yaml:1: memory.gpu_gib"}},
+      {"memroy: {}\n", {"h.yaml:1: memroy: unknown key", "memory"}},
+      {"link:\n  h2d:\n    - {piece_kib: 64, gb_per_sec: 4}\n    - {piece_kib: 64}\n",
+       {"h.yaml:4: link.h2d[1].gb_per_sec: missing"}},
+      {"link:\n  h2d: []\n", {"h.yaml:2: link.h2d: a table without rows"}},
+      {"link:\n  h2d: 5\n", {"h.yaml:2: link.h2d", "not a list"}},
+      {"gpu:\n  products:\n    - {format: bitmpa, rows: 1, tflop_per_sec: 1}\n", {"h.yaml:3:", "bitmap"}},
+      {"gpu:\n  products:\n    - {format: bitmap, rows: 1, tflop_per_sec: 1}\n",
+       {"h.yaml:3: gpu.products: no row for dense weights"}},
+      {"beside:\n  - {lane: h2d, other: h2d, share: 0.5}\n",
+       {"h.yaml:2: beside[0]: lane and other are the same"}},
+      {"beside:\n  - {lane: h2d, other: pci, share: 1.5}\n",
+       {"h.yaml:2: beside[0].other", "beside[0].share"}},
+      {"memory: {gpu_gib: -1, cpu_gib: many}\ndisk:\n  read:\n    - {queue_depth: 4}\n",
+       {"h.yaml:1: memory.gpu_gib", "h.yaml:1: memory.cpu_gib",
+        "h.yaml:4: disk.read[0].gb_per_sec: missing"}},
+      {"memory: [1]\n", {"h.yaml:1: memory: a list is not a map"}},
+      {"memory: {gpu_gib: 1\n", {"h.yaml:"}},
+  };
+  for (const Refused& refused : cases) {
+    const std::string message = testing::error_of([&] { parse_hardware(refused.yaml, "h.yaml"); }).what();
+    for (const std::string& part : refused.messages) EXPECT_THAT(message, HasSubstr(part)) << refused.yaml;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::policy

@@ -12,13 +12,6 @@ namespace sluice::offload {
 using policy::Pass;
 using policy::Segment;
 
-namespace {
-
-/// Waiting requests that the composer sees, in blocks: enough to find those that a free seat is made for.
-constexpr std::size_t kLookAhead = 4;
-
-}  // namespace
-
 Seating::Seating(const policy::RunShape& shape, const Tokenizer* tokenizer, std::int64_t valid_vocab)
     : shape_(shape),
       tokenizer_(tokenizer),
@@ -64,7 +57,7 @@ void Seating::apply_cancels(const std::function<void(Result)>& on_result) {
 bool Seating::compose(std::int32_t number, Pass& pass) {
   MutexLock lock(mutex_);
   waiting_.clear();
-  for (std::size_t i = 0; i < std::min(queue_.size(), kLookAhead * seats_.size()); ++i) {
+  for (std::size_t i = 0; i < std::min(queue_.size(), policy::kWaitingPerSeat * seats_.size()); ++i) {
     const Sequence& sequence = queue_[i];
     waiting_.push_back({sequence.prompt_len(), sequence.request().want_prompt_logprobs, sequence.samples(),
                         policy::Workload::seat_tokens(sequence.prompt_len(), sequence.max_new_tokens())});

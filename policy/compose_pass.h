@@ -27,6 +27,10 @@ struct WaitingRequest {
   std::int64_t seat_tokens = 0;  ///< KV positions it will need in all; at least the prompt's are taken
 };
 
+/// The engine offers this many waiting requests for each seat, from the front of its queue: enough to find
+/// those that a free seat is made for.
+inline constexpr std::size_t kWaitingPerSeat = 4;
+
 /// Fills `pass` (whose storage is reused). Sequences in the middle of their prompt come first, then waiting
 /// requests take free seats, in order among those that need seats of one length. A request waits if no GPU
 /// batch has a seat for it and room for its whole prompt, but a prompt longer than a batch can ever take is

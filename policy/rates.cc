@@ -1,0 +1,205 @@
+#include "policy/rates.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+
+namespace sluice::policy {
+namespace {
+
+constexpr double kGiga = 1e9;
+
+template <class Row, class Rate>
+double fastest(const std::vector<Row>& rows, Rate rate) {
+  double best = 0;
+  for (const Row& row : rows) best = std::max(best, rate(row));
+  SLUICE_ASSERT(best > 0);
+  return best;
+}
+
+/// `value(row)` at `threads`, between rows linear, beyond them as the nearest; rows ascend in threads.
+template <class Row, class Value>
+double at_threads(const std::vector<Row>& rows, int threads, Value value) {
+  const auto upper = std::lower_bound(rows.begin(), rows.end(), threads,
+                                      [](const Row& row, int n) { return row.threads < n; });
+  if (upper == rows.end()) return value(rows.back());
+  if (upper == rows.begin() || upper->threads == threads) return value(*upper);
+  const Row& lower = *(upper - 1);
+  const double part =
+      static_cast<double>(threads - lower.threads) / static_cast<double>(upper->threads - lower.threads);
+  return value(lower) + part * (value(*upper) - value(lower));
+}
+
+/// The lane that carries the figures of `lane`: an urgent lane shares its link with the bulk one.
+LaneKind link_of(LaneKind lane) {
+  if (lane == LaneKind::kH2dUrgent) return LaneKind::kH2d;
+  if (lane == LaneKind::kD2hUrgent) return LaneKind::kD2h;
+  return lane;
+}
+
+bool works(unsigned working, LaneKind link) {
+  for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
+    if ((working >> lane & 1U) != 0 && link_of(static_cast<LaneKind>(lane)) == link) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::vector<int> attention_threads(const HardwareProfile& hardware) {
+  std::vector<int> threads;
+  for (const AttentionRate& rate : hardware.cpu.attention) threads.push_back(rate.threads);
+  std::sort(threads.begin(), threads.end());
+  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
+  return threads;
+}
+
+Rates::Rates(const HardwareProfile& hardware, int threads)
+    : copies_{copy_curve(hardware.link.h2d), copy_curve(hardware.link.d2h)},
+      gpu_copy_(hardware.gpu.copy_gb_per_sec * kGiga),
+      gpu_attention_(hardware.gpu.attention_gb_per_sec * kGiga),
+      gpu_attention_flops_(hardware.gpu.attention_tflop_per_sec * 1e12),
+      disk_read_(kGiga * fastest(hardware.disk.read, [](const DiskRate& rate) { return rate.gb_per_sec; })),
+      disk_write_(kGiga * fastest(hardware.disk.write, [](const DiskRate& rate) { return rate.gb_per_sec; })),
+      overheads_(hardware.overheads),
+      pass_sec_(hardware.overheads.pass_usec * 1e-6) {
+  if (threads == 0) threads = attention_threads(hardware).back();
+  fill_products(hardware.gpu);
+  fill_attention(hardware.cpu, threads);
+  fill_shares(hardware, threads);
+}
+
+double Rates::Curve::at(double x) const {
+  const auto upper =
+      std::lower_bound(points.begin(), points.end(), x, [](const Point& p, double v) { return p.x < v; });
+  if (upper == points.end()) return points.back().sec * x / points.back().x;  // at the rate of the largest
+  if (upper == points.begin()) return points.front().sec;  // as long as the smallest measured
+  const Point& lower = *(upper - 1);
+  return lower.sec + (upper->sec - lower.sec) * (x - lower.x) / (upper->x - lower.x);
+}
+
+/// The time of pieces below the smallest measured one lies on the line through the two smallest: its start is
+/// the latency.
+Rates::Curve Rates::copy_curve(std::vector<PieceRate> rates) {
+  SLUICE_ASSERT(!rates.empty());
+  std::sort(rates.begin(), rates.end(),
+            [](const PieceRate& a, const PieceRate& b) { return a.piece_kib < b.piece_kib; });
+  Curve curve;
+  for (const PieceRate& rate : rates) {
+    const double bytes = rate.piece_kib * 1024;
+    double sec = bytes / (rate.gb_per_sec * kGiga);
+    if (!curve.points.empty()) sec = std::max(sec, curve.points.back().sec);  // a larger piece is no faster
+    curve.points.push_back({bytes, sec});
+  }
+  double latency = 0;
+  if (curve.points.size() > 1) {
+    const auto& [first, second] = std::pair(curve.points[0], curve.points[1]);
+    latency = first.sec - (second.sec - first.sec) / (second.x - first.x) * first.x;
+  }
+  curve.points.insert(curve.points.begin(), {0, std::max(0.0, latency)});
+  return curve;
+}
+
+double Rates::copy_sec(Link link, std::int64_t bytes, std::int64_t piece_bytes) const {
+  const Curve& piece_sec = copies_[static_cast<std::size_t>(link)];
+  const std::int64_t whole = bytes / piece_bytes;
+  const std::int64_t rest = bytes % piece_bytes;
+  return static_cast<double>(whole) * piece_sec.at(static_cast<double>(piece_bytes)) +
+         (rest > 0 ? piece_sec.at(static_cast<double>(rest)) : 0);
+}
+
+void Rates::fill_products(const GpuRates& gpu) {
+  std::vector<ProductRate> rates = gpu.products;
+  std::stable_sort(rates.begin(), rates.end(),
+                   [](const ProductRate& a, const ProductRate& b) { return a.rows < b.rows; });
+  for (const ProductRate& rate : rates) {
+    auto found = std::find_if(products_.begin(), products_.end(), [&](const ProductCurve& curve) {
+      return curve.format == rate.format && curve.kernel == rate.kernel;
+    });
+    if (found == products_.end()) {
+      products_.push_back({rate.format, rate.kernel, {}});
+      found = products_.end() - 1;
+    }
+    auto& points = found->per_element.points;
+    double sec = 2 * rate.rows / (rate.tflop_per_sec * 1e12);
+    if (!points.empty()) sec = std::max(sec, points.back().sec);  // more rows are no faster
+    points.push_back({rate.rows, sec});
+  }
+}
+
+double Rates::product_sec(Encoding format, std::int64_t rows, std::int64_t elements) const {
+  double best = std::numeric_limits<double>::infinity();
+  double dense = best;
+  for (const ProductCurve& curve : products_) {
+    const double sec = curve.per_element.at(static_cast<double>(rows));
+    if (curve.format == format) best = std::min(best, sec);
+    if (curve.format == Encoding::kDense) dense = std::min(dense, sec);
+  }
+  // A format that was not measured is expanded: 2 bytes written and read, its own bytes read, at most 2 too.
+  if (best == std::numeric_limits<double>::infinity()) best = dense + gpu_copy_sec(6);
+  return best * static_cast<double>(elements);
+}
+
+void Rates::fill_attention(const CpuRates& cpu, int threads) {
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kF16}) {
+    std::vector<AttentionRate> rows;
+    for (const AttentionRate& rate : cpu.attention) {
+      if (rate.kv_format == format) rows.push_back(rate);
+    }
+    if (rows.empty()) rows = cpu.attention;  // the same bytes a second
+    std::sort(rows.begin(), rows.end(),
+              [](const AttentionRate& a, const AttentionRate& b) { return a.threads < b.threads; });
+    cpu_attention_[static_cast<std::size_t>(format)] =
+        kGiga * at_threads(rows, threads, [](const AttentionRate& rate) { return rate.gb_per_sec; });
+  }
+}
+
+void Rates::fill_shares(const HardwareProfile& hardware, int threads) {
+  std::vector<LinkBesideAttention> rows = hardware.beside_attention;
+  std::sort(rows.begin(), rows.end(),
+            [](const LinkBesideAttention& a, const LinkBesideAttention& b) { return a.threads < b.threads; });
+  LinkBesideAttention attending;
+  if (!rows.empty()) {
+    using Row = LinkBesideAttention;
+    attending.h2d_share = at_threads(rows, threads, [](const Row& row) { return row.h2d_share; });
+    attending.d2h_share = at_threads(rows, threads, [](const Row& row) { return row.d2h_share; });
+    attending.attention_share = at_threads(rows, threads, [](const Row& row) { return row.attention_share; });
+  }
+  for (unsigned working = 0; working < shares_.size(); ++working) {
+    for (std::size_t i = 0; i < kNumLanes; ++i) {
+      const LaneKind link = link_of(static_cast<LaneKind>(i));
+      double& share = shares_[working][i];
+      share = 1;
+      int on_link = 0;  // bulk and urgent transfers of one direction take turns on their link
+      for (std::size_t other = 0; other < kNumLanes; ++other) {
+        on_link += (working >> other & 1U) != 0 && link_of(static_cast<LaneKind>(other)) == link ? 1 : 0;
+      }
+      if (on_link > 1) share /= on_link;
+      for (const LaneBeside& beside : hardware.beside) {
+        if (beside.lane == link && works(working, beside.other)) share *= beside.share;
+      }
+      const bool attends = works(working, LaneKind::kCpu);
+      if (link == LaneKind::kH2d && attends) share *= attending.h2d_share;
+      if (link == LaneKind::kD2h && attends) share *= attending.d2h_share;
+      if (link == LaneKind::kCpu && (works(working, LaneKind::kH2d) || works(working, LaneKind::kD2h)))
+        share *= attending.attention_share;
+    }
+  }
+}
+
+double Rates::overhead_sec(LaneKind lane) const {
+  switch (lane) {
+    case LaneKind::kDiskRead:
+    case LaneKind::kDiskWrite:
+      return overheads_.disk_usec * 1e-6;
+    case LaneKind::kGpu:
+      return overheads_.gpu_usec * 1e-6;
+    case LaneKind::kCpu:
+      return overheads_.cpu_usec * 1e-6;
+    default:
+      return overheads_.transfer_usec * 1e-6;
+  }
+}
+
+}  // namespace sluice::policy

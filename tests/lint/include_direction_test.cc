@@ -94,6 +94,8 @@ INSTANTIATE_TEST_SUITE_P(
         Planted{"offload/a.cc", "#include \"engine.h\""},
         Planted{"apps/eval/a.cc", "#include \"../commands.h\""},
         Planted{"kernels/ops/linear.cc", "#include <cuda_runtime.h>"},
+        Planted{"kernels/ops/linear_cuda.cc", "#include <cuda_runtime.h>"},
+        Planted{"apps/cuda/a.cc", "#include <cublasLt.h>"},
         Planted{"offload/io/block_io.cc", "#include <liburing.h>"},
         Planted{"core/model/spec.cc", "#include <yaml-cpp/yaml.h>"},
         Planted{"apps/main.cc", "#include <boost/asio.hpp>"},
@@ -109,6 +111,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(IncludeRules, AllowWhatEachDoorIsFor) {
   const Planted allowed[] = {{"kernels/device/cuda/stream.cc", "#include <cuda_runtime.h>"},
                              {"kernels/ops/rms_norm_cuda.cu", "#include <cuda_fp16.h>"},
+                             {"kernels/bench/cuda/judge.cc", "#include <cusparse.h>"},
+                             {"kernels/format/fused_cuda.h", "#include <cuda_runtime_api.h>"},
                              {"offload/io/uring_io.cc", "#include <liburing.h>"},
                              {"core/config/yaml.cc", "#include <yaml-cpp/yaml.h>"},
                              {"apps/server/http.cc", "#include <boost/beast.hpp>"},

@@ -34,7 +34,8 @@ struct Door {
 };
 const std::array kDoors = {
     Door{std::regex("(cuda|cublas|cusparse|curand|nvml|nvtx|cub/|thrust/|cooperative_groups).*"),
-         std::regex("kernels/device/cuda/.*|.*\\.cuh?"), "CUDA belongs in kernels/device/cuda/ and *.cu"},
+         std::regex("kernels/[a-z]+/cuda/.*|kernels/.*_cuda\\.h|.*\\.cuh?"),
+         "CUDA belongs in kernels/*/cuda/, *_cuda.h and *.cu"},
     Door{std::regex("liburing.*"), std::regex("offload/io/uring_io\\.cc"),
          "liburing belongs in offload/io/uring_io.cc"},
     Door{std::regex("yaml-cpp/.*"), std::regex("core/config/.*"), "yaml-cpp belongs in core/config/"},

@@ -13,8 +13,9 @@ void add_bench_command(CLI::App& app) {
   bench->footer("Each figure is a median with its spread; ratios are measured in one run, alternating.");
 
   // The parts, in the order of --help.
-  const std::vector<void (*)(CLI::App&)> parts = {add_bench_io, add_bench_attention, add_bench_linear,
-                                                  add_bench_generate, add_bench_device};
+  const std::vector<void (*)(CLI::App&)> parts = {add_bench_io,       add_bench_attention, add_bench_linear,
+                                                  add_bench_generate, add_bench_device,    add_bench_formats,
+                                                  add_bench_spmm};
   for (auto add : parts) add(*bench);
 }
 

@@ -21,5 +21,7 @@ void add_bench_attention(CLI::App& bench);
 void add_bench_linear(CLI::App& bench);
 void add_bench_device(CLI::App& bench);
 void add_bench_generate(CLI::App& bench);
+void add_bench_formats(CLI::App& bench);
+void add_bench_spmm(CLI::App& bench);
 
 }  // namespace sluice::apps

@@ -18,6 +18,8 @@ std::string bench(const std::string& arguments) {
   CLI::App app;
   add_bench_attention(app);
   add_bench_linear(app);
+  add_bench_formats(app);
+  add_bench_spmm(app);
   ::testing::internal::CaptureStdout();
   try {
     app.parse(arguments);
@@ -68,6 +70,7 @@ TEST(BenchKernels, PrintRatesAndSharesOfTheMachinesRates) {
   if (!can_measure()) {
     EXPECT_THROW(bench("linear --working-set 8MiB"), Error);
     EXPECT_THROW(bench("attention --working-set 8MiB"), Error);
+    EXPECT_THROW(bench("formats --out 256 --in 256"), Error);
     return;
   }
   using ::testing::HasSubstr;
@@ -82,6 +85,12 @@ TEST(BenchKernels, PrintRatesAndSharesOfTheMachinesRates) {
   EXPECT_THAT(attention, HasSubstr("fp16 4 KV heads of 128, 1 queries each, 32 sequences of 100"));
   EXPECT_THAT(attention, HasSubstr("fp16 2 KV heads of 128, 2 queries each, 64 sequences of 100"));
   EXPECT_THAT(attention, HasSubstr("one prompt of 70"));
+  const std::string formats =
+      bench("formats --out 512 --in 300 --formats tiled_csl,int8 --sparsity 0.5,0.9 --rounds 1 --threads 2");
+  EXPECT_THAT(formats, HasSubstr("a matrix of 512 x 300; GB/s of dense fp16 per core"));
+  EXPECT_THAT(formats, ::testing::ContainsRegex("tiled_csl +0\\.50 +1\\.99"));
+  EXPECT_THAT(formats, ::testing::ContainsRegex("tiled_csl +0\\.90 +0\\.39"));
+  EXPECT_THAT(formats, ::testing::ContainsRegex("int8 +0\\.00 +1\\.0"));
 }
 
 TEST(BenchKernels, RefuseOptionsThatMakeNoSense) {
@@ -89,7 +98,8 @@ TEST(BenchKernels, RefuseOptionsThatMakeNoSense) {
        {"linear --in 0", "linear --format csr", "linear --few-rows 0",
         "linear --working-set 1MiB --in 4096 --out 4096", "attention --kv-format int2",
         "attention --heads 6 --group 4 --working-set 8MiB", "attention --working-set 1MiB --positions 100000",
-        "attention --rounds 0"}) {
+        "attention --rounds 0", "formats --formats csr", "formats --sparsity 1.5", "spmm --shapes 7168",
+        "spmm --formats csr", "spmm --device cpu"}) {
     EXPECT_THROW(bench(arguments), Error) << arguments;
   }
 }

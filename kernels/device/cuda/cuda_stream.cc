@@ -39,6 +39,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   CUDA_CHECK(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking,
                                           priority == StreamPriority::kUrgent ? highest : lowest));
   stream_.reset(stream);
+  raw_ = stream;
   CUDA_CHECK(cudaGetDevice(&ordinal_));
   CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
   events_.resize(static_cast<std::size_t>(kEvents));
@@ -63,9 +64,19 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   upload_begin_.assign(static_cast<std::size_t>(kEvents), 0);
 }
 
+CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
+    : Stream(DeviceKind::kCuda),
+      raw_(borrowed),
+      blas_(blas),
+      linear_plans_(std::make_unique<LinearPlans>(blas)) {
+  CUDA_CHECK(cudaGetDevice(&ordinal_));
+  CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
+  fill_ahead_ = std::make_unique<FillAhead>(raw());
+}
+
 CudaStream::~CudaStream() {
   // Kernels under way may still read the upload ring.
-  if (const cudaError_t error = cudaStreamSynchronize(stream_.get()); error != cudaSuccess)
+  if (const cudaError_t error = cudaStreamSynchronize(raw()); error != cudaSuccess)
     log_cuda_failure(error, "cudaStreamSynchronize");
 }
 

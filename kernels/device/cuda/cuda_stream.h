@@ -27,15 +27,20 @@ class CudaStream : public Stream {
   /// Device::make_stream.
   CudaStream(StreamPriority priority, const Origin& origin, cublasLtHandle_t blas,
              std::span<std::byte> workspace);
+  /// Over a stream of somebody else, which outlives this one: for products alone, without steps and uploads.
+  /// Give it a workspace before the first.
+  CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas);
   ~CudaStream() override;
 
   // What operators use.
 
-  cudaStream_t raw() const { return stream_.get(); }
+  cudaStream_t raw() const { return raw_; }
   cublasLtHandle_t blas() const { return blas_; }
   int num_multiprocessors() const { return num_multiprocessors_; }
   /// Device memory that one operator uses at a time: stream order keeps its users apart.
   std::span<std::byte> workspace() const { return workspace_; }
+  /// Other memory of the same size, for the operators enqueued from here on.
+  void set_workspace(std::span<std::byte> workspace) { workspace_ = workspace; }
   /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
   LinearPlans& linear_plans() { return *linear_plans_; }
   /// Gets the stream beside this one (kernels/device/cuda/fill_ahead.h) ready to fill the halves of `memory`.
@@ -74,11 +79,12 @@ class CudaStream : public Stream {
   };
   StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
 
-  UniqueStream stream_;
+  UniqueStream stream_;  // empty if borrowed
+  cudaStream_t raw_ = nullptr;
   const Origin origin_;
   int ordinal_ = 0;
   const cublasLtHandle_t blas_;
-  const std::span<std::byte> workspace_;
+  std::span<std::byte> workspace_;
   int num_multiprocessors_ = 0;
   std::vector<StepEvents> events_;
   const std::unique_ptr<LinearPlans> linear_plans_;

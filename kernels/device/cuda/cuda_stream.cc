@@ -1,6 +1,7 @@
 #include "kernels/device/cuda/cuda_stream.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "core/error.h"
@@ -31,6 +32,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
       origin_(origin),
       blas_(blas),
       workspace_(workspace),
+      clock_(origin.steady_sec, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   int lowest = 0;
   int highest = 0;
@@ -68,6 +70,7 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
     : Stream(DeviceKind::kCuda),
       raw_(borrowed),
       blas_(blas),
+      clock_(0, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   CUDA_CHECK(cudaGetDevice(&ordinal_));
   CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
@@ -75,6 +78,12 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
 }
 
 CudaStream::~CudaStream() {
+  // The thread that destroys it may have used no device, and would start the first one. Who lends a stream sees
+  // to that.
+  if (stream_ != nullptr) {
+    if (const cudaError_t error = cudaSetDevice(ordinal_); error != cudaSuccess)
+      log_cuda_failure(error, "cudaSetDevice");
+  }
   // Kernels under way may still read the upload ring.
   if (const cudaError_t error = cudaStreamSynchronize(raw()); error != cudaSuccess)
     log_cuda_failure(error, "cudaStreamSynchronize");
@@ -167,8 +176,13 @@ bool CudaStream::is_step_done(std::int64_t seq) {
 StepSpan CudaStream::await_step(std::int64_t seq) {
   const StepEvents& step = events(seq);
   CUDA_CHECK(cudaEventSynchronize(step.end.get()));
-  // The distance from the origin is a float of milliseconds, too coarse for the length of a step.
-  const double end = origin_.steady_sec + seconds_between(origin_.event, step.end.get());
+  const double seen =
+      std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  const MutexLock lock(clock_mutex_);
+  const std::int64_t reference = clock_.reference(seq);
+  const cudaEvent_t from = reference > 0 ? events(reference).end.get() : origin_.event;
+  const double since = reference == seq ? 0 : seconds_between(from, step.end.get());
+  const double end = clock_.end_of(seq, since, seen);
   return {end - seconds_between(step.start.get(), step.end.get()), end};
 }
 

@@ -8,8 +8,10 @@
 #include <span>
 #include <vector>
 
+#include "core/mutex.h"
 #include "kernels/device/cuda/handle.h"
 #include "kernels/device/device.h"
+#include "kernels/device/step_clock.h"
 
 namespace sluice::kernels {
 
@@ -87,6 +89,8 @@ class CudaStream : public Stream {
   std::span<std::byte> workspace_;
   int num_multiprocessors_ = 0;
   std::vector<StepEvents> events_;
+  Mutex clock_mutex_;
+  StepClock clock_ SLUICE_GUARDED_BY(clock_mutex_);
   const std::unique_ptr<LinearPlans> linear_plans_;
   std::unique_ptr<FillAhead> fill_ahead_;  // streams with a workspace only
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;

@@ -27,8 +27,8 @@ struct DeviceMemory {
   std::span<std::byte> bytes;
 };
 
-/// No method changes which device is the calling thread's current one: a thread that enqueues on a stream
-/// says so by Stream::bind_thread.
+/// Every method, and the release of what it gave, makes the device the calling thread's current one; no other
+/// device of the machine is touched. A thread that enqueues on a stream says so by Stream::bind_thread.
 class Device {
  public:
   virtual ~Device() = default;

@@ -17,9 +17,20 @@ namespace {
 
 constexpr int kOldestArchitecture = 80;
 
+/// The runtime starts a device where a thread first needs one: some hundred MB of the memory of device 0, if
+/// the thread has not named another. So whatever calls it, releases included, comes after this.
+void use_device(int ordinal) { CUDA_CHECK(cudaSetDevice(ordinal)); }
+void use_device_to_release(int ordinal) noexcept {
+  if (const cudaError_t error = cudaSetDevice(ordinal); error != cudaSuccess)
+    log_cuda_failure(error, "cudaSetDevice");
+}
+
 class GpuMemory final : public DeviceResource {
  public:
-  explicit GpuMemory(void* memory) : memory_(memory) {}
+  GpuMemory(void* memory, int ordinal) : ordinal_(ordinal), memory_(memory) {}
+  ~GpuMemory() override { use_device_to_release(ordinal_); }
+  GpuMemory(const GpuMemory&) = delete;
+  GpuMemory& operator=(const GpuMemory&) = delete;
   std::byte* data() const { return static_cast<std::byte*>(memory_.get()); }
   std::int64_t bytes_to_alignment() const {
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
@@ -27,42 +38,26 @@ class GpuMemory final : public DeviceResource {
   }
 
  private:
+  const int ordinal_;
   UniqueDeviceMemory memory_;
 };
 
 class Registration final : public DeviceResource {
  public:
-  explicit Registration(void* memory) : memory_(memory) {}
+  Registration(void* memory, int ordinal) : ordinal_(ordinal), memory_(memory) {}
+  ~Registration() override { use_device_to_release(ordinal_); }
+  Registration(const Registration&) = delete;
+  Registration& operator=(const Registration&) = delete;
 
  private:
+  const int ordinal_;
   UniqueRegistration memory_;
-};
-
-/// Makes a device the calling thread's current one, and the one before it again at the end. Going back starts
-/// the runtime there, should it never have been used: some hundred MB of its memory, where a process uses a
-/// device other than its first.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int ordinal) : ordinal_(ordinal) {
-    CUDA_CHECK(cudaGetDevice(&before_));
-    if (before_ != ordinal_) CUDA_CHECK(cudaSetDevice(ordinal_));
-  }
-  ~CurrentDevice() {
-    if (before_ == ordinal_) return;
-    if (const cudaError_t error = cudaSetDevice(before_); error != cudaSuccess)
-      log_cuda_failure(error, "cudaSetDevice");
-  }
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int ordinal_, before_ = 0;
 };
 
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
-    const CurrentDevice current(ordinal_);
+    use_device(ordinal_);
     CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
     const int architecture = 10 * properties_.major + properties_.minor;
     SLUICE_CHECK(
@@ -80,6 +75,9 @@ class CudaDevice final : public Device {
     CUBLAS_CHECK(cublasLtCreate(&blas));
     blas_.reset(blas);
   }
+  ~CudaDevice() override { use_device_to_release(ordinal_); }
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
 
@@ -91,7 +89,7 @@ class CudaDevice final : public Device {
   bool has_own_memory() const override { return true; }
 
   std::int64_t free_bytes() const override {
-    const CurrentDevice current(ordinal_);
+    use_device(ordinal_);
     std::size_t free = 0;
     std::size_t total = 0;
     CUDA_CHECK(cudaMemGetInfo(&free, &total));
@@ -100,7 +98,7 @@ class CudaDevice final : public Device {
 
   DeviceMemory allocate(std::int64_t bytes) override {
     if (bytes == 0) return {};
-    const CurrentDevice current(ordinal_);
+    use_device(ordinal_);
     // CUDA promises an alignment to 256 only. What is large is aligned in fact, and gets not a byte more.
     std::unique_ptr<GpuMemory> memory = allocate_raw(bytes, bytes);
     std::int64_t offset = memory->bytes_to_alignment();
@@ -115,9 +113,9 @@ class CudaDevice final : public Device {
 
   std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) override {
     if (host.empty()) return nullptr;
-    const CurrentDevice current(ordinal_);
+    use_device(ordinal_);
     const cudaError_t error = cudaHostRegister(host.data(), host.size(), cudaHostRegisterDefault);
-    if (error == cudaSuccess) return std::make_unique<Registration>(host.data());
+    if (error == cudaSuccess) return std::make_unique<Registration>(host.data(), ordinal_);
     (void)cudaGetLastError();
     log_warn(
         "cpu memory: {} could not be pinned ({}); going on without, transfers to the GPU will be several "
@@ -128,7 +126,7 @@ class CudaDevice final : public Device {
   }
 
   std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
-    const CurrentDevice current(ordinal_);
+    use_device(ordinal_);
     return std::make_unique<CudaStream>(priority, CudaStream::Origin{origin_.get(), origin_sec_}, blas_.get(),
                                         workspace);
   }
@@ -148,7 +146,7 @@ class CudaDevice final : public Device {
           "lower --gpu-memory, or end the other programs on this GPU");
     }
     CUDA_CHECK(error);
-    return std::make_unique<GpuMemory>(memory);
+    return std::make_unique<GpuMemory>(memory, ordinal_);
   }
 
   const int ordinal_;

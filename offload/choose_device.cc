@@ -35,9 +35,11 @@ DeviceChoice choose_device(const DeviceChoice& asked) {
   return {.kind = Kind::kCpu};
 }
 
-policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen) {
+policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen,
+                                   HostWeights host_weights) {
   return ModelRunner::traits(
-      weights, chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu);
+      weights, chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu,
+      host_weights);
 }
 
 std::optional<std::int64_t> device_free_bytes(const DeviceChoice& chosen) {

@@ -7,6 +7,7 @@
 
 #include "kernels/device/device.h"
 #include "offload/engine.h"
+#include "offload/memory/host_weights.h"
 #include "offload/weights/weight_source.h"
 #include "policy/run_shape.h"
 
@@ -18,7 +19,8 @@ DeviceChoice parse_device(const std::string& text);
 /// The choice with kAuto resolved on this machine.
 DeviceChoice choose_device(const DeviceChoice& asked);
 /// What policy must know of the device that runs a model with these weights. `chosen` is resolved.
-policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen);
+policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen,
+                                   HostWeights host_weights = HostWeights::kPinned);
 /// Bytes of its own memory that can be allocated now; empty for a device whose GPU tier is host memory.
 std::optional<std::int64_t> device_free_bytes(const DeviceChoice& chosen);
 /// All cores; on a CUDA device all but one, which drives it.

@@ -84,13 +84,26 @@ struct Engine::Impl {
                    pool.num_threads(), *device, options.host_weights);
     weights.emplace(source, shape, *memory);
     kv.emplace(shape, *memory);
-    runner.emplace(shape, *memory, *weights, *kv, *device, pool, valid_vocab, hooks.poison);
+    beside_tiers(
+        [&] { runner.emplace(shape, *memory, *weights, *kv, *device, pool, valid_vocab, hooks.poison); });
     runner->stream(policy::LaneKind::kGpu)->set_batch_invariance(options.batch_invariance);
     for (Slot& slot : slots) slot.schedule.reserve(builder.max_steps());
     prologue.schedule.reserve(builder.max_steps());
     if (!options.trace_file.empty()) trace.emplace(options.trace_file);
     if (hooks.mutate) hooks.mutate(builder.hazards());
     if (hooks.on_shape) hooks.on_shape(shape);
+  }
+
+  /// What is taken at start beside the tiers may be refused because of what they take: says what that is.
+  template <class Body>
+  void beside_tiers(const Body& body) const {
+    try {
+      body();
+    } catch (const Error& e) {
+      if (e.code() != Code::kOutOfMemory) throw;
+      throw with_plan(e, fmt::format("{}; {}", to_string(planned.memory, Tier::kGpu),
+                                     to_string(planned.memory, Tier::kCpu)));
+    }
   }
 
   /// Whether waking a thread takes a share of a decode pass that matters: nothing streams, and cores are to
@@ -110,9 +123,11 @@ struct Engine::Impl {
     {
       const std::unique_ptr<BlockIo> loader = make_block_io({});
       const double began = clock_sec();
-      load_resident_weights(
-          {source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader, pool, stop});
-      runner->warm_up();
+      beside_tiers([&] {
+        load_resident_weights(
+            {source, shape, *memory, *device, *runner->stream(policy::LaneKind::kH2d), *loader, pool, stop});
+        runner->warm_up();
+      });
       stats.load_sec = clock_sec() - began;
     }
     weights->open_files(*disk_read);

@@ -124,7 +124,7 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
 }  // namespace
 
 PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device) {
-  policy::DeviceTraits traits = ModelRunner::traits(source, device.kind());
+  policy::DeviceTraits traits = ModelRunner::traits(source, device.kind(), options.host_weights);
   if (options.weight_piece_bytes > 0) traits.weight_piece_bytes = checked_piece(options.weight_piece_bytes);
   policy::Placement placement = overlapping(options.placement);
   const std::vector<policy::TensorSize> sizes = source.sizes();

@@ -28,9 +28,9 @@ class Packer {
 }  // namespace
 
 std::string_view purpose_name(Purpose purpose) {
-  constexpr std::array<std::string_view, 11> kNames{
+  constexpr std::array<std::string_view, 12> kNames{
       "weights",     "weight slots",       "weight staging", "KV cache", "KV windows", "KV staging",
-      "activations", "q, k, v, attention", "workspace",      "inputs",   "results"};
+      "activations", "q, k, v, attention", "workspace",      "inputs",   "results",    "weight slabs"};
   return kNames.at(static_cast<std::size_t>(purpose));
 }
 
@@ -108,6 +108,8 @@ MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk) {
   if (weights_on_disk) add(Purpose::kWeights, Tier::kDisk, shape.weight_bytes[Tier::kDisk]);
   add(Purpose::kWeightSlots, Tier::kGpu, shape.num_weight_slots * shape.weight_slot_bytes);
   add(Purpose::kWeightStage, Tier::kCpu, shape.num_weight_stages * shape.weight_stage_bytes);
+  if (shape.weight_bytes[Tier::kCpu] > 0)
+    add(Purpose::kWeightSlabs, Tier::kCpu, shape.traits.num_weight_slabs * shape.traits.weight_piece_bytes);
   for (Tier tier : kTiers) {
     add(Purpose::kKv, tier,
         shape.spec.num_layers * shape.seats.pages_per_layer[tier] * shape.kv.page_stride());

@@ -25,6 +25,7 @@ enum class Purpose : std::uint8_t {
   kScratch,      ///< workspace of one GPU lane step
   kInputs,       ///< token ids, positions, sampling parameters
   kResults,      ///< chosen tokens and log-probs
+  kWeightSlabs,  ///< CPU slabs between pageable weights and the GPU
 };
 std::string_view purpose_name(Purpose purpose);
 

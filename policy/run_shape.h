@@ -28,6 +28,7 @@ struct DeviceTraits {
   std::int64_t sampled_row_bytes = 0;     ///< result of one wanted row
   std::int64_t top_token_bytes = 0;       ///< one entry of its most likely tokens
   std::int64_t weight_piece_bytes = std::int64_t{32} << 20;  ///< weights move in pieces of this size
+  std::int64_t num_weight_slabs = 0;  ///< of a piece each: the way of pageable weights to the GPU
 };
 
 /// Where one tensor lives and where its copy lands in a ring slot. Offsets are multiples of kPageAlign.

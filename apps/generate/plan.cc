@@ -85,10 +85,10 @@ offload::EngineOptions plan_engine(const GenerateConfig& config, const offload::
   placement.num_gpu_batches = wanted.num_gpu_batches;
   if (wanted.percent.empty()) {
     const offload::WeightSource weights(model);
-    placement =
-        policy::default_placement(weights.spec(), weights.sizes(), workload,
-                                  budgets_for_rule(options.budget_bytes, options.disk_dir, options.device),
-                                  placement, offload::device_traits(weights, options.device));
+    placement = policy::default_placement(
+        weights.spec(), weights.sizes(), workload,
+        budgets_for_rule(options.budget_bytes, options.disk_dir, options.device), placement,
+        offload::device_traits(weights, options.device, options.host_weights));
   } else {
     placement.percents = policy::parse_percents(wanted.percent);
     if (placement.gpu_batch_size == 0) {

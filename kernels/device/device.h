@@ -44,8 +44,8 @@ class Device {
   /// One allocation of its own memory, which starts at a multiple of kPageAlign. Throws Error{kOutOfMemory}
   /// with both numbers.
   virtual DeviceMemory allocate(std::int64_t bytes) = 0;
-  /// Registers host memory for fast transfers. Where the system refuses, says so, goes on without, and gives
-  /// null.
+  /// Registers host memory for fast transfers. Where the system refuses, says so and gives null: transfers
+  /// work without, several times slower.
   virtual std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) = 0;
   /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes(kind());
   /// empty for a stream that only copies.

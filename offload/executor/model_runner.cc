@@ -15,10 +15,12 @@ namespace {
 
 /// Rows of an MLP chunk on CUDA: enough for the tensor cores, and 28672 columns of them are 117 MB.
 constexpr std::int64_t kCudaMlpRows = 2048;
+constexpr std::int64_t kWeightSlabs = 4;  // one is filled while the device copies from others
 
 }  // namespace
 
-policy::DeviceTraits ModelRunner::traits(const WeightSource& weights, kernels::DeviceKind device) {
+policy::DeviceTraits ModelRunner::traits(const WeightSource& weights, kernels::DeviceKind device,
+                                         HostWeights host_weights) {
   const ModelSpec& spec = weights.spec();
   policy::DeviceTraits traits;
   traits.workspace_bytes = kernels::workspace_bytes(device);
@@ -30,6 +32,7 @@ policy::DeviceTraits ModelRunner::traits(const WeightSource& weights, kernels::D
   if (device == kernels::DeviceKind::kCuda) {
     traits.activation_dtype = spec.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
     traits.mlp_rows = kCudaMlpRows;
+    if (host_weights == HostWeights::kPageable) traits.num_weight_slabs = kWeightSlabs;
   }
   traits.sample_scratch_bytes = kernels::sample_scratch_bytes(traits.logits_rows, spec.vocab_size);
   traits.sample_row_bytes = sizeof(kernels::SampleRow);
@@ -85,7 +88,8 @@ std::int64_t ModelRunner::run(const Step& step) {
   switch (step.kind) {
     case StepKind::kLoadWeights:
       if (step.piece == 0) poison(weights_.slot(step.weight_slot), stream_of(step));
-      return weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot, stream_of(step));
+      return weights_.load_piece(step.unit, step.piece, step.weight_slot, step.stage_slot, step.seq,
+                                 stream_of(step));
     case StepKind::kLoadInputs:
       return load_inputs(step);
     case StepKind::kLoadActivations: {

@@ -16,6 +16,7 @@
 #include "kernels/ops/sample.h"
 #include "offload/executor/executor.h"
 #include "offload/kv_cache/kv_cache.h"
+#include "offload/memory/host_weights.h"
 #include "offload/memory/tier_memory.h"
 #include "offload/weights/weight_store.h"
 #include "policy/memory_plan.h"
@@ -63,7 +64,8 @@ class ModelRunner : public StepRunner {
   void io_requests(const policy::Step& step, std::vector<IoRequest>& out) override;
 
   /// What policy must know of the device and its kernels, for a model with these weights.
-  static policy::DeviceTraits traits(const WeightSource& weights, kernels::DeviceKind device);
+  static policy::DeviceTraits traits(const WeightSource& weights, kernels::DeviceKind device,
+                                     HostWeights host_weights = HostWeights::kPinned);
 
  private:
   struct Set {

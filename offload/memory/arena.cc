@@ -112,12 +112,32 @@ Arena::Arena(Reservation reservation, kernels::Device& device) : reservation_(st
   memory_ = allocated.bytes;
 }
 
-Arena::Arena(Reservation reservation, int touch_threads, kernels::Device& device, std::int64_t pageable_bytes)
+Arena::Arena(Reservation reservation, int touch_threads, kernels::Device& device,
+             std::initializer_list<std::int64_t> pageable_bytes)
     : Arena(reservation.tier() == Tier::kGpu && device.has_own_memory()
                 ? Arena(std::move(reservation), device)
                 : Arena(std::move(reservation), touch_threads)) {
-  if (device_memory_ != nullptr) return;
-  pinned_ = device.pin(memory_.subspan(static_cast<std::size_t>(align_up(pageable_bytes, kPageAlign))));
+  if (device_memory_ == nullptr && device.has_own_memory()) pin(device, pageable_bytes);
+}
+
+void Arena::pin(kernels::Device& device, std::initializer_list<std::int64_t> pageable_bytes) {
+  std::int64_t refused = 0;
+  for (const std::int64_t pageable : pageable_bytes) {
+    const auto first = std::min(static_cast<std::size_t>(align_up(pageable, kPageAlign)), memory_.size());
+    const std::span<std::byte> wanted = memory_.subspan(first);
+    if (wanted.empty() || std::ssize(wanted) == refused) continue;
+    pinned_ = device.pin(wanted);
+    if (pinned_ == nullptr) {
+      refused = std::ssize(wanted);
+      continue;
+    }
+    if (refused > 0)
+      log_warn("{} memory: {} of {} are pinned, without the weights", tier_name(tier()),
+               format_bytes(std::ssize(wanted)), format_bytes(std::ssize(memory_)));
+    return;
+  }
+  if (refused > 0)
+    log_warn("{} memory: nothing of {} is pinned", tier_name(tier()), format_bytes(std::ssize(memory_)));
 }
 
 Arena::Arena(Arena&& other) noexcept

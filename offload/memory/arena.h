@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,8 +24,10 @@ class Arena {
   /// refuses.
   Arena(Reservation reservation, int touch_threads);
   /// The same for a run on `device`: the GPU tier is its own memory, if it has any, and the CPU tier, but for
-  /// its first `pageable_bytes`, is made fit for its transfers.
-  Arena(Reservation reservation, int touch_threads, kernels::Device& device, std::int64_t pageable_bytes = 0);
+  /// its first `pageable_bytes`, is made fit for its transfers. Where the device refuses that, the next
+  /// number is tried, and after the last one nothing is; it says so.
+  Arena(Reservation reservation, int touch_threads, kernels::Device& device,
+        std::initializer_list<std::int64_t> pageable_bytes = {0});
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) noexcept;
   ~Arena();
@@ -39,6 +42,7 @@ class Arena {
  private:
   explicit Arena(Reservation reservation);                  // maps, touches nothing
   Arena(Reservation reservation, kernels::Device& device);  // of the device's own memory
+  void pin(kernels::Device& device, std::initializer_list<std::int64_t> pageable_bytes);
   void unmap() noexcept;
 
   Reservation reservation_;

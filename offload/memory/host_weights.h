@@ -5,8 +5,8 @@
 
 namespace sluice::offload {
 
-/// Whether weights in CPU memory are pinned for fast transfers. Pageable ones reach the GPU through the
-/// driver's own slabs, several times slower; they need no right to lock memory, and the system may swap them.
+/// Whether weights in CPU memory are pinned for fast transfers. Pageable ones are copied into pinned slabs on
+/// their way, which takes cores and memory bandwidth from CPU attention; the system may swap them.
 enum class HostWeights : std::uint8_t { kPinned, kPageable };
 
 }  // namespace sluice::offload

@@ -3,17 +3,12 @@
 #include "core/error.h"
 
 namespace sluice::offload {
-namespace {
 
-/// Memory that was refused is asked for in one piece: says what it was for.
-[[noreturn]] void throw_with_plan(const Error& refused, const policy::MemoryPlan& plan, Tier tier) {
+Error with_plan(const Error& refused, const std::string& plan) {
   std::string what = refused.what();
   if (!refused.fix().empty()) what.resize(what.size() - refused.fix().size() - std::string_view("; ").size());
-  throw Error(refused.code(), fmt::format("{} (planned: {})", what, policy::to_string(plan, tier)),
-              refused.fix());
+  return {refused.code(), fmt::format("{} (planned: {})", what, plan), refused.fix()};
 }
-
-}  // namespace
 
 TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
                        const std::filesystem::path& disk_folder, int touch_threads, kernels::Device& device,
@@ -23,7 +18,7 @@ TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
       return get();
     } catch (const Error& e) {
       if (e.code() != Code::kOutOfMemory) throw;
-      throw_with_plan(e, plan, tier);
+      throw with_plan(e, policy::to_string(plan, tier));  // asked for in one piece: says what it was for
     }
   };
   const auto reserve = [&](Tier tier) {
@@ -31,7 +26,7 @@ TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
       return budget.reserve(tier, plan.total[tier], fmt::format("the {} tier", tier_name(tier)));
     });
   };
-  const auto allocate = [&](Reservation reservation, std::int64_t pageable_bytes) {
+  const auto allocate = [&](Reservation reservation, std::initializer_list<std::int64_t> pageable_bytes) {
     const Tier tier = reservation.tier();
     return or_plan(tier,
                    [&] { return Arena(std::move(reservation), touch_threads, device, pageable_bytes); });
@@ -40,11 +35,10 @@ TierMemory::TierMemory(const policy::MemoryPlan& plan, MemoryBudget& budget,
   Reservation gpu = reserve(Tier::kGpu);
   Reservation cpu = reserve(Tier::kCpu);
   disk_ = reserve(Tier::kDisk);
-  gpu_ = allocate(std::move(gpu), 0);
+  gpu_ = allocate(std::move(gpu), {0});
   // Weights come first in the plan, and so in the arena.
-  cpu_ = allocate(std::move(cpu), host_weights == HostWeights::kPageable
-                                      ? plan.bytes(policy::Purpose::kWeights, Tier::kCpu)
-                                      : 0);
+  const std::int64_t weights = plan.bytes(policy::Purpose::kWeights, Tier::kCpu);
+  cpu_ = allocate(std::move(cpu), {host_weights == HostWeights::kPageable ? weights : 0, weights});
   for (const policy::PlannedBytes& item : plan.items) {
     const auto purpose = static_cast<std::size_t>(item.purpose);
     const std::string name(policy::purpose_name(item.purpose));

@@ -17,6 +17,8 @@ WeightStore::WeightStore(const WeightSource& source, const policy::RunShape& sha
         {.tensor = i, .part_offset = tensor.slot_offset - shape.units[unit].cpu_bytes});
   }
   for (UnitDisk& unit : disk_) unit.running = std::make_unique<StoreChecksum>();
+  const std::span<std::byte> slabs = memory.block(Purpose::kWeightSlabs, Tier::kCpu);
+  if (!slabs.empty()) slabs_.emplace(slabs, shape.traits.weight_piece_bytes);
 }
 
 void WeightStore::index_tensors() {
@@ -113,7 +115,7 @@ std::span<std::byte> WeightStore::slot(std::int64_t weight_slot) const {
 }
 
 std::int64_t WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
-                                     std::int64_t stage_slot, kernels::Stream& stream) {
+                                     std::int64_t stage_slot, std::int64_t seq, kernels::Stream& stream) {
   const policy::UnitStream& traffic = shape_.units[static_cast<std::size_t>(unit)];
   const std::int64_t cpu_pieces = shape_.cpu_pieces(traffic);
   const bool staged = piece >= cpu_pieces;
@@ -126,7 +128,11 @@ std::int64_t WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std:
              : memory_.block(Purpose::kWeights, Tier::kCpu).data() + traffic.cpu_offset + first;
   if (staged) verify_staged(unit, first, {from, static_cast<std::size_t>(bytes)});
   std::byte* to = slot(weight_slot).data() + (staged ? traffic.cpu_bytes : 0) + first;
-  stream.copy(to, from, bytes);
+  if (slabs_ && !staged) {
+    slabs_->send(to, {from, static_cast<std::size_t>(bytes)}, seq, stream);
+  } else {
+    stream.copy(to, from, bytes);
+  }
   return bytes;
 }
 

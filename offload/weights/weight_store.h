@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "kernels/layers/decoder.h"
 #include "offload/io/block_io.h"
 #include "offload/memory/tier_memory.h"
+#include "offload/weights/slab_ring.h"
 #include "offload/weights/weight_source.h"
 #include "policy/run_shape.h"
 
@@ -32,9 +34,9 @@ class WeightStore {
   void read_requests(std::int64_t unit, std::int64_t piece, std::int64_t stage_slot,
                      std::vector<IoRequest>& out) const;
   /// Copies one piece (CPU-resident, or staged) into the GPU ring slot and returns its bytes. Verifies the
-  /// checksum of each staged tensor the first time it passes.
+  /// checksum of each staged tensor the first time it passes. `seq` is the stream's open step.
   std::int64_t load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
-                          std::int64_t stage_slot, kernels::Stream& stream);
+                          std::int64_t stage_slot, std::int64_t seq, kernels::Stream& stream);
 
   std::span<std::byte> slot(std::int64_t weight_slot) const;
 
@@ -83,7 +85,8 @@ class WeightStore {
   std::vector<DecoderIndex> layers_;  // tensor numbers by role, -1 for what the model does not have
   NormIndex final_norm_;
   std::int64_t embed_tokens_ = -1, embed_positions_ = -1, project_in_ = -1, project_out_ = -1, vocab_ = -1;
-  std::vector<UnitDisk> disk_;  // by unit
+  std::vector<UnitDisk> disk_;     // by unit
+  std::optional<SlabRing> slabs_;  // of pageable weights; used by the h2d lane
 };
 
 }  // namespace sluice::offload

@@ -69,7 +69,7 @@ TEST(FakeDevice, APlacementAboveFreeMemoryIsRefusedBeforeAnythingIsTaken) {
 }
 
 TEST(FakeDevice, TooLittlePinnableMemoryIsNoReasonToStop) {
-  const offload::EngineOptions options = options_on({.pins = false}, {0, 100, 0, 100, 0, 100});
+  const offload::EngineOptions options = options_on({.most_pinned_bytes = 0}, {0, 100, 0, 100, 0, 100});
   const offload::Engine engine(testing::synthetic(testing::small_spec()), nullptr, options);
   EXPECT_EQ(engine.stats().device, "fake device");
 }

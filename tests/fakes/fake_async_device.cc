@@ -113,8 +113,9 @@ DeviceMemory FakeAsyncDevice::allocate(std::int64_t bytes) {
 
 std::unique_ptr<DeviceResource> FakeAsyncDevice::pin(std::span<std::byte> host) {
   if (host.empty()) return nullptr;
-  shared_->add(fmt::format("{} {}", shared_->script.pins ? "pin" : "refuse to pin", host.size()));
-  if (!shared_->script.pins) return nullptr;
+  const bool pins = std::ssize(host) <= shared_->script.most_pinned_bytes;
+  shared_->add(fmt::format("{} {}", pins ? "pin" : "refuse to pin", host.size()));
+  if (!pins) return nullptr;
   return std::make_unique<Pinned>(shared_, host);
 }
 

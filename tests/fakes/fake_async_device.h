@@ -24,8 +24,8 @@ enum class Fault : std::uint8_t { kOnce, kSticky };
 
 struct FakeDeviceScript {
   std::int64_t free_bytes = std::int64_t{1} << 30;
-  bool allocation_fails = false;  ///< whatever free_bytes says
-  bool pins = true;
+  bool allocation_fails = false;                           ///< whatever free_bytes says
+  std::int64_t most_pinned_bytes = std::int64_t{1} << 62;  ///< more in one piece is refused
   std::uint64_t seed = 1;
   std::chrono::microseconds jitter{0};  ///< one step in four takes up to this much longer
   double clock_skew_sec = 0;            ///< of the times that await_step gives

@@ -118,9 +118,9 @@ class CudaDevice final : public Device {
     if (error == cudaSuccess) return std::make_unique<Registration>(host.data(), ordinal_);
     (void)cudaGetLastError();
     log_warn(
-        "cpu memory: {} could not be pinned ({}); going on without, transfers to the GPU will be several "
-        "times "
-        "slower; raise the limit of locked memory (ulimit -l), or lower --cpu-memory",
+        "cpu memory: {} could not be pinned ({}); going on, transfers to the GPU will be several times "
+        "slower; "
+        "raise the limit of locked memory (ulimit -l), or lower --cpu-memory",
         format_bytes(static_cast<std::int64_t>(host.size())), cudaGetErrorString(error));
     return nullptr;
   }

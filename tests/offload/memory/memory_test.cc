@@ -196,7 +196,7 @@ TEST(ArenaOnADevice, UnpinsBeforeItUnmapsWhenItIsMovedOver) {
 
 TEST(ArenaOnADevice, GoesOnWithoutPinning) {
   MemoryBudget budget(tiers(0, 1_GiB, 0));
-  FakeAsyncDevice device({.pins = false});
+  FakeAsyncDevice device({.most_pinned_bytes = 0});
   {
     const Arena cpu(budget.reserve(Tier::kCpu, 1_MiB, "test"), 1, device);
     EXPECT_EQ(cpu.memory().size(), 1_MiB);
@@ -236,6 +236,46 @@ TEST(TierMemory, OnADeviceIsThePlanAndComesBackAsAWhole) {
   }
   EXPECT_THAT(device.log(), ElementsAre("allocate 3145728", "pin 4194304", "unpin", "free"));
   for (Tier tier : kTiers) EXPECT_EQ(budget.reserved(tier), 0);
+}
+
+TEST(TierMemory, WhereNotAllCanBePinnedTheWeightsGoWithout) {
+  policy::MemoryPlan plan = plan_of(2_MiB, 1_MiB, 4_MiB);
+  plan.items.push_back({policy::Purpose::kKv, Tier::kCpu, 1_MiB});
+  plan.total[Tier::kCpu] += 1_MiB;
+  struct Case {
+    std::int64_t most_pinned;
+    HostWeights weights;
+    std::vector<std::string> pins;
+    const char* said;
+  };
+  const std::vector<Case> cases = {
+      {8_MiB, HostWeights::kPinned, {"pin 5242880"}, ""},
+      {8_MiB, HostWeights::kPageable, {"pin 1048576"}, ""},
+      {2_MiB,
+       HostWeights::kPinned,
+       {"refuse to pin 5242880", "pin 1048576"},
+       "cpu memory: 1.00 MiB of 5.00 MiB are pinned, without the weights"},
+      {1_MiB - 1,
+       HostWeights::kPinned,
+       {"refuse to pin 5242880", "refuse to pin 1048576"},
+       "cpu memory: nothing of 5.00 MiB is pinned"},
+      {1_MiB - 1,
+       HostWeights::kPageable,
+       {"refuse to pin 1048576"},
+       "cpu memory: nothing of 5.00 MiB is pinned"},
+  };
+  for (const Case& expected : cases) {
+    FakeAsyncDevice device({.most_pinned_bytes = expected.most_pinned});
+    MemoryBudget budget(plan.total);
+    ::testing::internal::CaptureStderr();
+    { const TierMemory memory(plan, budget, {}, 1, device, expected.weights); }
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr(expected.said));
+    std::vector<std::string> pins;
+    for (const std::string& event : device.log()) {
+      if (event.find("pin ") != std::string::npos) pins.push_back(event);
+    }
+    EXPECT_EQ(pins, expected.pins);
+  }
 }
 
 TEST(TierMemory, ARefusalSaysWhatTheMemoryWasFor) {

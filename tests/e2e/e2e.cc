@@ -100,6 +100,8 @@ RunOutcome run_requests(const offload::ModelSource& source, const policy::Placem
   options.num_threads = num_threads;
   options.device = device.device;
   options.batch_invariance = device.batch_invariance;
+  options.host_weights = device.host_weights;
+  options.weight_piece_bytes = device.weight_piece_bytes;
   options.hooks = own;
   offload::Engine engine(source, tokenizer, options);
   outcome.results.resize(requests.size());

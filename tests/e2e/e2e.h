@@ -51,6 +51,8 @@ struct RunOutcome {
 struct RunDevice {
   offload::DeviceChoice device{.kind = offload::DeviceChoice::Kind::kCpu};
   kernels::BatchInvariance batch_invariance = kernels::BatchInvariance::kOff;
+  offload::HostWeights host_weights = offload::HostWeights::kPinned;
+  std::int64_t weight_piece_bytes = 0;  ///< 0: the engine's choice
 };
 
 /// How long the seats of a block are.

@@ -39,8 +39,33 @@ void throw_cuda_failure(cudaError_t error, const char* call) {
 }
 
 void throw_cublas_failure(cublasStatus_t status, const char* call) {
-  throw Error(Code::kDevice, fmt::format("cuBLAS: {} from {}", cublasLtGetStatusString(status), call),
-              "see the driver's log (dmesg, nvidia-smi -q), then run again");
+  const auto [code, fix] =
+      verdict(status == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown);
+  throw Error(code, fmt::format("cuBLAS: {} from {}", cublasLtGetStatusString(status), call), fix);
+}
+
+void check_architecture(const char* device_name, int major, int minor) {
+  SLUICE_CHECK(is_new_enough(major, minor), Code::kUnsupported,
+               fmt::format("{} has compute capability {}.{}, Sluice needs {}.{}", device_name, major, minor,
+                           kOldestMajor, kOldestMinor),
+               "use --device cpu, or a GPU of the Ampere generation or later");
+}
+
+void check_kernel_built(const void* kernel, const char* device_name, int major, int minor) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // it is reported here
+  if (error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction &&
+      error != cudaErrorUnsupportedPtxVersion) {
+    throw_cuda_failure(error, "cudaFuncGetAttributes");
+  }
+  throw Error(
+      Code::kUnsupported,
+      fmt::format("this build has no kernels for {} (sm_{}{}): {}", device_name, major, minor,
+                  cudaGetErrorString(error)),
+      fmt::format("build with {}{} among SLUICE_CUDA_ARCHITECTURES, update the driver, or use --device cpu",
+                  major, minor));
 }
 
 void log_cuda_failure(cudaError_t error, const char* call) noexcept {

@@ -12,6 +12,19 @@ namespace sluice::kernels {
 /// process is not worth a line. Thread-safe.
 void log_cuda_failure(cudaError_t error, const char* call) noexcept;
 
+/// The oldest compute capability that the kernels are written for.
+constexpr int kOldestMajor = 8, kOldestMinor = 0;
+constexpr bool is_new_enough(int major, int minor) {
+  return major > kOldestMajor || (major == kOldestMajor && minor >= kOldestMinor);
+}
+/// Throws Error{kUnsupported} with both compute capabilities if the device is older.
+void check_architecture(const char* device_name, int major, int minor);
+/// Throws Error{kUnsupported} if this build has no code of the kernel for the calling thread's current
+/// device.
+void check_kernel_built(const void* kernel, const char* device_name, int major, int minor);
+/// Any kernel of the build, for that check.
+const void* probe_kernel_address();
+
 #define CUDA_CHECK(call)                                              \
   do {                                                                \
     const cudaError_t cuda_check_error = (call);                      \

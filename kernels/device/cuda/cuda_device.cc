@@ -15,8 +15,6 @@
 namespace sluice::kernels {
 namespace {
 
-constexpr int kOldestArchitecture = 80;
-
 /// The runtime starts a device where a thread first needs one: some hundred MB of the memory of device 0, if
 /// the thread has not named another. So whatever calls it, releases included, comes after this.
 void use_device(int ordinal) { CUDA_CHECK(cudaSetDevice(ordinal)); }
@@ -59,21 +57,8 @@ class CudaDevice final : public Device {
   explicit CudaDevice(int ordinal) : ordinal_(ordinal) {
     use_device(ordinal_);
     CUDA_CHECK(cudaGetDeviceProperties(&properties_, ordinal));
-    const int architecture = 10 * properties_.major + properties_.minor;
-    SLUICE_CHECK(
-        architecture >= kOldestArchitecture, Code::kUnsupported,
-        fmt::format("{} has compute capability {}.{}, Sluice needs {}.{}", properties_.name,
-                    properties_.major, properties_.minor, kOldestArchitecture / 10, kOldestArchitecture % 10),
-        "use --device cpu, or a GPU of the Ampere generation or later");
-    cudaEvent_t origin = nullptr;
-    CUDA_CHECK(cudaEventCreate(&origin));
-    origin_.reset(origin);
-    CUDA_CHECK(cudaEventRecord(origin, nullptr));
-    CUDA_CHECK(cudaEventSynchronize(origin));
-    origin_sec_ = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-    cublasLtHandle_t blas = nullptr;
-    CUBLAS_CHECK(cublasLtCreate(&blas));
-    blas_.reset(blas);
+    check_architecture(properties_.name, properties_.major, properties_.minor);
+    check_kernel_built(probe_kernel_address(), properties_.name, properties_.major, properties_.minor);
   }
   ~CudaDevice() override { use_device_to_release(ordinal_); }
   CudaDevice(const CudaDevice&) = delete;
@@ -127,11 +112,25 @@ class CudaDevice final : public Device {
 
   std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
     use_device(ordinal_);
+    if (blas_ == nullptr) prepare_streams();
     return std::make_unique<CudaStream>(priority, CudaStream::Origin{origin_.get(), origin_sec_}, blas_.get(),
                                         workspace);
   }
 
  private:
+  /// What all streams share. Not before the first one, so that a refusal comes when the run has been planned.
+  void prepare_streams() {
+    cudaEvent_t origin = nullptr;
+    CUDA_CHECK(cudaEventCreate(&origin));
+    origin_.reset(origin);
+    CUDA_CHECK(cudaEventRecord(origin, nullptr));
+    CUDA_CHECK(cudaEventSynchronize(origin));
+    origin_sec_ = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    cublasLtHandle_t blas = nullptr;
+    CUBLAS_CHECK(cublasLtCreate(&blas));
+    blas_.reset(blas);
+  }
+
   /// `bytes` for somebody who asked for `wanted`.
   std::unique_ptr<GpuMemory> allocate_raw(std::int64_t bytes, std::int64_t wanted) const {
     void* memory = nullptr;
@@ -189,7 +188,7 @@ bool cuda_device_present() {
   int minor = 0;
   return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0) == cudaSuccess &&
-         10 * major + minor >= kOldestArchitecture;
+         is_new_enough(major, minor);
 }
 
 std::string cuda_devices_text() {
@@ -200,8 +199,10 @@ std::string cuda_devices_text() {
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
     CUDA_CHECK(cudaGetDeviceProperties(&properties, i));
-    text += fmt::format("{}cuda:{}: {}, sm_{}{}, {}", i > 0 ? "; " : "", i, properties.name, properties.major,
-                        properties.minor, format_bytes(static_cast<std::int64_t>(properties.totalGlobalMem)));
+    text +=
+        fmt::format("{}cuda:{}: {}, sm_{}{}, {}{}", i > 0 ? "; " : "", i, properties.name, properties.major,
+                    properties.minor, format_bytes(static_cast<std::int64_t>(properties.totalGlobalMem)),
+                    is_new_enough(properties.major, properties.minor) ? "" : " (too old)");
   }
   return text;
 }

@@ -69,6 +69,7 @@ struct Engine::Impl {
         source(model),
         pool(asked.num_threads > 0 ? asked.num_threads : default_threads(options.device)),
         device(make_device(options.device, pool, hooks)),
+        free_at_start(device->has_own_memory() ? device->free_bytes() : 0),
         planned(plan_run(source, options, *device)),
         shape(planned.shape),
         budget(planned.budget_bytes),
@@ -244,11 +245,14 @@ struct Engine::Impl {
     result.planned_bytes = planned.memory.total;
     for (Tier tier : kTiers) result.reserved_bytes[tier] = budget.reserved(tier);
     try {
+      if (device->has_own_memory()) result.device_bytes = free_at_start - device->free_bytes();
       result.peak_resident_bytes = peak_resident_bytes();
     } catch (const Error& e) {
       log_debug("{}", e.what());  // a figure for the report is no reason to fail
     }
     if (!executor) return result;
+    if (executor->first_layer_end_sec() > 0)
+      result.first_layer_sec = executor->first_layer_end_sec() - made_sec;
     const auto counters = executor->counters();
     for (std::size_t i = 0; i < policy::kNumLanes; ++i) {
       result.lanes.push_back({std::string(lane_name(static_cast<policy::LaneKind>(i))), counters[i].bytes,
@@ -258,11 +262,13 @@ struct Engine::Impl {
   }
 
   // Fixed after construction.
+  const double made_sec = clock_sec();
   EngineOptions options;
   const RunHooks& hooks;
   WeightSource source;
   kernels::ThreadPool pool;
   const std::unique_ptr<kernels::Device> device;
+  const std::int64_t free_at_start;  // bytes of the device's own memory
   PlannedRun planned;
   const policy::RunShape& shape;
   MemoryBudget budget;

@@ -118,6 +118,8 @@ struct RunStats {
   double wall_sec = 0, prefill_sec = 0, decode_sec = 0;  ///< passes with prefill rows, and without
   std::int64_t prefill_passes_tokens = 0, decode_passes_tokens = 0;  ///< tokens generated in each
   double first_token_sec = 0;
+  double first_layer_sec = 0;  ///< from the engine's construction to the end of the first layer's computation
+  std::int64_t device_bytes = 0;  ///< of its own memory taken since construction, as the device counts it
   std::int64_t peak_resident_bytes = 0;
 };
 

@@ -35,6 +35,10 @@ void add_memory(std::string& text, const offload::RunStats& stats) {
     add(text, "  {:<12} {:>12} {:>12}\n", tier_name(tier), format_bytes(stats.planned_bytes[tier]),
         format_bytes(stats.reserved_bytes[tier]));
   }
+  if (stats.device_bytes > 0) {
+    add(text, "  gpu memory taken since its start, as the driver counts it: {}\n",
+        format_bytes(stats.device_bytes));
+  }
   add(text, "  peak resident size {}\n", format_bytes(stats.peak_resident_bytes));
 }
 
@@ -50,6 +54,8 @@ std::string run_report(const offload::RunStats& stats, const RunCounts& counts,
   add(text, "\n  device     {}", stats.device);
   add(text, "\n  placement  {}, {} x {} sequences, CPU attention {}\n", policy::to_string(placement.percents),
       placement.gpu_batch_size, placement.num_gpu_batches, placement.cpu_attention ? "on" : "off");
+  add(text, "  start      first layer computed after {:.3f} s, weights in place in {:.3f} s of them\n",
+      stats.first_layer_sec, stats.load_sec);
   add(text, "  prefill    {} prompt tokens in {:.3f} s, {:.1f} tokens/s; first token after {:.3f} s\n",
       stats.prompt_tokens, stats.prefill_sec, per_sec(stats.prompt_tokens, stats.prefill_sec),
       stats.first_token_sec);
@@ -107,6 +113,9 @@ nlohmann::ordered_json summary_json(const offload::RunStats& stats, const RunCou
           {"prefill_sec", stats.prefill_sec},
           {"decode_sec", stats.decode_sec},
           {"first_token_sec", stats.first_token_sec},
+          {"load_sec", stats.load_sec},
+          {"first_layer_sec", stats.first_layer_sec},
+          {"device_bytes", stats.device_bytes},
           {"prefill_passes_tokens", stats.prefill_passes_tokens},
           {"decode_passes_tokens", stats.decode_passes_tokens},
           {"prefill_tokens_per_sec", per_sec(stats.prompt_tokens, stats.prefill_sec)},

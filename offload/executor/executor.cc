@@ -214,6 +214,8 @@ void Executor::wait_for(const Step& step) const {
 
 void Executor::finish_step(Lane& lane, const Step& step, std::size_t index, const Submitted& from,
                            double start_sec, double end_sec) {
+  if (step.kind == StepKind::kPost && step.unit == 1 && first_layer_end_sec_.load() == 0)
+    first_layer_end_sec_.store(end_sec);
   if (from.times != nullptr) (*from.times)[index] = {start_sec - started_sec_, end_sec - started_sec_};
   done_[lane_index(lane.kind)].store(step.seq);
   done_[lane_index(lane.kind)].notify_all();

@@ -84,6 +84,8 @@ class Executor {
 
   std::array<LaneCounters, policy::kNumLanes> counters() const;
   double now_sec() const;  ///< clock of the step times, from construction
+  /// When the first `post` step of the first layer ended, on std::chrono::steady_clock; 0 before.
+  double first_layer_end_sec() const { return first_layer_end_sec_.load(); }
 
  private:
   struct Submitted {
@@ -118,6 +120,7 @@ class Executor {
   std::array<std::atomic<std::int64_t>, policy::kNumLanes> enqueued_{};  // asynchronous lanes
   std::atomic<bool> skip_{false};
   std::atomic<bool> spin_{false};
+  std::atomic<double> first_layer_end_sec_{0};
   std::array<std::unique_ptr<Lane>, policy::kNumLanes> lanes_;
   mutable Mutex status_mutex_;
   Status status_ SLUICE_GUARDED_BY(status_mutex_);

@@ -26,6 +26,9 @@ offload::RunStats example() {
   stats.decode_passes_tokens = 248;
   stats.prefill_passes_tokens = 8;
   stats.first_token_sec = 0.75;
+  stats.load_sec = 6.25;
+  stats.first_layer_sec = 8.5;
+  stats.device_bytes = 17_GiB;
   stats.peak_resident_bytes = 5_GiB;
   return stats;
 }
@@ -39,6 +42,8 @@ TEST(RunReport, GivesRatesLanesAndMemory) {
   EXPECT_THAT(text, HasSubstr("disk_read        3.00 GiB      1.61   50.0 %    2.5 %"));
   EXPECT_THAT(text, Not(HasSubstr("h2d"))) << "a lane without steps is left out";
   EXPECT_THAT(text, HasSubstr("cpu              2.00 GiB     3.00 GiB"));
+  EXPECT_THAT(text, HasSubstr("first layer computed after 8.500 s, weights in place in 6.250 s of them"));
+  EXPECT_THAT(text, HasSubstr("gpu memory taken since its start, as the driver counts it: 17.00 GiB"));
   EXPECT_THAT(text, HasSubstr("peak resident size 5.00 GiB"));
 }
 
@@ -62,6 +67,8 @@ TEST(SummaryJson, CarriesTheSameNumbers) {
   EXPECT_EQ(json.at("lanes").at(0).at("bytes"), 3'220'000'000);
   EXPECT_EQ(json.at("memory").at("cpu").at("reserved_bytes"), 3_GiB);
   EXPECT_EQ(json.at("total_tokens_per_sec"), 64.0);
+  EXPECT_EQ(json.at("first_layer_sec"), 8.5);
+  EXPECT_EQ(json.at("device_bytes"), 17_GiB);
 }
 
 TEST(ProgressText, ShowsRatesSinceTheLastSample) {

@@ -15,7 +15,7 @@ void add_bench_command(CLI::App& app) {
   // The parts, in the order of --help.
   const std::vector<void (*)(CLI::App&)> parts = {add_bench_io,       add_bench_attention, add_bench_linear,
                                                   add_bench_generate, add_bench_device,    add_bench_formats,
-                                                  add_bench_spmm};
+                                                  add_bench_spmm,     add_bench_ragged};
   for (auto add : parts) add(*bench);
 }
 

@@ -11,11 +11,11 @@
 
 #include "apps/bench_common.h"
 #include "apps/commands.h"
+#include "apps/device_rates.h"
 #include "core/error.h"
 #include "core/units.h"
 #include "kernels/device/cpu/probe.h"
 #include "kernels/device/cpu/thread_pool.h"
-#include "kernels/ops/linear.h"
 #include "offload/choose_device.h"
 #include "offload/memory/arena.h"
 
@@ -33,7 +33,6 @@ struct Options {
 
 constexpr std::int64_t kHostBytes = 4_GiB;
 constexpr std::int64_t kDeviceBytes = 8_GiB;
-constexpr std::int64_t kProduct = 8192;
 
 /// Seconds of the device for what `enqueue` puts on the stream.
 class Timer {
@@ -99,12 +98,11 @@ void run(const Options& options) {
   const auto d2h = [&](std::int64_t piece, std::int64_t total) {
     return static_cast<double>(total) / down_timer.seconds(*down, [&] { pieces(*down, h, d, piece, total); });
   };
-  const auto measure = [&](const std::string& name, auto body, double unit = 1e9,
-                           const char* unit_name = "GB/s") {
+  const auto measure = [&](const std::string& name, auto body) {
     body();  // warm-up
     std::vector<double> values(static_cast<std::size_t>(options.rounds));
     for (double& value : values) value = body();
-    print(name, values, unit, unit_name);
+    print(name, values, 1e9, "GB/s");
   };
 
   measure("h2d pinned, 32 MiB pieces", [&] { return h2d(32_MiB, kHostBytes); });
@@ -124,42 +122,10 @@ void run(const Options& options) {
     return static_cast<double>(kHostBytes) / sec;
   });
   measure("host read", [&] { return read_rate(cpu_work.bytes(), pool); });
-  {
-    std::vector<double> link;
-    std::vector<double> host_read;
-    for (int i = 0; i < options.rounds; ++i) {
-      up->begin_step(2000000 + i);
-      for (int k = 0; k < 2; ++k) pieces(*up, d, h, 32_MiB, kHostBytes);
-      up->end_step(2000000 + i);
-      host_read.push_back(read_rate(cpu_work.bytes(), pool));
-      const kernels::StepSpan span = up->await_step(2000000 + i);
-      link.push_back(2 * static_cast<double>(kHostBytes) / (span.end_sec - span.start_sec));
-    }
-    print("h2d while the CPU reads", link, 1e9, "GB/s");
-    print("host read while h2d runs", host_read, 1e9, "GB/s");
-  }
-  // Random operands: constant ones run faster than any model's.
-  cpu_work.fill_half();
-  up->copy(d, cpu_work.bytes().data(), 1_GiB);
-  up->synchronize();
-  const std::int64_t matrix = kProduct * kProduct * 2;
-  measure(
-      "product of 8192 cubed, fp16",
-      [&] {
-        const double sec = compute_timer.seconds(*compute, [&] {
-          for (int i = 0; i < 10; ++i) {
-            kernels::linear({.x = {d, DType::kF16, kProduct, kProduct, kProduct},
-                             .weight = {WeightFormat::kDenseF16,
-                                        {d + matrix, static_cast<std::size_t>(matrix)},
-                                        kProduct,
-                                        kProduct},
-                             .y = {d + 2 * matrix, DType::kF16, kProduct, kProduct, kProduct}},
-                            *compute);
-          }
-        });
-        return 10 * 2 * static_cast<double>(kProduct * kProduct * kProduct) / sec;
-      },
-      1e12, "TFLOP/s");
+  const DeviceRates rates = measure_device_rates(*device, options.threads, options.rounds);
+  print("h2d while the CPU reads", rates.h2d_bytes_per_sec, 1e9, "GB/s");
+  print("host read while h2d runs", rates.host_read_bytes_per_sec, 1e9, "GB/s");
+  print("product of 8192 cubed, fp16", rates.flops, 1e12, "TFLOP/s");
 }
 
 }  // namespace

@@ -23,5 +23,6 @@ void add_bench_device(CLI::App& bench);
 void add_bench_generate(CLI::App& bench);
 void add_bench_formats(CLI::App& bench);
 void add_bench_spmm(CLI::App& bench);
+void add_bench_ragged(CLI::App& bench);
 
 }  // namespace sluice::apps

@@ -2,8 +2,8 @@
 #   bin/                 sluice, sluice_tests
 #   lib/                 every shared library they need but the system's, found through $ORIGIN; libsluice_spmm.so
 #   include/, lib/cmake/ what other programs build against: find_package(SluiceSpmm) gives Sluice::spmm
-#   share/sluice/        configs/, spmm_example/, and tests.tar.gz: the files that sluice_tests reads (it unpacks them
-#                        itself)
+#   share/sluice/        configs/, spmm_example/, gpu-check.sh, and tests.tar.gz: the files that sluice_tests reads (it
+#                        unpacks them)
 #   share/doc/sluice/    this project's licence and those of the bundled libraries
 # The system's are those of glibc and GCC, which every Debian and Ubuntu has; bundling the build machine's
 # libstdc++ would ask for its glibc. Libraries of a GPU driver or toolkit are never bundled either.
@@ -40,6 +40,7 @@ install(DIRECTORY kernels/spmm/example/ DESTINATION share/sluice/spmm_example)
 install(RUNTIME_DEPENDENCY_SET sluice_libraries PRE_EXCLUDE_REGEXES ${SLUICE_NEVER_BUNDLED}
   LIBRARY DESTINATION lib)
 install(DIRECTORY configs DESTINATION share/sluice)
+install(PROGRAMS scripts/gpu-check.sh DESTINATION share/sluice)
 if(SLUICE_TESTS)
   # Two thirds of the folder's size otherwise.
   install(CODE "

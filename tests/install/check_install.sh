@@ -33,6 +33,12 @@ env -i TMPDIR=/nowhere bin/sluice_tests --gtest_filter='InstalledFiles.*' > "$wo
   fail "tests passed without a place for their files"
 grep -q 'set TMPDIR' "$work/no_tmp" || fail "no remedy for a missing TMPDIR in: $(cat "$work/no_tmp")"
 
+# From wherever it lies, the GPU's checks find the programs beside them and go as far as the missing device.
+if ! env -i bin/sluice --version | grep -q 'cuda:0'; then
+  env -i PATH="$PATH" bash share/sluice/gpu-check.sh tests > "$work/gpu_check" 2>&1 && fail "gpu-check passed without a device"
+  grep -q 'gpu-check: no device' "$work/gpu_check" || fail "gpu-check said: $(cat "$work/gpu_check")"
+fi
+
 bytes=$(du --summarize --bytes . | cut -f1)
 [ "$bytes" -lt "$limit_bytes" ] || { du --bytes --all . | sort -n | tail -20; fail "$bytes bytes, limit $limit_bytes"; }
 newest() { readelf --version-info --wide bin/* lib/* | grep -oE "$1_[0-9.]+" | sort --version-sort --unique | tail -1; }

@@ -53,16 +53,17 @@ void expand(const ExpandArgs& args, Stream& stream) {
   expand_cpu(args, stream.pool());
 }
 
-std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols,
+                                 std::int64_t bytes) {
   // Both are powers of two, so slices begin at multiples of either.
   const std::int64_t unit = std::max(kSliceUnit, codec_of(format.encoding).row_granule(cols));
-  const std::int64_t most = std::max<std::int64_t>(1, kExpandedSliceBytes / (unit * cols * 2)) * unit;
+  const std::int64_t most = std::max<std::int64_t>(1, bytes / (unit * cols * 2)) * unit;
   return std::min(rows, align_up(div_up(rows, div_up(rows, most)), unit));
 }
 
 std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, DeviceKind kind) {
   if (format.encoding == Encoding::kDense) return 0;
-  const std::int64_t slice = expanded_slice_rows(format, rows, cols) * cols * 2;
+  const std::int64_t slice = expanded_slice_rows(format, rows, cols, expanded_slice_bytes(kind)) * cols * 2;
   return kind == DeviceKind::kCuda ? 2 * align_up(slice, 256) : slice;
 }
 

@@ -27,13 +27,17 @@ struct ExpandArgs {
 std::string why_unsupported(const ExpandArgs& args, DeviceKind kind);
 void expand(const ExpandArgs& args, Stream& stream);
 
-/// A product over a weight that is not dense expands slices of at most this much, which stay in a GPU's L2.
-inline constexpr std::int64_t kExpandedSliceBytes = 24_MiB;
-
-/// Rows of such a slice: a multiple of 128 and of the granule, chosen so that slices are about equal.
-std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols);
-/// Scratch that a product over the weight needs, 0 for a dense one: a slice, or on CUDA two, of which one is
-/// filled while the other is read.
+/// A product over a weight that is not dense expands slices of its rows, of at most so many bytes. On CUDA
+/// they do not fit L2: what each launch costs is more than L2 saves (kernels/format/KERNELS.md).
+constexpr std::int64_t expanded_slice_bytes(DeviceKind kind) {
+  return kind == DeviceKind::kCuda ? 400_MiB : 24_MiB;
+}
+/// Rows of slices of at most `bytes`: a multiple of 128 and of the granule, at least one, chosen so that
+/// slices are about equal.
+std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols,
+                                 std::int64_t bytes);
+/// Scratch that a product over the weight wants, 0 for a dense one: a slice, or on CUDA two, of which one is
+/// filled while the other is read. With less it makes smaller slices.
 std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, DeviceKind kind);
 
 }  // namespace sluice::kernels

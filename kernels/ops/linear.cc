@@ -63,6 +63,12 @@ std::string why_unsupported(const LinearArgs& args, DeviceKind kind) {
 
 namespace {
 
+/// Whether a slice fits the scratch, on CUDA each half of it.
+bool has_scratch(const LinearArgs& args, DeviceKind kind) {
+  const std::int64_t slice = detail::slice_rows(args, kind) * args.weight.cols * 2;
+  return std::ssize(args.scratch) >= (kind == DeviceKind::kCuda ? 2 * align_up(slice, 256) : slice);
+}
+
 /// Throws unless the call can run; false if there is nothing to do.
 bool check(const LinearArgs& args, const Stream& stream) {
   refuse_unless_empty("linear", why_unsupported(args, stream.kind()));
@@ -76,8 +82,7 @@ bool check(const LinearArgs& args, const Stream& stream) {
   check_operand(stream, args.bias);
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
-  SLUICE_ASSERT(static_cast<std::int64_t>(args.scratch.size()) >=
-                expansion_bytes(args.weight.format, args.weight.rows, args.weight.cols, stream.kind()));
+  SLUICE_ASSERT(args.weight.format.encoding == Encoding::kDense || has_scratch(args, stream.kind()));
   return args.y.rows > 0 && args.y.cols > 0;
 }
 
@@ -87,7 +92,7 @@ namespace {
 
 /// Slice by slice of output features: expansion, then the dense product.
 void linear_expanded(const LinearArgs& args, Stream& stream) {
-  detail::for_each_slice(args.weight, [&](std::int64_t first, std::int64_t rows) {
+  detail::for_each_slice(args, stream.kind(), [&](std::int64_t first, std::int64_t rows) {
     const auto slice = args.scratch.first(static_cast<std::size_t>(rows * args.weight.cols * 2));
     expand({.weight = args.weight, .first_row = first, .num_rows = rows, .out = slice}, stream);
     linear(detail::slice_of(args, first, rows, slice), stream);
@@ -101,7 +106,7 @@ void linear(const LinearArgs& args, Stream& stream) {
   const bool is_encoded = args.weight.format.encoding != Encoding::kDense;
   if constexpr (kWithCuda) {
     if (stream.kind() == DeviceKind::kCuda) {
-      return is_encoded ? detail::linear_expanded_cuda(args, stream) : detail::linear_cuda(args, stream);
+      return is_encoded ? detail::linear_encoded_cuda(args, stream) : detail::linear_cuda(args, stream);
     }
   }
   if (is_encoded) return linear_expanded(args, stream);

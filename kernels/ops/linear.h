@@ -42,7 +42,7 @@ struct LinearArgs {
   ConstMatrixView residual = {};  ///< data null: none
   MatrixView y = {};
   std::span<std::byte> scratch =
-      {};  ///< expansion_bytes(weight) (kernels/ops/expand.h); none for a dense one
+      {};  ///< up to expansion_bytes (kernels/ops/expand.h), at least for a slice; none for a dense one
 };
 
 std::string why_unsupported(const LinearArgs& args, DeviceKind kind);

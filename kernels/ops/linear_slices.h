@@ -30,12 +30,20 @@ inline LinearArgs slice_of(const LinearArgs& args, std::int64_t first, std::int6
   return part;
 }
 
-/// Calls body(first row, number of rows) for each slice of the weight, in order.
+/// Rows of the slices of a product.
+inline std::int64_t slice_rows(const LinearArgs& args, DeviceKind kind) {
+  const WeightView& weight = args.weight;
+  const auto scratch = static_cast<std::int64_t>(args.scratch.size()) / (kind == DeviceKind::kCuda ? 2 : 1);
+  return expanded_slice_rows(weight.format, weight.rows, weight.cols,
+                             std::min(expanded_slice_bytes(kind), scratch));
+}
+
+/// Calls body(first row, number of rows) for each slice, in order.
 template <class Body>
-void for_each_slice(const WeightView& weight, const Body& body) {
-  const std::int64_t slice_rows = expanded_slice_rows(weight.format, weight.rows, weight.cols);
-  for (std::int64_t first = 0; first < weight.rows; first += slice_rows)
-    body(first, std::min(slice_rows, weight.rows - first));
+void for_each_slice(const LinearArgs& args, DeviceKind kind, const Body& body) {
+  const std::int64_t rows = slice_rows(args, kind);
+  for (std::int64_t first = 0; first < args.weight.rows; first += rows)
+    body(first, std::min(rows, args.weight.rows - first));
 }
 
 }  // namespace sluice::kernels::detail

@@ -17,8 +17,10 @@ constexpr std::int64_t round_up(std::int64_t bytes) { return (bytes + kSector - 
 
 class Count {
  public:
-  explicit Count(const RunOutcome& outcome)
-      : shape_(outcome.shape), activation_bytes_(dtype_bytes(outcome.shape.traits.activation_dtype)) {
+  Count(const RunOutcome& outcome, std::span<const std::int64_t> stored_bytes)
+      : shape_(outcome.shape),
+        stored_bytes_(stored_bytes),
+        activation_bytes_(dtype_bytes(outcome.shape.traits.activation_dtype)) {
     weights(static_cast<std::int64_t>(outcome.passes.size()));
     for (const policy::Pass& pass : outcome.passes) {
       for (std::size_t b = 0; b < pass.batches.size(); ++b) batch(pass, b);
@@ -38,7 +40,8 @@ class Count {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       // What the embedding needs travels with the output unit.
       const std::int64_t unit = tensors[i].unit == 0 ? layers + 1 : tensors[i].unit;
-      const std::int64_t stored = tensors[i].rows * tensors[i].cols * 2;
+      const std::int64_t stored =
+          stored_bytes_.empty() ? tensors[i].rows * tensors[i].cols * 2 : stored_bytes_[i];
       units[static_cast<std::size_t>(unit)][shape_.tensors[i].tier] += round_up(stored);
     }
     const auto unit_of = [&](std::int64_t stream) {
@@ -121,14 +124,16 @@ class Count {
   }
 
   const policy::RunShape& shape_;
+  const std::span<const std::int64_t> stored_bytes_;
   const std::int64_t activation_bytes_;  // of one element: 4 on the CPU device
   std::array<std::int64_t, policy::kNumLanes> bytes_{};
 };
 
 }  // namespace
 
-std::array<std::int64_t, policy::kNumLanes> expected_lane_bytes(const RunOutcome& outcome) {
-  return Count(outcome).bytes();
+std::array<std::int64_t, policy::kNumLanes> expected_lane_bytes(const RunOutcome& outcome,
+                                                                std::span<const std::int64_t> stored_bytes) {
+  return Count(outcome, stored_bytes).bytes();
 }
 
 std::array<std::int64_t, policy::kNumLanes> counted_lane_bytes(const RunOutcome& outcome) {

@@ -5,12 +5,15 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "tests/e2e/e2e.h"
 
 namespace sluice::testing {
 
-std::array<std::int64_t, policy::kNumLanes> expected_lane_bytes(const RunOutcome& outcome);
+/// `stored_bytes` of each tensor in model_tensors order; empty if all are dense.
+std::array<std::int64_t, policy::kNumLanes> expected_lane_bytes(
+    const RunOutcome& outcome, std::span<const std::int64_t> stored_bytes = {});
 
 /// The same as the executor counted them.
 std::array<std::int64_t, policy::kNumLanes> counted_lane_bytes(const RunOutcome& outcome);

@@ -8,6 +8,7 @@
 #include "core/units.h"
 #include "kernels/device/cuda/fill_ahead.h"
 #include "kernels/device/cuda/linear_plans.h"
+#include "kernels/ops/linear_paths_cuda.h"
 
 namespace sluice::kernels {
 namespace {
@@ -50,6 +51,10 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
   }
   if (workspace.empty()) return;
+  cudaDeviceProp properties{};
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
+  linear_paths_ = std::make_unique<LinearPaths>(properties.name, 10 * properties.major + properties.minor,
+                                                measured_linear_paths(), fused_kernels());
   fill_ahead_ = std::make_unique<FillAhead>(raw());
   void* host = nullptr;
   const cudaError_t error =

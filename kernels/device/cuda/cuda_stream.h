@@ -16,6 +16,7 @@
 namespace sluice::kernels {
 
 class FillAhead;
+class LinearPaths;
 class LinearPlans;
 
 class CudaStream : public Stream {
@@ -45,6 +46,8 @@ class CudaStream : public Stream {
   void set_workspace(std::span<std::byte> workspace) { workspace_ = workspace; }
   /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
   LinearPlans& linear_plans() { return *linear_plans_; }
+  /// Which kernels take products over encoded weights on this device (kernels/ops/linear_paths_cuda.h).
+  const LinearPaths& linear_paths() const { return *linear_paths_; }
   /// Gets the stream beside this one (kernels/device/cuda/fill_ahead.h) ready to fill the halves of `memory`.
   /// Inside a step its work may begin when the step does, ahead of what the step has enqueued so far: it may
   /// read only what was there before.
@@ -92,7 +95,9 @@ class CudaStream : public Stream {
   Mutex clock_mutex_;
   StepClock clock_ SLUICE_GUARDED_BY(clock_mutex_);
   const std::unique_ptr<LinearPlans> linear_plans_;
-  std::unique_ptr<FillAhead> fill_ahead_;  // streams with a workspace only
+  // Streams with a workspace only.
+  std::unique_ptr<const LinearPaths> linear_paths_;
+  std::unique_ptr<FillAhead> fill_ahead_;
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;
 
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells

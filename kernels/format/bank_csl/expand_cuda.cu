@@ -1,6 +1,7 @@
 // Expansion of bank_csl: a block makes a tile in shared memory and writes it out. Eight slots of all lists
-// are a step; warps take steps in turn, lane l the lists of bank l, so its stores never conflict. Where a
-// step of a D4 tile begins is the sum of the distances before it, which every warp adds up for itself.
+// are a step; four steps, one a warp, are a round. Lane l has the lists of bank l, so its stores never
+// conflict. Where a step of a D4 tile begins is the sum of the distances before it: every warp loads those of
+// the whole round at once and adds them up for itself.
 #include "kernels/device/cuda/check.h"
 #include "kernels/format/bank_csl/bank_lists.h"
 #include "kernels/format/shared_tile.cuh"
@@ -8,7 +9,7 @@
 namespace sluice::kernels::detail {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / 32, kRows = kBankTileRows;
+constexpr int kThreads = 128, kWarps = kThreads / 32, kRows = kBankTileRows;
 constexpr int kHeaderVectors = sizeof(BankTileHeader) / sizeof(uint4);
 static_assert(kHeaderVectors == 1);
 
@@ -21,6 +22,9 @@ struct Params {
 };
 
 using Tile = BlockTile<kRows, kThreads>;
+
+/// bank_index_bytes is for the host.
+__device__ int bank_index_bytes_of(BankTileKind kind) { return kind == BankTileKind::kD4 ? 4 : 8; }
 
 /// Eight slots of one list: their rows are `row(i)`.
 template <class Row>
@@ -37,6 +41,7 @@ __device__ int rows_of_step(std::uint32_t distances) {
   return static_cast<int>(__dp4a(pairs, 0x01010101U, 0U)) + kBankSlotStep;
 }
 
+/// The slots of one list in a step whose distances count from `row`.
 __device__ void store_distances(const Tile& tile, int list, const uint4& values, std::uint32_t distances,
                                 int row) {
   store_slots(tile, list, values, [&](int i) {
@@ -45,50 +50,75 @@ __device__ void store_distances(const Tile& tile, int list, const uint4& values,
   });
 }
 
+/// What a lane has of a round: the values of its two lists in the warp's step, and the indices.
+struct Round {
+  uint4 values[2];
+  uint4 rows;               // I8: eight of each list
+  uint2 distances[kWarps];  // D4: of all steps of the round
+};
+
 __global__ void __launch_bounds__(kThreads) expand_bank_csl_kernel(const __grid_constant__ Params p) {
   __shared__ alignas(16) std::uint16_t shared[kRows * kSharedCols];
   const Tile tile{shared};
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const uint4* const from = p.tiles + __ldg(p.table + blockIdx.x);
-  const std::uint32_t vectors = __ldg(p.table + blockIdx.x + 1) - __ldg(p.table + blockIdx.x);
+  const std::uint32_t begin = __ldg(p.table + blockIdx.x);
+  const std::uint32_t end = __ldg(p.table + blockIdx.x + 1);
+  const uint4* const from = p.tiles + begin;
   const uint4 header = __ldg(from);
+  tile.clear();
   const auto kind = static_cast<BankTileKind>(header.x & 0xFFU);
   const int steps = static_cast<int>(header.x >> 16) / kBankSlotStep;
   const uint4* const values = from + kHeaderVectors + 2 * lane;  // 64 lists of a step, 16 bytes each
   const uint4* const indices = from + kHeaderVectors + steps * kBankLists;
-  tile.clear();
-  __syncthreads();
+  const int index_vectors = steps * kBankLists * bank_index_bytes_of(kind) / static_cast<int>(sizeof(uint4));
 
-  int index_vectors = 0;
-  if (kind == BankTileKind::kD4) {
-    const auto* const distances = reinterpret_cast<const uint2*>(indices) + lane;
-    index_vectors = steps * kBankLists / 4;
-    int row0 = -1;
-    int row1 = -1;
-    for (int step = 0; step < steps; ++step) {
-      const uint2 both = __ldg(distances + step * 32);
-      if (step % kWarps == warp) {
-        store_distances(tile, 2 * lane, __ldg(values + step * kBankLists), both.x, row0);
-        store_distances(tile, 2 * lane + 1, __ldg(values + step * kBankLists + 1), both.y, row1);
-      }
-      row0 += rows_of_step(both.x);
-      row1 += rows_of_step(both.y);
+  int row[2] = {-1, -1};
+  for (int first = 0; first < steps; first += kWarps) {
+    const int step = first + warp;
+    Round round;
+    if (step < steps) {
+      round.values[0] = __ldg(values + step * kBankLists);
+      round.values[1] = __ldg(values + step * kBankLists + 1);
+      if (kind == BankTileKind::kI8) round.rows = __ldg(indices + step * 32 + lane);
     }
-  } else if (kind == BankTileKind::kI8) {
-    index_vectors = steps * kBankLists / 2;
-    for (int step = warp; step < steps; step += kWarps) {
-      const uint4 rows = __ldg(indices + step * 32 + lane);
+    if (kind == BankTileKind::kD4) {
+#pragma unroll
+      for (int i = 0; i < kWarps; ++i) {
+        const auto* const at = reinterpret_cast<const uint2*>(indices) + (first + i) * 32 + lane;
+        round.distances[i] = first + i < steps ? __ldg(at) : uint2{};
+      }
+    }
+    if (first == 0) __syncthreads();  // the tile is cleared
+    if (kind == BankTileKind::kD4) {
+      uint2 own = {};
+      int own_row[2] = {};
+#pragma unroll
+      for (int i = 0; i < kWarps; ++i) {
+        if (i == warp) {
+          own = round.distances[i];
+          own_row[0] = row[0];
+          own_row[1] = row[1];
+        }
+        row[0] += rows_of_step(round.distances[i].x);
+        row[1] += rows_of_step(round.distances[i].y);
+      }
+      if (step < steps) {
+        store_distances(tile, 2 * lane, round.values[0], own.x, own_row[0]);
+        store_distances(tile, 2 * lane + 1, round.values[1], own.y, own_row[1]);
+      }
+    } else if (step < steps) {
       const auto row_of = [](std::uint32_t low, std::uint32_t high) {
         return [low, high](int i) { return static_cast<int>((i < 4 ? low : high) >> (8 * (i % 4)) & 255U); };
       };
-      store_slots(tile, 2 * lane, __ldg(values + step * kBankLists), row_of(rows.x, rows.y));
-      store_slots(tile, 2 * lane + 1, __ldg(values + step * kBankLists + 1), row_of(rows.z, rows.w));
+      store_slots(tile, 2 * lane, round.values[0], row_of(round.rows.x, round.rows.y));
+      store_slots(tile, 2 * lane + 1, round.values[1], row_of(round.rows.z, round.rows.w));
     }
   }
-  const std::uint32_t overflow =
-      kHeaderVectors + static_cast<std::uint32_t>(steps * kBankLists + index_vectors);
-  for (std::uint32_t at = overflow + threadIdx.x; at < vectors; at += kThreads) tile.store(__ldg(from + at));
+  if (steps == 0) __syncthreads();
+  const auto overflow = static_cast<std::uint32_t>(kHeaderVectors + steps * kBankLists + index_vectors);
+  for (std::uint32_t at = overflow + threadIdx.x; at < end - begin; at += kThreads)
+    tile.store(__ldg(from + at));
   __syncthreads();
   tile.write(p.out, p.num_rows, std::int64_t{blockIdx.x / p.row_tiles} * kRows,
              std::int64_t{blockIdx.x % p.row_tiles} * kSharedCols);

@@ -6,7 +6,7 @@
 namespace sluice::kernels::detail {
 namespace {
 
-constexpr int kThreads = 128, kRows = kCslTileRows;
+constexpr int kThreads = 256, kRows = kCslTileRows;
 constexpr int kAhead = 4;  // vectors of a thread that are loaded at once
 
 struct Params {

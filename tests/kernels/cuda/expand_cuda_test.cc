@@ -94,15 +94,17 @@ TEST_P(ExpandCuda, GivesTheBitsOfTheCodecForAnyFiniteValues) {
   }
 }
 
-// The whole product, and one of two slices, the second time while the first may still be under way.
+// In several slices and in one, each twice in a row.
 TEST_P(ExpandCuda, AProductIsThatOfTheExpandedMatrix) {
-  constexpr std::int64_t kIn = 9000;  // a slice of 24 MiB has less than 1398 rows
+  constexpr std::int64_t kIn = 9000;
   const WeightCase wide{"wide", 1500, kIn, Mask::kRandom, 0.9};
   const WeightCase small{"small", 200, kIn, Mask::kRandom, 0.5};
   const DType dtype = GetParam().dtype;
-  EXPECT_LT(expanded_slice_rows(GetParam(), wide.rows, wide.cols), wide.rows);
-  const DeviceMemory scratch =
-      cuda->device().allocate(expansion_bytes(GetParam(), wide.rows, wide.cols, DeviceKind::kCuda));
+  constexpr std::int64_t kSliceBytes = 10_MiB;
+  EXPECT_LE(3 * expanded_slice_rows(GetParam(), wide.rows, kIn, kSliceBytes), wide.rows + 256);
+  EXPECT_EQ(expanded_slice_rows(GetParam(), small.rows, kIn, kSliceBytes), small.rows);
+  EXPECT_GT(expansion_bytes(GetParam(), wide.rows, kIn, DeviceKind::kCuda), 2 * kSliceBytes);
+  const DeviceMemory scratch = cuda->device().allocate(2 * kSliceBytes);
   Random random(3);
   const WeightFormat dense{Encoding::kDense, dtype};
   const DenseWeight bias(dense, 1, wide.rows, random);

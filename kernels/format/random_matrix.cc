@@ -43,8 +43,9 @@ class RunMaker {
     if (matrix_.sparsity > 0) {
       detail::random_floats(mask_key_, first_row * cols, static_cast<std::int64_t>(count), 1.0F, 0.0F,
                             mask_.data());
-      for (std::size_t i = 0; i < count; ++i) {
-        if (std::fabs(mask_[i]) < limit_) values_[i] = 0;
+      for (std::size_t i = 0; i < count; ++i) {  // without a branch, which would be wrong every third time
+        const std::uint16_t kept = std::fabs(mask_[i]) < limit_ ? 0 : 0xFFFF;
+        values_[i] &= kept;
       }
     }
     stored_.resize(static_cast<std::size_t>(codec_.max_run_bytes(num_rows, cols)));

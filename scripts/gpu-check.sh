@@ -6,20 +6,21 @@
 #   sanitize   compute-sanitizer: memcheck on all kernels' tests, racecheck on one of each kind
 #   rates      rates of the device, of the kernels and of CPU attention
 #   bench      whole runs of OPT models of real size, a row each (some need 112 GiB of memory)
+#   sparse     whole runs with sparse weights, a row each (112 GiB of memory)
 #   switches   one idea off at a time, a row each
 #   disk       OPT-13B with all weights on disk
 #   ragged     400 requests of many lengths against the bound for their mix (9 minutes: the bound alone is 6)
 #   e2e        the command line on the bundled model: both devices, greedy texts compared
 # FOLDER is the installed folder: by default the one that this file was installed in (share/sluice), else `install` in
 # the repository. The CUDA libraries are looked for in CUDA_HOME (default /usr/local/cuda) where the system does not know
-# them. ROWS is a regular expression: the rows of bench and switches, or the tools of sanitize, to run. REQUESTS is the
+# them. ROWS is a regular expression: the rows of bench, sparse and switches, or the tools of sanitize, to run. REQUESTS is the
 # number of ragged ones. OUT is a folder for the machine-readable statistics of rows (default: none are kept).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 part=${1:-}
 case "$part" in
-  tests | sanitize | rates | bench | switches | disk | ragged | e2e) ;;
+  tests | sanitize | rates | bench | sparse | switches | disk | ragged | e2e) ;;
   *) sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 folder=$here/../..
@@ -141,6 +142,22 @@ case "$part" in
           sec > 0 && sec <= 15 ? "aim reached" : sec > 0 && sec <= 30 ? "must reached" : "missed"
       }'
     fi
+    ;;
+  sparse)
+    # Sparse weights: the block fills the CPU memory; the mixed runs are three blocks.
+    sparse='--format bitmap --sparsity 0.8 --cpu-memory 112GiB --num-gpu-batches 2 --cpu-cache-compute'
+    row opt-30b-bitmap --model random:opt-30b $sparse --gpu-memory 16GiB --percent 75 25 0 100 100 0 \
+      --gpu-batch-size 64 --num-prompts 128 $shape
+    row opt-66b-bitmap --model random:opt-66b $sparse --gpu-memory 75GiB --percent 100 0 0 100 100 0 \
+      --gpu-batch-size 40 --num-prompts 80 $shape
+    row opt-66b-bitmap-mixed --model random:opt-66b $sparse --gpu-memory 75GiB --percent 100 0 0 100 100 0 \
+      --gpu-batch-size 40 --num-prompts 240 $shape
+    row opt-175b-bitmap --model random:opt-175b $sparse --gpu-memory 75GiB --percent 76 24 0 100 100 0 \
+      --gpu-batch-size 17 --num-prompts 34 $shape
+    row opt-175b-bitmap-mixed --model random:opt-175b $sparse --gpu-memory 75GiB --percent 76 24 0 100 100 0 \
+      --gpu-batch-size 17 --num-prompts 102 $shape
+    row opt-175b-tiled-csl --model random:opt-175b ${sparse/bitmap/tiled_csl} --gpu-memory 75GiB \
+      --percent 49 51 0 100 100 0 --gpu-batch-size 8 --num-prompts 16 $shape
     ;;
   switches)
     # Shorter runs than bench's; the first has all ideas on.

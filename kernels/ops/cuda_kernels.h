@@ -20,8 +20,9 @@ void expand_cuda(const ExpandArgs& args, Stream& stream);
 void gather_rows_cuda(const GatherRowsArgs& args, Stream& stream);
 void layer_norm_cuda(const LayerNormArgs& args, Stream& stream);
 void linear_cuda(const LinearArgs& args, Stream& stream);
-/// The weight is encoded.
+/// The weight is encoded: the path that was measured to be the fastest, or expansion ahead of the product.
 void linear_encoded_cuda(const LinearArgs& args, Stream& stream);
+void linear_expanded_cuda(const LinearArgs& args, Stream& stream);
 /// False, and nothing is done, if the layers cannot be one product.
 bool linear_group_cuda(std::span<const LinearArgs> layers, Stream& stream);
 void attention_cuda(const AttentionArgs& args, Stream& stream);

@@ -22,8 +22,10 @@ void linear_fused(const LinearArgs& args, const FusedKernel& kernel, CudaStream&
   }
 }
 
-void linear_expanded(const LinearArgs& args, CudaStream& stream) {
-  FillAhead& ahead = stream.start_fills(args.scratch);
+}  // namespace
+
+void linear_expanded_cuda(const LinearArgs& args, Stream& stream) {
+  FillAhead& ahead = as_cuda(stream).start_fills(args.scratch);
   for_each_slice(args, DeviceKind::kCuda, [&](std::int64_t first, std::int64_t rows) {
     const auto bytes = static_cast<std::size_t>(rows * args.weight.cols * 2);
     const std::span<std::byte> slice = ahead.next_buffer().first(bytes);
@@ -34,8 +36,6 @@ void linear_expanded(const LinearArgs& args, CudaStream& stream) {
   });
 }
 
-}  // namespace
-
 void linear_encoded_cuda(const LinearArgs& args, Stream& stream) {
   CudaStream& cuda = as_cuda(stream);
   // A row's bits may not depend on how many rows there are: then all products go one way.
@@ -43,7 +43,7 @@ void linear_encoded_cuda(const LinearArgs& args, Stream& stream) {
   const auto workspace = static_cast<std::int64_t>(cuda.workspace().size());
   const FusedKernel* kernel = may_choose ? cuda.linear_paths().kernel_for(args, workspace) : nullptr;
   if (kernel != nullptr) return linear_fused(args, *kernel, cuda);
-  linear_expanded(args, cuda);
+  linear_expanded_cuda(args, stream);
 }
 
 }  // namespace sluice::kernels::detail

@@ -8,6 +8,10 @@ LinearPaths::LinearPaths(std::string_view device, int compute_capability,
                          std::span<const LinearPath> measured, std::span<const FusedKernel> kernels) {
   for (const LinearPath& path : measured) {
     if (!device.starts_with(path.device)) continue;
+    if (path.kernel.empty()) {
+      paths_.push_back({&path, nullptr});
+      continue;
+    }
     const auto kernel = std::ranges::find(kernels, path.kernel, &FusedKernel::name);
     const bool runs = kernel != kernels.end() && kernel->min_compute_capability <= compute_capability &&
                       kernel->max_compute_capability >= compute_capability;
@@ -22,7 +26,9 @@ const FusedKernel* LinearPaths::kernel_for(const LinearArgs& args, std::int64_t 
   for (const auto& [path, kernel] : paths_) {
     const bool covers = path->encoding == weight.format.encoding && elements >= path->least_elements &&
                         bytes <= path->most_bytes && args.y.rows <= path->most_rows;
-    if (!covers || !kernel->can_run(args)) continue;
+    if (!covers) continue;
+    if (kernel == nullptr) return nullptr;
+    if (!kernel->can_run(args)) continue;
     const std::int64_t rows = std::min(args.y.rows, kernel->max_rows);
     if (kernel->workspace_bytes(weight.format, weight.rows, weight.cols, rows) <= workspace_bytes)
       return kernel;

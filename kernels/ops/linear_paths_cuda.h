@@ -20,7 +20,7 @@ struct LinearPath {
   std::int64_t least_elements = 0;  ///< of the weight
   double most_bytes = 0;            ///< stored bytes per element of the weight, which tell its zeros
   std::int64_t most_rows = 0;       ///< of x
-  std::string_view kernel;          ///< FusedKernel::name
+  std::string_view kernel;          ///< FusedKernel::name; empty: expansion
 };
 /// What was measured, by device (scripts/linear_paths.py makes it of the table of `sluice bench spmm`).
 std::span<const LinearPath> measured_linear_paths();

@@ -96,6 +96,7 @@ class ModelRunner : public StepRunner {
   void poison(std::span<std::byte> memory, kernels::Stream& stream) const;
   kernels::Stream& stream_of(const policy::Step& step) { return *streams_[lane_index(step.lane)]; }
 
+  bool load_layer_to_warm_up();
   void warm_up_layer(std::int64_t rows);
   void warm_up_head(std::int64_t rows);
   void fill_tables(const policy::Step& step, bool on_cpu, std::int64_t slot, PageTables& tables) const;

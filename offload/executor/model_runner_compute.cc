@@ -19,17 +19,32 @@ using policy::Step;
 void ModelRunner::warm_up() {
   kernels::Stream& stream = *streams_[lane_index(policy::LaneKind::kGpu)];
   if (!stream.asynchronous()) return;
-  // Encoded weights may not be any bytes: zeros are an empty matrix in all formats.
-  stream.fill(weights_.slot(0), std::byte{0});
   // CUDA loads a kernel at its first launch: those of the layers and the head now, the few others (embedding,
   // attention, sampling) in the first pass.
+  const bool has_layer = load_layer_to_warm_up();
   const std::int64_t head_rows = std::min(shape_.traits.logits_rows, shape_.max_result_rows);
   for (std::int64_t rows = 1; rows <= shape_.max_tokens; rows = kernels::planned_rows(rows + 1)) {
-    warm_up_layer(rows);
+    if (has_layer) warm_up_layer(rows);
     if (rows <= head_rows) warm_up_head(rows);
   }
-  warm_up_layer(shape_.max_tokens);
+  if (has_layer) warm_up_layer(shape_.max_tokens);
   stream.synchronize();
+}
+
+/// Dense weights may be any bytes, encoded ones must be a matrix: what rests in CPU memory is brought to the
+/// slot. False if that is not all of the layer.
+bool ModelRunner::load_layer_to_warm_up() {
+  const kernels::DecoderWeights weights = weights_.decoder(/*unit=*/1, /*weight_slot=*/0);
+  const auto matrices = {&weights.q, &weights.k, &weights.v, &weights.out, &weights.fc1, &weights.fc2};
+  if (std::ranges::all_of(matrices, [](const kernels::LinearWeights* linear) {
+        return linear->weight.format.encoding == Encoding::kDense;
+      }))
+    return true;
+  const policy::UnitStream& unit = shape_.units[1];
+  if (unit.disk_bytes > 0) return false;
+  for (std::int64_t piece = 0; piece < shape_.cpu_pieces(unit); ++piece)
+    weights_.load_piece(1, piece, 0, 0, *streams_[lane_index(policy::LaneKind::kGpu)]);
+  return true;
 }
 
 void ModelRunner::warm_up_layer(std::int64_t rows) {

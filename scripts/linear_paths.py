@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Turns what `sluice bench spmm --csv FILE` measured into rows of kernels/ops/linear_paths_measured.cc.
+
+usage: scripts/linear_paths.py DEVICE FILE...     DEVICE as the driver names it, or how that name begins
+
+For every format and sparsity the product of least time at each number of rows, as geometric mean over the shapes that all
+candidates were measured at. A fused kernel takes more rows than it was measured with in several runs.
+"""
+import csv
+import math
+import sys
+from collections import defaultdict
+
+EXPANSION = "expand+cublaslt"
+MOST_ROWS = 1 << 40
+
+
+def read(files):
+    """{(format, sparsity): {product: {n: {shape: us}}}}, {(format, sparsity): bytes}, {format: elements}"""
+    times = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    stored = {}
+    elements = {}
+    for file in files:
+        with open(file, newline="") as lines:
+            for row in csv.DictReader(lines):
+                n = int(row["n"])
+                if n == 0 or not row["us"] or float(row["worst_error"]) > 1:
+                    continue
+                form, shape = row["format"], (int(row["rows"]), int(row["cols"]))
+                key = (form, float(row["sparsity"]))
+                times[key][row["product"]][n][shape] = float(row["us"])
+                stored[key] = max(stored.get(key, 0), float(row["bytes_per_weight"]))
+                elements[form] = min(elements.get(form, shape[0] * shape[1]), shape[0] * shape[1])
+    return times, stored, elements
+
+
+def mean(of_shapes, shapes):
+    return math.exp(sum(math.log(of_shapes[s]) for s in shapes) / len(shapes))
+
+
+def winners(products):
+    """[(n, product)] in ascending order of n, for all n at which the expansion was measured."""
+    found = []
+    for n in sorted(products[EXPANSION]):
+        candidates = {}
+        for product, by_n in products.items():
+            most = max(by_n)
+            if n in by_n:
+                candidates[product] = by_n[n]
+            elif n > most:
+                candidates[product] = {s: us * math.ceil(n / most) for s, us in by_n[most].items()}
+        shapes = set.intersection(*(set(c) for c in candidates.values()))
+        if shapes:
+            found.append((n, min(candidates, key=lambda p: mean(candidates[p], shapes))))
+    return found
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    device = sys.argv[1]
+    times, stored, elements = read(sys.argv[2:])
+    for form in sorted({f for f, _ in times}):
+        keys = sorted((k for k in times if k[0] == form and EXPANSION in times[k]), key=lambda k: stored[k])
+        for i, key in enumerate(keys):
+            # A weight counts to the measured one whose bytes are nearest.
+            most_bytes = (stored[key] + stored[keys[i + 1]]) / 2 if i + 1 < len(keys) else 4.0
+            rows = []
+            for n, product in winners(times[key]):
+                kernel = "" if product == EXPANSION else product
+                if rows and rows[-1][1] == kernel:
+                    rows[-1] = (n, kernel)
+                else:
+                    rows.append((n, kernel))
+            if not rows or all(kernel == "" for _, kernel in rows):
+                rows = []
+            elif rows[-1][1] == "":
+                rows[-1] = (MOST_ROWS, "")
+            else:
+                rows.append((MOST_ROWS, ""))  # beyond what was measured
+            for n, kernel in rows:
+                name = "k" + "".join(part.capitalize() for part in form.split("_"))
+                most = "kAnyRows" if n == MOST_ROWS else n
+                print(f'    {{"{device}", Encoding::{name}, {elements[form]}, {most_bytes:.3f}, {most}, "{kernel}"}},')
+
+
+main()

@@ -1,0 +1,135 @@
+#include "kernels/format/sm90_host.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <random>
+
+#include "core/error.h"
+#include "core/units.h"
+#include "kernels/device/cuda/check.h"
+
+namespace sluice::kernels::sm90 {
+namespace {
+
+constexpr std::int64_t kWorkspaceAlign = 256;
+constexpr std::int64_t kCopyElements = 8;  // of x, in 16 bytes
+
+std::int64_t row_blocks(std::int64_t rows) { return div_up(rows, std::int64_t{kUnitRows}); }
+std::int64_t arrivals_bytes(std::int64_t rows) {
+  return align_up(row_blocks(rows) * std::int64_t{sizeof(std::uint64_t)}, kWorkspaceAlign);
+}
+
+/// A number that no other launch of this process has, from a start that differs from process to process.
+std::uint64_t next_launch() {
+  static std::atomic<std::uint64_t> count{(std::uint64_t{std::random_device{}()} << 8)};
+  constexpr std::uint64_t kLaunches = (std::uint64_t{1} << 40) - 1;
+  return 1 + count.fetch_add(1, std::memory_order_relaxed) % kLaunches;
+}
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+EncodeTiled encode_tiled() {
+  static const EncodeTiled function = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+    CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result));
+    if (result != cudaDriverEntryPointSuccess) throw_cuda_failure(cudaErrorSymbolNotFound, "cuTensorMapEncodeTiled");
+    return reinterpret_cast<EncodeTiled>(found);
+  }();
+  return function;
+}
+
+bool is_aligned(const void* data, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uint64_t>(bytes) == 0;
+}
+
+}  // namespace
+
+int num_multiprocessors() {
+  constexpr int kDevices = 64;
+  static std::atomic<int> counts[kDevices];
+  int device = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  SLUICE_ASSERT(device < kDevices);
+  int count = counts[device].load(std::memory_order_relaxed);
+  if (count == 0) {
+    CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    count = std::min(count, kMaxBlocks);
+    counts[device].store(count, std::memory_order_relaxed);
+  }
+  return count;
+}
+
+bool can_run(const LinearArgs& args) {
+  const WeightView& w = args.weight;
+  const DType dtype = w.format.dtype;
+  const bool has_residual = args.residual.data != nullptr;
+  if (args.x.dtype != dtype || (args.y.dtype != dtype && (args.y.dtype != DType::kF32 || has_residual))) return false;
+  if (has_residual && args.residual.dtype != dtype) return false;
+  if (args.bias && args.bias.dtype != DType::kF16 && args.bias.dtype != DType::kBF16) return false;
+  if (args.x.rows < 1 || args.x.rows > kMaxTokens || w.rows < 1 || w.cols < 1) return false;
+  constexpr std::int64_t kMaxUnits = std::numeric_limits<int>::max() / 4;
+  if (row_blocks(w.rows) * div_up(w.cols, std::int64_t{kUnitCols}) > kMaxUnits) return false;
+  // The tensor copy's terms; the stride of a single row means nothing.
+  const bool strided = args.x.rows == 1 || args.x.stride % kCopyElements == 0;
+  return strided && is_aligned(args.x.data, 16) && is_aligned(w.data.data(), 16);
+}
+
+std::int64_t workspace_bytes(WeightFormat, std::int64_t weight_rows, std::int64_t, std::int64_t rows) {
+  std::int64_t tokens = 8;
+  while (tokens < rows) tokens *= 2;
+  return arrivals_bytes(weight_rows) +
+         2 * std::int64_t{num_multiprocessors()} * kUnitRows * tokens * std::int64_t{sizeof(float)};
+}
+
+ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
+  const WeightView& w = args.weight;
+  SLUICE_ASSERT(static_cast<std::int64_t>(workspace.size()) >= workspace_bytes(w.format, w.rows, w.cols, args.x.rows));
+  SLUICE_ASSERT(is_aligned(workspace.data(), kWorkspaceAlign));
+  const std::int64_t tiles = num_tiles(w.format.encoding, w.rows, w.cols);
+  const std::int64_t table_bytes = tile_table_bytes(tiles);
+  const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
+  const std::int64_t y_bytes = dtype_bytes(args.y.dtype);
+  const auto in_pairs = [&](const std::byte* data, std::int64_t stride) {
+    return is_aligned(data, 2 * y_bytes) && (stride % 2 == 0 || args.x.rows == 1);
+  };
+  return {.stored = {.tiles = w.data.data(),
+                     .table = reinterpret_cast<const std::uint32_t*>(
+                         w.data.data() + static_cast<std::int64_t>(w.data.size()) - table_bytes),
+                     .num_tiles = static_cast<int>(tiles),
+                     .tiles_per_row = static_cast<int>(per_row),
+                     .num_units = static_cast<int>(row_blocks(w.rows) * per_row)},
+          .result = {.bias = args.bias.data,
+                     .residual = args.residual.data,
+                     .y = args.y.data,
+                     .residual_stride = args.residual.stride,
+                     .y_stride = args.y.stride,
+                     .rows = static_cast<int>(w.rows),
+                     .num_tokens = static_cast<int>(args.x.rows),
+                     .epilogue = args.epilogue,
+                     .bf16_bias = args.bias.dtype == DType::kBF16,
+                     .f32_y = args.y.dtype == DType::kF32,
+                     .pairs = w.rows % 2 == 0 && in_pairs(args.y.data, args.y.stride) &&
+                              (args.residual.data == nullptr ||
+                               in_pairs(args.residual.data, args.residual.stride))},
+          .partials = {.launch = next_launch(),
+                       .arrivals = reinterpret_cast<std::uint64_t*>(workspace.data()),
+                       .sums = reinterpret_cast<float4*>(workspace.data() + arrivals_bytes(w.rows))}};
+}
+
+CUtensorMap map_activations(const ConstMatrixView& x, int tokens) {
+  const auto type = x.dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+  const cuuint64_t dims[2] = {static_cast<cuuint64_t>(x.cols), static_cast<cuuint64_t>(x.rows)};
+  const std::int64_t stride = x.rows == 1 ? align_up(x.cols, kCopyElements) : x.stride;
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride * 2)};
+  const cuuint32_t box[2] = {kUnitCols, static_cast<cuuint32_t>(tokens)};
+  const cuuint32_t steps[2] = {1, 1};
+  CUtensorMap map;
+  const CUresult result = encode_tiled()(
+      &map, type, 2, const_cast<std::byte*>(x.data), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) throw_cuda_failure(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
+  return map;
+}
+
+}  // namespace sluice::kernels::sm90

@@ -1,0 +1,21 @@
+// What the fused products on sm_90a share on the host: which arguments they take, workspace, parameters.
+// Thread-safe.
+#pragma once
+
+#include <cuda.h>
+
+#include "kernels/format/fused_cuda.h"
+#include "kernels/format/sm90_params.h"
+
+namespace sluice::kernels::sm90 {
+
+/// Shapes, types and alignments; the format apart.
+bool can_run(const LinearArgs& args);
+std::int64_t workspace_bytes(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
+                             std::int64_t rows);
+/// The parameters of a launch and the tensor map of x for kTokens rows at a time. Throws Error{kDevice}.
+ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace);
+CUtensorMap map_activations(const ConstMatrixView& x, int tokens);
+int num_multiprocessors();
+
+}  // namespace sluice::kernels::sm90

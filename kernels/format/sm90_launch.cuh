@@ -1,0 +1,49 @@
+// Launches the fused product of a format on sm_90a. For *.cu files only. Thread-safe.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/device/cuda/check.h"
+#include "kernels/format/sm90_host.h"
+#include "kernels/format/sm90_pipeline.cuh"
+
+namespace sluice::kernels::sm90 {
+
+/// As many rows as a launch computes: the smallest that hold `tokens`.
+template <class Body>
+void with_shape(std::int64_t tokens, Body body) {
+#ifdef SLUICE_ONLY
+  return body(Shape<SLUICE_ONLY>{});
+#else
+  if (tokens <= 8) return body(Shape<8>{});
+  if (tokens <= 16) return body(Shape<16>{});
+  if (tokens <= 32) return body(Shape<32>{});
+  if (tokens <= 64) return body(Shape<64>{});
+  body(Shape<128>{});
+#endif
+}
+
+/// FusedKernel::run of a format.
+template <class Format>
+void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+  const ProductParams params = lower(args, workspace);
+  with_shape(args.x.rows, [&]<int kTokens>(Shape<kTokens>) {
+    using S = Shape<kTokens>;
+    const CUtensorMap x = map_activations(args.x, kTokens);
+    const auto launch = [&](auto* kernel) {
+      CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
+      kernel<<<static_cast<unsigned>(num_multiprocessors()), S::kThreads, S::kSharedBytes, stream>>>(params, x);
+      CUDA_CHECK(cudaGetLastError());
+    };
+#ifdef SLUICE_ONLY
+    return launch(product_kernel<Format, S, false>);
+#endif
+    if (args.weight.format.dtype == DType::kBF16) {
+      launch(product_kernel<Format, S, true>);
+    } else {
+      launch(product_kernel<Format, S, false>);
+    }
+  });
+}
+
+}  // namespace sluice::kernels::sm90

@@ -42,8 +42,7 @@ bool ModelRunner::load_layer_to_warm_up() {
     return true;
   const policy::UnitStream& unit = shape_.units[1];
   if (unit.disk_bytes > 0) return false;
-  for (std::int64_t piece = 0; piece < shape_.cpu_pieces(unit); ++piece)
-    weights_.load_piece(1, piece, 0, 0, *streams_[lane_index(policy::LaneKind::kGpu)]);
+  weights_.copy_resident(1, /*weight_slot=*/0, *streams_[lane_index(policy::LaneKind::kGpu)]);
   return true;
 }
 

@@ -136,6 +136,13 @@ std::int64_t WeightStore::load_piece(std::int64_t unit, std::int64_t piece, std:
   return bytes;
 }
 
+void WeightStore::copy_resident(std::int64_t unit, std::int64_t weight_slot, kernels::Stream& stream) const {
+  const policy::UnitStream& traffic = shape_.units[static_cast<std::size_t>(unit)];
+  if (traffic.cpu_bytes == 0) return;
+  stream.copy(slot(weight_slot).data(),
+              memory_.block(Purpose::kWeights, Tier::kCpu).data() + traffic.cpu_offset, traffic.cpu_bytes);
+}
+
 void WeightStore::verify_staged(std::int64_t unit, std::int64_t first, std::span<const std::byte> bytes) {
   UnitDisk& disk = disk_[static_cast<std::size_t>(unit)];
   const std::int64_t last = first + static_cast<std::int64_t>(bytes.size());

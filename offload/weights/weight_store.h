@@ -38,6 +38,9 @@ class WeightStore {
   std::int64_t load_piece(std::int64_t unit, std::int64_t piece, std::int64_t weight_slot,
                           std::int64_t stage_slot, std::int64_t seq, kernels::Stream& stream);
 
+  /// Copies all of a unit that rests in CPU memory into the ring slot, on a stream of any lane, before a run.
+  void copy_resident(std::int64_t unit, std::int64_t weight_slot, kernels::Stream& stream) const;
+
   std::span<std::byte> slot(std::int64_t weight_slot) const;
 
   /// Views for the operators; `weight_slot` is where the unit's streamed tensors are (-1 if it has none).

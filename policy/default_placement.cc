@@ -31,18 +31,21 @@ class Rule {
            placement.max_tokens_per_gpu_batch / 2 >= std::max(kLeastTokens, gpu_batch_size)) {
       placement.max_tokens_per_gpu_batch /= 2;
     }
-    // Most on the GPU first, then most in CPU memory. Slots and stages are as large as the largest streamed
-    // unit, so neither total is exactly monotone in the shares, and each pair is judged as a whole.
+    // Slots and stages are as large as the largest streamed unit, so neither total is exactly monotone in the
+    // shares, and each pair is judged as a whole. Nothing on disk if that can be: a percent more on the GPU
+    // is not worth a percent there.
     PerTier<int>& share = placement.percents.weights;
+    for (int gpu = 100; gpu >= 0; --gpu) {
+      share = {{gpu, 100 - gpu, 0}};
+      if (fits(plan(placement))) return placement;
+    }
+    // Then most on the GPU, then most in CPU memory.
     for (int gpu = 100; gpu >= 0; --gpu) {
       for (int cpu = 100 - gpu; cpu >= 0; --cpu) {
         share = {{gpu, cpu, 100 - gpu - cpu}};
         const MemoryPlan memory = plan(placement);
         if (memory.bytes(Purpose::kWeights, Tier::kGpu) > budgets_[Tier::kGpu]) break;
-        if (memory.total[Tier::kGpu] <= budgets_[Tier::kGpu] &&
-            memory.total[Tier::kCpu] <= budgets_[Tier::kCpu]) {
-          return placement;
-        }
+        if (fits(memory)) return placement;
       }
     }
     return std::nullopt;
@@ -78,6 +81,11 @@ class Rule {
   }
 
  private:
+  bool fits(const MemoryPlan& memory) const {
+    return memory.total[Tier::kGpu] <= budgets_[Tier::kGpu] &&
+           memory.total[Tier::kCpu] <= budgets_[Tier::kCpu];
+  }
+
   MemoryPlan plan(const Placement& placement) const {
     return make_memory_plan(make_run_shape(spec_, sizes_, placement, workload_, traits_), false);
   }

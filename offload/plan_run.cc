@@ -128,7 +128,8 @@ PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, co
   if (options.weight_piece_bytes > 0) traits.weight_piece_bytes = checked_piece(options.weight_piece_bytes);
   policy::Placement placement = overlapping(options.placement);
   const std::vector<policy::TensorSize> sizes = source.sizes();
-  const std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
+  std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
+  if (gpu_budget >= 0 && device.has_own_memory()) gpu_budget = arena_budget(gpu_budget);
   PlannedRun run;
   while (true) {
     run.shape = policy::make_run_shape(source.spec(), sizes, placement, options.workload, traits);
@@ -145,7 +146,7 @@ PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, co
     log_info("a GPU batch takes at most {} tokens a pass, so that its workspace fits", run.shape.max_tokens);
   }
   for (Tier tier : kTiers) {
-    const std::int64_t asked = options.budget_bytes[tier];
+    const std::int64_t asked = tier == Tier::kGpu ? gpu_budget : options.budget_bytes[tier];
     run.budget_bytes[tier] = asked >= 0 ? asked : run.memory.total[tier];
   }
   check_formats(source, traits, device);

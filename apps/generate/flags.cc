@@ -114,7 +114,8 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
 void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
   command.option_defaults()->group("Memory");
   add_setting(command, flags, "--gpu-memory", &GenerateConfig::memory, &MemoryConfig::gpu,
-              "Budget, for example 16GiB; default: what the placement needs");
+              "Budget, for example 16GiB, of which a GPU's kernels get 64 MiB; default: what the placement "
+              "needs");
   add_setting(command, flags, "--cpu-memory", &GenerateConfig::memory, &MemoryConfig::cpu,
               "Budget of CPU memory");
   add_setting(command, flags, "--disk-memory", &GenerateConfig::memory, &MemoryConfig::disk,
@@ -236,7 +237,7 @@ void add_flexgen_flags(CLI::App& command, GenerateFlags& flags) {
   command
       .add_option_function<std::vector<std::string>>(
           "--pin-weight", pin_weight,
-          "0: weights in CPU memory are not pinned; they reach a GPU several times slower")
+          "0: weights in CPU memory are not pinned; they reach a GPU through pinned slabs, slower")
       ->expected(0, 1)
       ->allow_extra_args(false)
       ->group("Memory");

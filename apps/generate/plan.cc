@@ -6,6 +6,7 @@
 #include "core/units.h"
 #include "offload/choose_device.h"
 #include "offload/memory/usable_memory.h"
+#include "offload/plan_run.h"
 #include "offload/weights/weight_source.h"
 #include "policy/default_placement.h"
 
@@ -40,7 +41,7 @@ PerTier<std::int64_t> budgets_for_rule(const PerTier<std::int64_t>& stated,
   std::int64_t& gpu = budgets[Tier::kGpu];
   std::int64_t& cpu = budgets[Tier::kCpu];
   if (const std::optional<std::int64_t> free = offload::device_free_bytes(device)) {
-    if (gpu == kUnstated) gpu = usable_share(*free);
+    gpu = gpu == kUnstated ? usable_share(*free) : offload::arena_budget(gpu);
     if (cpu == kUnstated) cpu = host;
   }
   if (gpu == kUnstated && cpu == kUnstated) gpu = host / 2;

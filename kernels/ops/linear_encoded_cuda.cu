@@ -14,11 +14,7 @@ namespace {
 void linear_fused(const LinearArgs& args, const FusedKernel& kernel, CudaStream& stream) {
   for (std::int64_t first = 0; first < args.y.rows; first += kernel.max_rows) {
     const std::int64_t rows = std::min(kernel.max_rows, args.y.rows - first);
-    LinearArgs part = args;
-    part.x = args.x.slice_rows(first, rows);
-    part.y = args.y.slice_rows(first, rows);
-    if (args.residual.data != nullptr) part.residual = args.residual.slice_rows(first, rows);
-    kernel.run(part, stream.workspace(), stream.raw());
+    kernel.run(rows_of(args, first, rows), stream.workspace(), stream.raw());
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/ops/linear_slices.h"
+
 namespace sluice::kernels {
 
 LinearPaths::LinearPaths(std::string_view device, int compute_capability,
@@ -28,8 +30,8 @@ const FusedKernel* LinearPaths::kernel_for(const LinearArgs& args, std::int64_t 
                         bytes <= path->most_bytes && args.y.rows <= path->most_rows;
     if (!covers) continue;
     if (kernel == nullptr) return nullptr;
-    if (!kernel->can_run(args)) continue;
     const std::int64_t rows = std::min(args.y.rows, kernel->max_rows);
+    if (!kernel->can_run(detail::rows_of(args, 0, rows))) continue;
     if (kernel->workspace_bytes(weight.format, weight.rows, weight.cols, rows) <= workspace_bytes)
       return kernel;
   }

@@ -1,5 +1,5 @@
-// A product over a weight that is expanded in slices of its rows, which are columns of the result: what the
-// devices share.
+// Products in parts: over slices of an expanded weight, which are columns of the result, and over runs of
+// rows.
 #pragma once
 
 #include <algorithm>
@@ -27,6 +27,15 @@ inline LinearArgs slice_of(const LinearArgs& args, std::int64_t first, std::int6
     part.residual.data += first * dtype_bytes(args.residual.dtype);
     part.residual.cols = rows;
   }
+  return part;
+}
+
+/// The product's rows [first, first + rows).
+inline LinearArgs rows_of(const LinearArgs& args, std::int64_t first, std::int64_t rows) {
+  LinearArgs part = args;
+  part.x = args.x.slice_rows(first, rows);
+  part.y = args.y.slice_rows(first, rows);
+  if (args.residual.data != nullptr) part.residual = args.residual.slice_rows(first, rows);
   return part;
 }
 

@@ -53,8 +53,9 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   if (workspace.empty()) return;
   cudaDeviceProp properties{};
   CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
-  linear_paths_ = std::make_unique<LinearPaths>(properties.name, 10 * properties.major + properties.minor,
-                                                measured_linear_paths(), fused_kernels());
+  compute_capability_ = 10 * properties.major + properties.minor;
+  linear_paths_ = std::make_unique<LinearPaths>(properties.name, compute_capability_, measured_linear_paths(),
+                                                fused_kernels());
   fill_ahead_ = std::make_unique<FillAhead>(raw());
   void* host = nullptr;
   const cudaError_t error =
@@ -83,8 +84,8 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
 }
 
 CudaStream::~CudaStream() {
-  // The thread that destroys it may have used no device, and would start the first one. Who lends a stream sees
-  // to that.
+  // The thread that destroys it may have used no device, and would start the first one. Who lends a stream
+  // sees to that.
   if (stream_ != nullptr) {
     if (const cudaError_t error = cudaSetDevice(ordinal_); error != cudaSuccess)
       log_cuda_failure(error, "cudaSetDevice");
@@ -121,6 +122,10 @@ const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
   std::memcpy(to, bytes.data(), bytes.size());
   upload_end_ = begin + size;
   return to;
+}
+
+void CudaStream::set_linear_paths(std::unique_ptr<const LinearPaths> paths) {
+  linear_paths_ = std::move(paths);
 }
 
 FillAhead& CudaStream::start_fills(std::span<std::byte> memory) {

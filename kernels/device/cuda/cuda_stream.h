@@ -40,6 +40,7 @@ class CudaStream : public Stream {
   cudaStream_t raw() const { return raw_; }
   cublasLtHandle_t blas() const { return blas_; }
   int num_multiprocessors() const { return num_multiprocessors_; }
+  int compute_capability() const { return compute_capability_; }  ///< 10 * major + minor
   /// Device memory that one operator uses at a time: stream order keeps its users apart.
   std::span<std::byte> workspace() const { return workspace_; }
   /// Other memory of the same size, for the operators enqueued from here on.
@@ -48,6 +49,8 @@ class CudaStream : public Stream {
   LinearPlans& linear_plans() { return *linear_plans_; }
   /// Which kernels take products over encoded weights on this device (kernels/ops/linear_paths_cuda.h).
   const LinearPaths& linear_paths() const { return *linear_paths_; }
+  /// Others than those measured: for tests.
+  void set_linear_paths(std::unique_ptr<const LinearPaths> paths);
   /// Gets the stream beside this one (kernels/device/cuda/fill_ahead.h) ready to fill the halves of `memory`.
   /// Inside a step its work may begin when the step does, ahead of what the step has enqueued so far: it may
   /// read only what was there before.
@@ -90,7 +93,7 @@ class CudaStream : public Stream {
   int ordinal_ = 0;
   const cublasLtHandle_t blas_;
   std::span<std::byte> workspace_;
-  int num_multiprocessors_ = 0;
+  int num_multiprocessors_ = 0, compute_capability_ = 0;
   std::vector<StepEvents> events_;
   Mutex clock_mutex_;
   StepClock clock_ SLUICE_GUARDED_BY(clock_mutex_);

@@ -11,8 +11,8 @@
 namespace sluice::kernels {
 namespace {
 
-bool takes_all(const LinearArgs&) { return true; }
-bool takes_bias_only(const LinearArgs& args) { return static_cast<bool>(args.bias); }
+bool takes_all(const LinearArgs& args) { return args.y.rows <= 64 && args.x.rows == args.y.rows; }
+bool takes_bias_only(const LinearArgs& args) { return takes_all(args) && static_cast<bool>(args.bias); }
 std::int64_t mebibyte_a_row(WeightFormat, std::int64_t, std::int64_t, std::int64_t rows) {
   return rows << 20;
 }
@@ -60,7 +60,7 @@ std::string chosen(const Case& c) {
                  std::span<const std::byte>(bytes).first(static_cast<std::size_t>(c.stored)),
                  c.elements / 10,
                  10};
-  args.y.rows = c.rows;
+  args.x.rows = args.y.rows = c.rows;
   if (c.bias) args.bias = {bias.data(), DType::kF16, 1};
   const FusedKernel* kernel = paths.kernel_for(args, c.workspace);
   return kernel == nullptr ? "expansion" : std::string(kernel->name);

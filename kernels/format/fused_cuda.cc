@@ -1,14 +1,21 @@
 #include "kernels/format/fused_cuda.h"
 
-#include <array>
+#include <vector>
 
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
+#include "kernels/format/quantised/fused_cuda.h"
+#include "kernels/format/tiled_csl/fused_sm80_cuda.h"
 #include "kernels/format/tiled_csl/tiled_csl_sm90.h"
 
 namespace sluice::kernels {
 
 std::span<const FusedKernel> fused_kernels() {
-  static const std::array kKernels = {kTiledCslSm90, kBankCslSm90};
+  static const std::vector<FusedKernel> kKernels = [] {
+    std::vector<FusedKernel> all = {kTiledCslSm90, tiled_csl_sm80_kernel(), kBankCslSm90};
+    const std::span<const FusedKernel> quantised = quantised_fused_kernels();
+    all.insert(all.end(), quantised.begin(), quantised.end());
+    return all;
+  }();
   return kKernels;
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/device/cuda/linear_plans.h"
+#include "kernels/ops/activate.cuh"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/elements.cuh"
 
@@ -13,20 +14,6 @@ namespace sluice::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ float activate(Epilogue epilogue, float x) {
-  switch (epilogue) {
-    case Epilogue::kNone:
-      return x;
-    case Epilogue::kRelu:
-      return x < 0 ? 0 : x;  // NaN stays
-    case Epilogue::kGelu:
-      return 0.5F * x * erfcf(-0.70710678118654752F * x);  // no cancellation in the tail
-    case Epilogue::kGeluTanh:
-      return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
-  }
-  return x;
-}
 
 /// y = epilogue(product + bias) + residual; `product` may be y, and so may `residual`.
 template <class Y>

@@ -1,0 +1,190 @@
+// What the tests of fused products share: weights in their stored form on the device, runs in a poisoned
+// workspace, and the checks that every product must pass.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/format/format.h"
+#include "kernels/format/fused_cuda.h"
+#include "tests/kernels/cuda/device_operands.h"
+#include "tests/kernels/weight_cases.h"
+
+namespace sluice::kernels::testing {
+
+enum class FusedResult : std::uint8_t { kSameType, kF32 };
+enum class FusedBias : std::uint8_t { kNone, kSameType, kOtherType };
+
+struct FusedCase {
+  WeightCase weight;
+  std::int64_t tokens = 1;
+  FusedBias bias = FusedBias::kNone;
+  Epilogue epilogue = Epilogue::kNone;
+  bool residual = false;
+  FusedResult result = FusedResult::kSameType;
+  std::int64_t padding = 0;  // between rows of x, residual and y
+};
+
+inline const FusedKernel& fused_kernel(std::string_view name) {
+  const auto all = fused_kernels();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const FusedKernel& k) { return k.name == name; });
+  EXPECT_TRUE(found != all.end()) << name;
+  return found != all.end() ? *found : all.front();
+}
+
+/// A product's operands on both sides, made from the case alone.
+class FusedOperands {
+ public:
+  FusedOperands(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, DType dtype, const FusedCase& c,
+                std::optional<std::vector<std::uint16_t>> values = {})
+      : cuda_(cuda),
+        kernel_(kernel),
+        case_(c),
+        tensor_{"decoder.layers.0.fc1.weight", 1, c.weight.rows, c.weight.cols, false, SplitRule::kRows},
+        format_{kernel.encoding, dtype},
+        stored_(encode_matrix(tensor_, format_, values ? *values : make_weights(c.weight, dtype))),
+        expanded_(static_cast<std::size_t>(c.weight.rows * c.weight.cols)),
+        device_stored_(cuda.put(stored_)),
+        x_(cuda, dtype, GuardedMatrix::random(c.tokens, c.weight.cols, c.padding, random_)),
+        residual_(cuda, dtype, GuardedMatrix::random(c.tokens, c.weight.rows, c.padding, random_)),
+        bias_(bias_format(), 1, c.weight.rows, random_),
+        device_bias_(cuda, bias_) {
+    codec_of(kernel.encoding)
+        .expand({format_, stored_, c.weight.rows, c.weight.cols}, 0, c.weight.rows, expanded_);
+  }
+
+  DeviceMatrix result() {
+    return {cuda_, case_.result == FusedResult::kF32 ? DType::kF32 : format_.dtype, case_.tokens,
+            case_.weight.rows, case_.padding};
+  }
+  /// Of `rows` rows from `first` on.
+  void run(DeviceMatrix& y, std::int64_t first, std::int64_t rows) {
+    LinearArgs args = device_args();
+    args.y = y.view().slice_rows(first, rows);
+    args.x = args.x.slice_rows(first, rows);
+    if (case_.residual) args.residual = args.residual.slice_rows(first, rows);
+    run(args);
+  }
+  /// Of all rows, `group` at a time.
+  DeviceMatrix run_in(std::int64_t group) {
+    DeviceMatrix y = result();
+    for (std::int64_t first = 0; first < case_.tokens; first += group)
+      run(y, first, std::min(group, case_.tokens - first));
+    y.fetch();
+    return y;
+  }
+  void run(const LinearArgs& args) {
+    constexpr std::int64_t kGuardBytes = 64;
+    ASSERT_TRUE(kernel_.can_run(args));
+    const std::int64_t bytes =
+        kernel_.workspace_bytes(format_, args.weight.rows, args.weight.cols, args.x.rows);
+    const DeviceMemory workspace = cuda_.device().allocate(bytes + kGuardBytes);
+    cuda_.stream().fill(workspace.bytes, std::byte{0xFF});
+    kernel_.run(args, workspace.bytes.first(static_cast<std::size_t>(bytes)), as_cuda(cuda_.stream()).raw());
+    std::vector<std::byte> guard(kGuardBytes);
+    cuda_.stream().copy(guard.data(), workspace.bytes.data() + bytes, kGuardBytes);
+    cuda_.stream().synchronize();
+    for (const std::byte b : guard) ASSERT_EQ(b, std::byte{0xFF}) << "behind the workspace";
+  }
+
+  LinearArgs device_args() const {
+    const WeightCase& w = case_.weight;
+    const auto stored = std::span<const std::byte>(device_stored_.bytes).first(stored_.size());
+    return {.x = x_.const_view(),
+            .weight = {format_, stored, w.rows, w.cols},
+            .bias = case_.bias == FusedBias::kNone ? ConstVectorView{} : device_bias_.vector(),
+            .epilogue = case_.epilogue,
+            .residual = case_.residual ? residual_.const_view() : ConstMatrixView{}};
+  }
+  /// The dense product of the expanded matrix.
+  std::vector<Expected> expected(const DeviceMatrix& y) const {
+    const WeightCase& w = case_.weight;
+    return linear_ref(
+        {.x = x_.const_host_view(),
+         .weight = {{Encoding::kDense, format_.dtype}, std::as_bytes(std::span(expanded_)), w.rows, w.cols},
+         .bias = case_.bias == FusedBias::kNone ? ConstVectorView{} : bias_.vector(),
+         .epilogue = case_.epilogue,
+         .residual = case_.residual ? residual_.const_host_view() : ConstMatrixView{},
+         .y = {nullptr, y.dtype(), y.rows(), y.cols(), y.cols()}});
+  }
+  double expanded(std::int64_t row, std::int64_t col) const {
+    return element(reinterpret_cast<const std::byte*>(expanded_.data()), format_.dtype,
+                   row * case_.weight.cols + col);
+  }
+
+ private:
+  WeightFormat bias_format() const {
+    const bool f16 = (format_.dtype == DType::kF16) != (case_.bias == FusedBias::kOtherType);
+    return f16 ? WeightFormat::kDenseF16 : WeightFormat::kDenseBF16;
+  }
+
+  CudaDeviceUnderTest& cuda_;
+  const FusedKernel& kernel_;
+  const FusedCase case_;
+  Random random_{7};
+  const TensorSpec tensor_;
+  const WeightFormat format_;
+  const std::vector<std::byte> stored_;
+  std::vector<std::uint16_t> expanded_;
+  const DeviceMemory device_stored_;
+  DeviceMatrix x_, residual_;
+  const DenseWeight bias_;
+  const DeviceWeight device_bias_;
+};
+
+/// Close to the dense product of the expanded matrix, in fp32 up to the last rounding.
+inline void expect_close_to_reference(FusedOperands& operands, std::int64_t tokens) {
+  const DeviceMatrix y = operands.run_in(tokens);
+  // The reference's bound, four times: tensor cores cut instead of rounding (twice), after aligning the terms
+  // of a step to the largest (twice). Nothing is rounded to y's type on the way.
+  y.expect_near(operands.expected(y), [](const Expected& e, std::size_t) { return 4 * e.tolerance; });
+}
+
+inline void expect_same_bits_again(FusedOperands& operands, std::int64_t tokens) {
+  const DeviceMatrix first = operands.run_in(tokens);
+  operands.run_in(tokens).expect_same_bits(first);
+}
+
+/// A row's bits do not depend on how many others there are.
+inline void expect_batch_invariance(FusedOperands& operands, std::int64_t tokens) {
+  const DeviceMatrix together = operands.run_in(tokens);
+  for (const std::int64_t group : {1, 7, 8, 16, 23, 32, 64}) {
+    if (group >= tokens) break;
+    SCOPED_TRACE(::testing::Message() << group << " rows a call");
+    operands.run_in(group).expect_same_bits(together);
+  }
+}
+
+/// Each decoded value is that of the format's definition: rows of x that are zero but for a one give columns
+/// of the weight, exactly.
+inline void expect_exact_values(CudaDeviceUnderTest& cuda, FusedOperands& operands, const FusedCase& c,
+                                DType dtype) {
+  constexpr std::int64_t kRows = 8;
+  for (std::int64_t first = 0; first < c.weight.cols; first += kRows) {
+    const std::int64_t rows = std::min(kRows, c.weight.cols - first);
+    GuardedMatrix identity(rows, c.weight.cols);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t i = 0; i < c.weight.cols; ++i) identity.at(r, i) = i == first + r ? 1.0F : 0.0F;
+    }
+    DeviceMatrix x(cuda, dtype, identity);
+    DeviceMatrix y(cuda, DType::kF32, rows, c.weight.rows);
+    LinearArgs args = operands.device_args();
+    args.x = x.const_view();
+    args.bias = {};
+    args.epilogue = Epilogue::kNone;
+    args.residual = {};
+    args.y = y.view();
+    operands.run(args);
+    y.fetch();
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t i = 0; i < c.weight.rows; ++i)
+        ASSERT_EQ(y.at(r, i), operands.expanded(i, first + r)) << "row " << i << " column " << first + r;
+    }
+  }
+}
+
+}  // namespace sluice::kernels::testing

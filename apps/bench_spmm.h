@@ -12,7 +12,7 @@ namespace sluice::apps {
 
 struct SpmmOptions {
   std::string device = "cuda";
-  std::vector<std::string> shapes, formats;
+  std::vector<std::string> shapes, formats, products;
   std::vector<std::int64_t> rows;
   std::vector<std::int64_t> cusparse_rows;
   std::vector<double> sparsities;

@@ -5,6 +5,7 @@
 #   tests      every test labelled gpu; those that need what the machine lacks (two devices) are named
 #   sanitize   compute-sanitizer: memcheck on all kernels' tests, racecheck on one of each kind
 #   rates      rates of the device, of the kernels and of CPU attention
+#   spmm       products over sparse and quantised weights against cuBLAS, cuBLASLt and cuSPARSE
 #   bench      whole runs of OPT models of real size, a row each (some need 112 GiB of memory)
 #   sparse     whole runs with sparse weights, a row each (112 GiB of memory)
 #   switches   one idea off at a time, a row each
@@ -20,7 +21,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 part=${1:-}
 case "$part" in
-  tests | sanitize | rates | bench | sparse | switches | disk | ragged | e2e) ;;
+  tests | sanitize | rates | spmm | bench | sparse | switches | disk | ragged | e2e) ;;
   *) sed -n '2,/^set /s/^# //p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac
 folder=$here/../..
@@ -126,6 +127,10 @@ case "$part" in
     "$sluice" bench device
     "$sluice" bench attention
     "$tests" --gtest_filter='*Cuda*Rates*'
+    ;;
+  spmm)
+    "$sluice" bench spmm --cusparse-rows 16 --csv "${OUT:-$work}/spmm.csv"
+    "$sluice" bench formats
     ;;
   bench)
     row opt-6.7b-resident --model random:opt-6.7b $resident --gpu-batch-size 64 --num-prompts 64 $shape

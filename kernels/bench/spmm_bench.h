@@ -56,7 +56,7 @@ class SpmmBench {
   virtual std::int64_t stored_bytes() const = 0;
 
   /// Names of the products that this device has for the form: "cublas" and "cublaslt" for the dense one,
-  /// "cusparse" for CSR, else the fused kernels and "expand+cublaslt".
+  /// "cusparse" for CSR, else the fused kernels, "expand+cublaslt", and "linear", which chooses among them.
   virtual std::vector<std::string> products() const = 0;
   virtual SpmmTiming time_product(const std::string& name, std::int64_t rows) = 0;
   /// Expansion of the form to dense: the whole matrix into device memory, or slice after slice into one

@@ -28,7 +28,9 @@ TEST(SpmmPlan, IsTheIssuesTableByDefault) {
   EXPECT_THAT(plan.rows, ElementsAre(8, 16, 32, 64, 128, 256, 512));
   EXPECT_THAT(plan.cusparse_rows, ElementsAre(16));
   EXPECT_THAT(plan.sparsities, ElementsAre(0.5, 0.6, 0.7, 0.8, 0.9));
-  EXPECT_EQ(plan.sparse.size() + plan.quantised.size() + 1, all_encodings().size());
+  EXPECT_THAT(plan.sparse, ElementsAre(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kBitmap,
+                                       Encoding::kBitmapInt8, Encoding::kBitmapInt4));
+  EXPECT_THAT(plan.quantised, ElementsAre(Encoding::kInt8, Encoding::kInt4G64));
   EXPECT_EQ(plan.samples, 11);
 }
 
@@ -59,6 +61,9 @@ TEST(SpmmPlan, SortsFormatsByWhetherZerosMatter) {
   const SpmmPlan plan = plan_spmm(options);
   EXPECT_THAT(plan.sparse, ElementsAre(Encoding::kBankCsl, Encoding::kBitmapInt4));
   EXPECT_THAT(plan.quantised, ElementsAre(Encoding::kInt4G64));
+  options.formats = {"all"};
+  EXPECT_EQ(plan_spmm(options).sparse.size() + plan_spmm(options).quantised.size() + 1,
+            all_encodings().size());
 }
 
 TEST(SpmmPlan, NamesWhatMakesNoSense) {

@@ -132,6 +132,14 @@ struct Checked {
   TensorSpec tensor;
 };
 
+SpmmContext::Problem problem_of(const sluice_spmm_matrix* matrix, std::size_t weight_bytes,
+                                std::int64_t tokens) {
+  const Checked checked(matrix);
+  checked.require_size(weight_bytes);
+  require(tokens >= 0, "tokens is negative");
+  return {checked.format, checked.tensor.rows, checked.tensor.cols, weight_bytes, tokens};
+}
+
 int num_threads(int asked) {
   require(asked >= 0 && asked <= 1024, "threads is not within 0..1024");
   if (asked > 0) return asked;
@@ -314,25 +322,20 @@ sluice_spmm_status sluice_spmm_context_create(int device, void* stream, sluice_s
 void sluice_spmm_context_free(sluice_spmm_context* context) { delete context; }
 
 sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm_context* context,
-                                               const sluice_spmm_matrix* matrix, int64_t tokens,
-                                               size_t* bytes) {
+                                               const sluice_spmm_matrix* matrix, size_t weight_bytes,
+                                               int64_t tokens, size_t* bytes) {
   return guarded([&] {
     require(context != nullptr && bytes != nullptr, "context or bytes is null");
-    require(tokens >= 0, "tokens is negative");
-    const Checked checked(matrix);
-    *bytes = static_cast<size_t>(
-        context->context->workspace_bytes(checked.format, checked.tensor.rows, checked.tensor.cols, tokens));
+    *bytes = static_cast<size_t>(context->context->workspace_bytes(problem_of(matrix, weight_bytes, tokens)));
   });
 }
 
 sluice_spmm_status sluice_spmm_kernel_name(const sluice_spmm_context* context,
-                                           const sluice_spmm_matrix* matrix, int64_t tokens,
-                                           const char** name) {
+                                           const sluice_spmm_matrix* matrix, size_t weight_bytes,
+                                           int64_t tokens, const char** name) {
   return guarded([&] {
     require(context != nullptr && name != nullptr, "context or name is null");
-    require(tokens >= 0, "tokens is negative");
-    const Checked checked(matrix);
-    *name = context->context->kernel_name(checked.format, checked.tensor.rows, checked.tensor.cols, tokens);
+    *name = context->context->kernel_name(problem_of(matrix, weight_bytes, tokens));
   });
 }
 

@@ -14,10 +14,14 @@ namespace sluice::kernels {
 class SpmmContext {
  public:
   virtual ~SpmmContext() = default;
-  virtual std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                                       std::int64_t tokens) const = 0;
-  virtual const char* kernel_name(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                                  std::int64_t tokens) const = 0;
+  struct Problem {
+    WeightFormat format;
+    std::int64_t rows = 0, cols = 0;
+    std::size_t weight_bytes = 0;
+    std::int64_t tokens = 0;
+  };
+  virtual std::int64_t workspace_bytes(const Problem& problem) const = 0;
+  virtual const char* kernel_name(const Problem& problem) const = 0;
   /// Throws Error{kUnsupported, kInvalidArgument, kDevice}.
   virtual void run(const LinearArgs& args, std::span<std::byte> workspace) = 0;
 };

@@ -51,11 +51,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
   }
   if (workspace.empty()) return;
-  cudaDeviceProp properties{};
-  CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
-  compute_capability_ = 10 * properties.major + properties.minor;
-  linear_paths_ = std::make_unique<LinearPaths>(properties.name, compute_capability_, measured_linear_paths(),
-                                                fused_kernels());
+  choose_paths();
   fill_ahead_ = std::make_unique<FillAhead>(raw());
   void* host = nullptr;
   const cudaError_t error =
@@ -80,7 +76,16 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   CUDA_CHECK(cudaGetDevice(&ordinal_));
   CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
+  choose_paths();
   fill_ahead_ = std::make_unique<FillAhead>(raw());
+}
+
+void CudaStream::choose_paths() {
+  cudaDeviceProp properties{};
+  CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
+  compute_capability_ = 10 * properties.major + properties.minor;
+  linear_paths_ = std::make_unique<LinearPaths>(properties.name, compute_capability_, measured_linear_paths(),
+                                                fused_kernels());
 }
 
 CudaStream::~CudaStream() {

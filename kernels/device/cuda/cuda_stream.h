@@ -85,6 +85,8 @@ class CudaStream : public Stream {
   struct StepEvents {
     UniqueEvent start, end;
   };
+  /// What multiplies on this device, for streams with a workspace.
+  void choose_paths();
   StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
 
   UniqueStream stream_;  // empty if borrowed

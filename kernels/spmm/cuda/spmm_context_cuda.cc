@@ -2,17 +2,18 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/units.h"
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/format/fused_cuda.h"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/expand.h"
+#include "kernels/ops/linear_paths_cuda.h"
 #include "kernels/spmm/spmm_context.h"
 
 namespace sluice::kernels {
 namespace {
 
-constexpr std::int64_t kAlign = 256;
 constexpr const char* kExpandName = "expand+cublaslt";
 
 /// Makes a device the calling thread's current one for a while.
@@ -39,86 +40,75 @@ class SpmmContextCuda final : public SpmmContext {
   SpmmContextCuda(int device, cudaStream_t stream) : ordinal_(device) {
     make_cuda_device(device);  // throws for what cannot be used
     const OnDevice current(ordinal_);
-    int major = 0;
-    int minor = 0;
-    CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-    compute_capability_ = 10 * major + minor;
     cublasLtHandle_t blas = nullptr;
     CUBLAS_CHECK(cublasLtCreate(&blas));
     blas_.reset(blas);
     stream_ = std::make_unique<CudaStream>(stream, blas);
   }
   ~SpmmContextCuda() override {
-    // Its memory is released on its own device.
-    if (cudaSetDevice(ordinal_) != cudaSuccess) (void)cudaGetLastError();
+    // The stream is waited for, and what belongs to it released, on its own device.
+    try {
+      const OnDevice current(ordinal_);
+      stream_.reset();
+      blas_.reset();
+    } catch (const Error& error) {
+      log_warn("libsluice_spmm: {}", error.what());
+    }
   }
 
-  std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                               std::int64_t tokens) const override {
-    const FusedKernel* const kernel = choose(typical(format, rows, cols, tokens));
-    if (kernel == nullptr) return expand_workspace_bytes(format, rows, cols);
-    // Another operand's alignment may ask for expansion.
-    return std::max(kernel->workspace_bytes(format, rows, cols, tokens),
-                    expand_workspace_bytes(format, rows, cols));
+  std::int64_t workspace_bytes(const Problem& problem) const override {
+    const LinearArgs args = typical(problem);
+    return needed_bytes(args, choose(args));
   }
 
-  const char* kernel_name(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                          std::int64_t tokens) const override {
-    const FusedKernel* const kernel = choose(typical(format, rows, cols, tokens));
+  const char* kernel_name(const Problem& problem) const override {
+    const FusedKernel* const kernel = choose(typical(problem));
     return kernel == nullptr ? kExpandName : kernel->name.data();
   }
 
   void run(const LinearArgs& args, std::span<std::byte> workspace) override {
     const OnDevice current(ordinal_);
-    const WeightView& weight = args.weight;
     const FusedKernel* const kernel = choose(args);
-    const std::int64_t needed =
-        kernel == nullptr ? expand_workspace_bytes(weight.format, weight.rows, weight.cols)
-                          : kernel->workspace_bytes(weight.format, weight.rows, weight.cols, args.y.rows);
+    const std::int64_t needed = needed_bytes(args, kernel);
     SLUICE_CHECK(std::ssize(workspace) >= needed && (workspace.data() != nullptr || needed == 0),
                  Code::kInvalidArgument,
                  fmt::format("the workspace has {}, {} needs {}", format_bytes(std::ssize(workspace)),
                              kernel == nullptr ? kExpandName : kernel->name, format_bytes(needed)),
-                 "give the bytes of sluice_spmm_workspace_bytes");
+                 "give the bytes of sluice_spmm_workspace_bytes, and rows at multiples of 16 bytes");
     if (kernel != nullptr) {
-      kernel->run(args, workspace.first(static_cast<std::size_t>(needed)), stream_->raw());
+      stream_->set_workspace(workspace);
+      detail::linear_encoded_cuda(args, *stream_);
       return;
     }
-    LinearArgs expanded = args;
     const auto blas_bytes = static_cast<std::size_t>(kernels::workspace_bytes(DeviceKind::kCuda));
     stream_->set_workspace(workspace.first(blas_bytes));
+    LinearArgs expanded = args;
     expanded.scratch = workspace.subspan(blas_bytes);
     detail::linear_expanded_cuda(expanded, *stream_);
   }
 
  private:
-  static std::int64_t expand_workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols) {
+  static std::int64_t needed_bytes(const LinearArgs& args, const FusedKernel* kernel) {
+    const WeightView& weight = args.weight;
+    if (kernel != nullptr)
+      return kernel->workspace_bytes(weight.format, weight.rows, weight.cols,
+                                     std::min(args.y.rows, kernel->max_rows));
     return kernels::workspace_bytes(DeviceKind::kCuda) +
-           align_up(expansion_bytes(format, rows, cols, DeviceKind::kCuda), kAlign);
+           expansion_bytes(weight.format, weight.rows, weight.cols, DeviceKind::kCuda);
   }
   /// A product over operands that are aligned well, which nobody is going to read.
-  static LinearArgs typical(WeightFormat format, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
+  static LinearArgs typical(const Problem& p) {
     auto* const somewhere = reinterpret_cast<std::byte*>(kPageAlign);
-    const auto bytes = static_cast<std::size_t>(weight_byte_range(format, rows, cols).max);
-    return {.x = {somewhere, format.dtype, tokens, cols, cols},
-            .weight = {format, {somewhere, bytes}, rows, cols},
-            .y = {somewhere, format.dtype, tokens, rows, rows}};
+    return {.x = {somewhere, p.format.dtype, p.tokens, p.cols, p.cols},
+            .weight = {p.format, {somewhere, p.weight_bytes}, p.rows, p.cols},
+            .y = {somewhere, p.format.dtype, p.tokens, p.rows, p.rows}};
   }
-  /// The kernel for the product, null for expansion.
+  /// As `linear` chooses, for a workspace of the engine's size.
   const FusedKernel* choose(const LinearArgs& args) const {
-    for (const FusedKernel& kernel : fused_kernels()) {
-      if (kernel.encoding == args.weight.format.encoding &&
-          compute_capability_ >= kernel.min_compute_capability &&
-          compute_capability_ <= kernel.max_compute_capability && args.y.rows <= kernel.max_rows &&
-          kernel.can_run(args))
-        return &kernel;
-    }
-    return nullptr;
+    return stream_->linear_paths().kernel_for(args, kernels::workspace_bytes(DeviceKind::kCuda));
   }
 
   const int ordinal_;
-  int compute_capability_ = 0;
   UniqueCublasLt blas_;
   std::unique_ptr<CudaStream> stream_;
 };

@@ -114,7 +114,7 @@ static int multiply(const sluice_spmm_matrix* matrix, const void* encoded, size_
   product.struct_bytes = sizeof(product);
   product.tokens = kTokens;
   product.y_dtype = SLUICE_SPMM_F32;
-  CHECK(sluice_spmm_workspace_bytes(context, matrix, kTokens, &product.workspace_bytes));
+  CHECK(sluice_spmm_workspace_bytes(context, matrix, bytes, kTokens, &product.workspace_bytes));
   product.weight_bytes = bytes;
   void *weight_d, *x_d, *y_d;
   CHECK_CUDA(cudaMalloc(&weight_d, bytes));
@@ -147,7 +147,7 @@ static int multiply(const sluice_spmm_matrix* matrix, const void* encoded, size_
     }
   }
   const char* name = NULL;
-  CHECK(sluice_spmm_kernel_name(context, matrix, kTokens, &name));
+  CHECK(sluice_spmm_kernel_name(context, matrix, bytes, kTokens, &name));
   printf("%d rows by %s: the worst error is %.1e of the sum of magnitudes\n", kTokens, name, worst);
 
   sluice_spmm_context_free(context);

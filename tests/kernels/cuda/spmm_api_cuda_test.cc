@@ -47,7 +47,8 @@ class SpmmApiCuda : public CudaTest {
     product_.weight_bytes = bytes.size();
   }
   void set_workspace(std::int64_t tokens) {
-    ASSERT_EQ(sluice_spmm_workspace_bytes(context_, &matrix_, tokens, &product_.workspace_bytes),
+    ASSERT_EQ(sluice_spmm_workspace_bytes(context_, &matrix_, product_.weight_bytes, tokens,
+                                          &product_.workspace_bytes),
               SLUICE_SPMM_OK);
     workspace_ = cuda->device().allocate(static_cast<std::int64_t>(product_.workspace_bytes) + 16);
     product_.workspace = workspace_.bytes.data();
@@ -74,7 +75,8 @@ TEST_F(SpmmApiCuda, MultipliesInEveryFormat) {
     SCOPED_TRACE(sluice_spmm_format_name(matrix_.format));
     for (const std::int64_t tokens : {std::int64_t{1}, std::int64_t{16}, kMostTokens}) {
       const char* name = nullptr;
-      ASSERT_EQ(sluice_spmm_kernel_name(context_, &matrix_, tokens, &name), SLUICE_SPMM_OK);
+      ASSERT_EQ(sluice_spmm_kernel_name(context_, &matrix_, product_.weight_bytes, tokens, &name),
+                SLUICE_SPMM_OK);
       SCOPED_TRACE(fmt::format("{} tokens by {}", tokens, name));
       set_workspace(tokens);
       cuda->stream().fill(y.bytes, std::byte{0xFF});

@@ -123,13 +123,16 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_context_create(int device, void* 
 /* Null is allowed. */
 SLUICE_SPMM_API void sluice_spmm_context_free(sluice_spmm_context* context);
 
-/* Scratch for products with up to `tokens` rows of x. */
+/* Scratch for products of `tokens` rows of x, whose rows, and those of y, start at multiples of 16 bytes.
+ * `weight_bytes` are those of the encoded matrix: how many zeros it has decides what multiplies. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm_context* context,
                                                                const sluice_spmm_matrix* matrix,
-                                                               int64_t tokens, size_t* bytes);
-/* What multiplies: "tiled_csl_sm90", ..., or "expand+cublaslt". Static. */
+                                                               size_t weight_bytes, int64_t tokens,
+                                                               size_t* bytes);
+/* What multiplies: "tiled_csl_sm90", ..., or "expand+cublaslt", by what was measured on the device. Static. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_kernel_name(const sluice_spmm_context* context,
-                                                           const sluice_spmm_matrix* matrix, int64_t tokens,
+                                                           const sluice_spmm_matrix* matrix,
+                                                           size_t weight_bytes, int64_t tokens,
                                                            const char** name);
 
 typedef enum sluice_spmm_activation {

@@ -34,8 +34,11 @@ TEST(Hardware, MissingFieldsAreNamedWithTheirDefaults) {
   EXPECT_EQ(std::count(keys.begin(), keys.end(), "memory.gpu_gib"), 0);
   EXPECT_EQ(std::count(keys.begin(), keys.end(), "link.pageable_gb_per_sec"), 0);
   for (const MissingField& field : read.defaulted) {
-    if (field.key == "memory.cpu_gib") EXPECT_EQ(field.default_value, "16");
-    if (field.key == "disk.write") EXPECT_THAT(field.default_value, HasSubstr("gb_per_sec: 0.8"));
+    if (field.key == "memory.cpu_gib") {
+      EXPECT_EQ(field.default_value, "16");
+    } else if (field.key == "disk.write") {
+      EXPECT_THAT(field.default_value, HasSubstr("gb_per_sec: 0.8"));
+    }
   }
 }
 

@@ -151,12 +151,12 @@ case "$part" in
   sparse)
     # Sparse weights: the block fills the CPU memory; the mixed runs are three blocks.
     sparse='--format bitmap --sparsity 0.8 --cpu-memory 112GiB --num-gpu-batches 2 --cpu-cache-compute'
-    row opt-30b-bitmap --model random:opt-30b $sparse --gpu-memory 16GiB --percent 75 25 0 100 100 0 \
-      --gpu-batch-size 64 --num-prompts 128 $shape
+    row opt-30b-bitmap --model random:opt-30b $sparse --gpu-memory 16GiB --percent 50 50 0 100 100 0 \
+      --gpu-batch-size 66 --num-prompts 132 $shape
     row opt-66b-bitmap --model random:opt-66b $sparse --gpu-memory 75GiB --percent 100 0 0 100 100 0 \
-      --gpu-batch-size 40 --num-prompts 80 $shape
+      --gpu-batch-size 42 --num-prompts 84 $shape
     row opt-66b-bitmap-mixed --model random:opt-66b $sparse --gpu-memory 75GiB --percent 100 0 0 100 100 0 \
-      --gpu-batch-size 40 --num-prompts 240 $shape
+      --gpu-batch-size 42 --num-prompts 252 $shape
     row opt-175b-bitmap --model random:opt-175b $sparse --gpu-memory 75GiB --percent 76 24 0 100 100 0 \
       --gpu-batch-size 17 --num-prompts 34 $shape
     row opt-175b-bitmap-mixed --model random:opt-175b $sparse --gpu-memory 75GiB --percent 76 24 0 100 100 0 \

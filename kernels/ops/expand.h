@@ -35,7 +35,7 @@ constexpr std::int64_t expanded_slice_bytes(DeviceKind kind) {
 /// Rows of slices of at most `bytes`: a multiple of 128 and of the granule, at least one, chosen so that
 /// slices are about equal.
 std::int64_t expanded_slice_rows(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                                 std::int64_t bytes = expanded_slice_bytes(DeviceKind::kCpu));
+                                 std::int64_t bytes);
 /// Scratch that a product over the weight wants, 0 for a dense one: a slice, or on CUDA two, of which one is
 /// filled while the other is read. With less it makes smaller slices.
 std::int64_t expansion_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, DeviceKind kind);

@@ -63,10 +63,17 @@ std::string why_unsupported(const LinearArgs& args, DeviceKind kind) {
 
 namespace {
 
-/// Whether a slice fits the scratch, on CUDA each half of it.
-bool has_scratch(const LinearArgs& args, DeviceKind kind) {
+bool is_aligned(const std::byte* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
+
+/// What expansion needs: that a slice fits the scratch, on CUDA each half of it, and alignment there.
+void check_encoded(const LinearArgs& args, DeviceKind kind) {
   const std::int64_t slice = detail::slice_rows(args, kind) * args.weight.cols * 2;
-  return std::ssize(args.scratch) >= (kind == DeviceKind::kCuda ? 2 * align_up(slice, 256) : slice);
+  if (kind == DeviceKind::kCpu) {
+    SLUICE_ASSERT(std::ssize(args.scratch) >= slice);
+    return;
+  }
+  SLUICE_ASSERT(std::ssize(args.scratch) >= 2 * align_up(slice, 256));
+  SLUICE_ASSERT(is_aligned(args.weight.data.data()) && is_aligned(args.scratch.data()));
 }
 
 /// Throws unless the call can run; false if there is nothing to do.
@@ -82,7 +89,7 @@ bool check(const LinearArgs& args, const Stream& stream) {
   check_operand(stream, args.bias);
   check_operand(stream, args.residual);
   check_operand(stream, args.y);
-  SLUICE_ASSERT(args.weight.format.encoding == Encoding::kDense || has_scratch(args, stream.kind()));
+  if (args.weight.format.encoding != Encoding::kDense) check_encoded(args, stream.kind());
   return args.y.rows > 0 && args.y.cols > 0;
 }
 

@@ -24,8 +24,10 @@ Epilogue to_epilogue(Activation activation);
 ///           residual.
 ///
 /// Encoded   A weight that is not dense is expanded in slices into `scratch`, each ahead of its product; the
-///           result is that of the expanded matrix, bit by bit on CPU. On CUDA its bytes start at a multiple
-///           of 16, and inside a step they are read from the step's beginning on, not in stream order.
+///           result is that of the expanded matrix, bit by bit on CPU. On CUDA a kernel that reads the
+///           stored form takes its place where it was measured to be faster
+///           (kernels/ops/linear_paths_cuda.h); weight and scratch start at multiples of 16 there, and inside
+///           a step both are used from the step's beginning on, not in stream order.
 ///
 /// Aliasing  y may be residual; y and x are disjoint.
 ///

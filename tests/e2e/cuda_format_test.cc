@@ -7,12 +7,11 @@
 
 #include "core/store/manifest.h"
 #include "core/store/store_writer.h"
-#include "kernels/device/device.h"
 #include "kernels/format/format.h"
 #include "kernels/format/format_rules.h"
+#include "tests/e2e/cuda_runs.h"
 #include "tests/e2e/golden.h"
 #include "tests/e2e/lane_bytes.h"
-#include "tests/e2e/small_model.h"
 #include "tests/fakes/temp_folder.h"
 
 namespace sluice {
@@ -23,10 +22,8 @@ using testing::RunOutcome;
 
 constexpr const char* kSparse = "tiny-opt-books-sparse80";
 
-// As for dense weights: what fp16 activations leave of fp32.
-constexpr double kWorstLogprobError = 8e-2;
-constexpr double kMeanLogprobError = 4e-3;
-constexpr double kGap = 2e-2;
+// As for dense weights.
+const testing::CudaLimits kLimits = testing::cuda_limits(DType::kF16);
 
 offload::ModelSource stored(Encoding encoding) {
   kernels::FormatConfig formats;
@@ -34,15 +31,6 @@ offload::ModelSource stored(Encoding encoding) {
   offload::ModelSource source;
   source.store = testing::store_of(kSparse, formats);
   return source;
-}
-
-RunOutcome run_on_cuda(const offload::ModelSource& source, const policy::Placement& placement,
-                       const std::vector<offload::Request>& requests,
-                       const offload::RunHooks* hooks = nullptr,
-                       kernels::BatchInvariance invariance = kernels::BatchInvariance::kOff) {
-  return testing::run_requests(
-      source, placement, requests, nullptr, hooks, 2,
-      {.device = {.kind = offload::DeviceChoice::Kind::kCuda}, .batch_invariance = invariance});
 }
 
 struct Setting {
@@ -57,12 +45,7 @@ const std::vector<Setting>& settings() {
   return all;
 }
 
-class CudaFormats : public ::testing::TestWithParam<Encoding> {
- protected:
-  void SetUp() override {
-    if (!kernels::cuda_device_present()) GTEST_SKIP() << kernels::cuda_devices_text();
-  }
-};
+class CudaFormats : public testing::CudaRuns, public ::testing::WithParamInterface<Encoding> {};
 
 /// The bytes of a tensor of a store.
 std::vector<std::byte> read_tensor(const std::filesystem::path& store, const Manifest& manifest,
@@ -114,8 +97,8 @@ void expect_near(const RunOutcome& expected, const RunOutcome& found) {
     }
   }
   ASSERT_GT(count, 0);
-  EXPECT_LE(worst, kWorstLogprobError);
-  EXPECT_LE(sum / static_cast<double>(count), kMeanLogprobError);
+  EXPECT_LE(worst, kLimits.worst_logprob_error);
+  EXPECT_LE(sum / static_cast<double>(count), kLimits.mean_logprob_error);
 }
 
 // Of the lossless formats transformers' log-probs are the reference; of the others the run of the dense model
@@ -132,20 +115,20 @@ TEST_P(CudaFormats, AreWithinTheLimitsOfTheirReference) {
     if (golden.checkpoint != std::string_view(kSparse)) continue;
     const std::vector<offload::Request> requests = testing::golden_requests(golden);
     const RunOutcome reference =
-        run_on_cuda(decoded, testing::placed({100, 0, 100, 0, 100, 0}, 4, 2, false), requests);
+        testing::run_on_cuda(decoded, testing::placed({100, 0, 100, 0, 100, 0}, 4, 2, false), requests);
     for (const Setting& setting : settings()) {
       SCOPED_TRACE(fmt::format("{} weights {} {}", golden.cases, setting.percents[0], setting.percents[1]));
-      const RunOutcome outcome =
-          run_on_cuda(source, testing::placed(setting.percents, 4, 2, setting.cpu_attention), requests);
+      const RunOutcome outcome = testing::run_on_cuda(
+          source, testing::placed(setting.percents, 4, 2, setting.cpu_attention), requests);
       EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
       EXPECT_EQ(testing::counted_lane_bytes(outcome), testing::expected_lane_bytes(outcome, stored_bytes))
           << "the stored bytes are what moves";
       expect_near(reference, outcome);
       if (is_lossless(GetParam())) {
         testing::expect_golden(golden, outcome.results,
-                               {.worst_logprob_error = kWorstLogprobError,
-                                .mean_logprob_error = kMeanLogprobError,
-                                .top2_gap = kGap});
+                               {.worst_logprob_error = kLimits.worst_logprob_error,
+                                .mean_logprob_error = kLimits.mean_logprob_error,
+                                .top2_gap = kLimits.top2_gap});
       }
     }
   }
@@ -158,12 +141,26 @@ TEST_P(CudaFormats, PoisonChangesNothing) {
   source.random_formats.sparsity = 0.7;
   const auto requests = testing::ragged_requests(source.random_spec->vocab_size);
   const auto placement = testing::placed({20, 40, 100, 0, 100, 0}, 2, 3, false);
-  const RunOutcome quiet = run_on_cuda(source, placement, requests);
+  const RunOutcome quiet = testing::run_on_cuda(source, placement, requests);
   offload::RunHooks hooks;
   hooks.poison = offload::Poison::kOn;
-  const RunOutcome outcome = run_on_cuda(source, placement, requests, &hooks);
+  const RunOutcome outcome = testing::run_on_cuda(source, placement, requests, &hooks);
   EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
   EXPECT_EQ(testing::first_difference(quiet.results, outcome.results), "");
+}
+
+// Weights that stream from memory that is not pinned.
+TEST_P(CudaFormats, PageableWeightsChangeNothing) {
+  offload::ModelSource source = testing::synthetic(testing::small_spec());
+  source.random_formats.format = GetParam();
+  source.random_formats.sparsity = 0.7;
+  const auto requests = testing::ragged_requests(source.random_spec->vocab_size);
+  const auto placement = testing::placed({0, 100, 100, 0, 100, 0}, 3, 2, false);
+  const RunOutcome pinned = testing::run_on_cuda(source, placement, requests);
+  const RunOutcome pageable = testing::run_on_cuda(source, placement, requests, nullptr,
+                                                   {.host_weights = offload::HostWeights::kPageable});
+  EXPECT_TRUE(pageable.violations.empty()) << pageable.violations.front();
+  EXPECT_EQ(testing::first_difference(pinned.results, pageable.results), "");
 }
 
 TEST_P(CudaFormats, BatchInvariantResultsDoNotDependOnTheBlock) {
@@ -172,8 +169,8 @@ TEST_P(CudaFormats, BatchInvariantResultsDoNotDependOnTheBlock) {
   source.random_formats.sparsity = 0.7;
   const auto requests = testing::ragged_requests(source.random_spec->vocab_size);
   const auto run = [&](std::int64_t size, std::int64_t batches, const std::vector<int>& percents) {
-    return run_on_cuda(source, testing::placed(percents, size, batches, false), requests, nullptr,
-                       kernels::BatchInvariance::kOn);
+    return testing::run_on_cuda(source, testing::placed(percents, size, batches, false), requests, nullptr,
+                                {.batch_invariance = kernels::BatchInvariance::kOn});
   };
   const RunOutcome one_by_one = run(1, 1, {100, 0, 100, 0, 100, 0});
   for (const auto& [size, batches] : {std::pair{5, 2}, {14, 1}}) {

@@ -12,7 +12,7 @@
 namespace sluice::testing {
 
 /// Limits of log-probs against fp32 activations, and of the gap between the two most likely tokens below
-/// which either may be chosen. fp16: the limits for the golden models. bf16 rounds to 8 bits instead
+/// which either may be chosen. fp16: what is asked of the golden models. bf16 rounds to 8 bits instead
 /// of 11, so eight times as far.
 struct CudaLimits {
   double worst_logprob_error = 8e-2, mean_logprob_error = 4e-3, top2_gap = 2e-2;

@@ -417,9 +417,9 @@ SpmmTiming SpmmBenchCuda::time_expansion(Expansion expansion) {
   timing.why_not = why_unsupported(ExpandArgs{.weight = weight(0)}, DeviceKind::kCuda);
   if (!timing.why_not.empty()) return timing;
   const std::int64_t slice_rows =
-      expansion == Expansion::kWhole
-          ? shape_.rows
-          : expanded_slice_rows({encoding_, DType::kF16}, shape_.rows, shape_.cols);
+      expansion == Expansion::kWhole ? shape_.rows
+                                     : expanded_slice_rows({encoding_, DType::kF16}, shape_.rows, shape_.cols,
+                                                           expanded_slice_bytes(DeviceKind::kCuda));
   scratch_ = device_.allocate(slice_rows * shape_.cols * 2);
   CUDA_CHECK(cudaMemsetAsync(scratch_.bytes.data(), kPoison, scratch_.bytes.size(), raw()));
   std::int64_t last = 0;

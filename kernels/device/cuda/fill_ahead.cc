@@ -27,12 +27,10 @@ void FillAhead::start(std::span<std::byte> memory, cudaEvent_t inputs) {
   // Other memory may be in use by anything that the reader has been given.
   const bool is_other = memory.data() != memory_.data() || memory.size() != memory_.size();
   memory_ = memory;
-  if (is_other) {
-    for (Buffer& buffer : buffers_) buffer.in_use = false;
-  }
   if (is_other || inputs == nullptr) {
     CUDA_CHECK(cudaEventRecord(reached_.get(), reader_));
     inputs = reached_.get();
+    for (Buffer& buffer : buffers_) buffer.in_use = false;  // whoever read them comes before this
   }
   CUDA_CHECK(cudaStreamWaitEvent(stream(), inputs, 0));
 }

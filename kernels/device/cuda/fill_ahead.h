@@ -1,5 +1,6 @@
 // A stream of a CUDA device beside another one: it fills two buffers in turn, so that one is filled while the
-// other stream's work reads the other. One thread enqueues on both.
+// other stream's work reads the other. One thread enqueues on both. Outside steps the work of a whole call of
+// linear may be captured in a graph: all events that it waits for are recorded in it.
 #pragma once
 
 #include <array>

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include <gmock/gmock.h>
 
@@ -18,7 +19,8 @@ using namespace testing;
 
 class LinearPathsCuda : public CudaTest {};
 
-// One run of rows, several, and a last one of a single row; a residual that is the result.
+// One run of rows, several, and a last one of a single row; a residual that is the result. A batch-invariant
+// stream expands all the same.
 TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
   constexpr std::int64_t kOut = 640;
   constexpr std::int64_t kIn = 1024;
@@ -44,10 +46,12 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
     Random random(9);
     const DenseWeight bias(WeightFormat::kDenseF16, 1, kOut, random);
     const DeviceWeight device_bias(*cuda, bias);
-    for (const std::int64_t rows : {std::int64_t{5}, kernel.max_rows + 1, 2 * kernel.max_rows + 7}) {
+    for (const std::int64_t rows : {std::int64_t{1}, kernel.max_rows, kernel.max_rows + 1,
+                                    2 * kernel.max_rows + 44, std::int64_t{-5}}) {
+      const bool invariant = rows < 0;
       SCOPED_TRACE(::testing::Message() << kernel.name << " with " << rows << " rows");
-      DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(rows, kIn, 8, random));
-      DeviceMatrix y(*cuda, DType::kF16, GuardedMatrix::random(rows, kOut, 8, random));
+      DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(std::abs(rows), kIn, 8, random));
+      DeviceMatrix y(*cuda, DType::kF16, GuardedMatrix::random(std::abs(rows), kOut, 8, random));
       LinearArgs args{.x = x.const_view(),
                       .weight = weight,
                       .bias = device_bias.vector(),
@@ -65,6 +69,7 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
       const FusedKernel* chosen = as_cuda(stream()).linear_paths().kernel_for(args, workspace);
       EXPECT_EQ(chosen != nullptr, runs);
       if (runs) EXPECT_EQ(chosen->name, kernel.name);
+      stream().set_batch_invariance(invariant ? BatchInvariance::kOn : BatchInvariance::kOff);
       linear(args, stream());
       y.fetch();
       // As for dense weights: four times the reference's bound.

@@ -83,6 +83,32 @@ void ScheduleBuilder::build_pass(const Pass& pass, Schedule& schedule) {
   emit_weight_share(1, 1);
   first_stream_ += streams_per_pass_;
   pass_ = nullptr;
+  join_gpu_steps(schedule);
+}
+
+/// In a pass whose data is all on the GPU, every end of a step that is made known costs a gap between
+/// kernels. Elsewhere transfers run beside the steps, also those of the passes before and after, and want to
+/// know.
+void ScheduleBuilder::join_gpu_steps(Schedule& schedule) {
+  const std::vector<std::int32_t>& gpu = schedule.lane_steps[lane_index(LaneKind::kGpu)];
+  if (gpu.empty()) return;
+  for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
+    const auto kind = static_cast<LaneKind>(lane);
+    const bool is_small =
+        kind == LaneKind::kGpu || kind == LaneKind::kH2dUrgent || kind == LaneKind::kD2hUrgent;
+    if (!is_small && !schedule.lane_steps[lane].empty()) return;
+  }
+  const auto step_at = [&](std::size_t i) -> Step& {
+    return schedule.steps[static_cast<std::size_t>(gpu[i])];
+  };
+  for (std::size_t i = 0; i + 1 < gpu.size(); ++i) step_at(i).joins_next = step_at(i + 1).num_waits == 0;
+  const std::int64_t first = step_at(0).seq;
+  for (const Step& step : schedule.steps) {
+    for (const Wait& wait : step.wait_list()) {
+      if (wait.lane == LaneKind::kGpu && wait.count >= first)
+        step_at(static_cast<std::size_t>(wait.count - first)).joins_next = false;
+    }
+  }
 }
 
 /// Starts the transfers that items up to `limit` need, as soon as what they read has been emitted.

@@ -41,6 +41,7 @@ class ScheduleBuilder {
   Step make(StepKind kind, LaneKind lane, const Item& item) const;
   void emit(Step step, std::initializer_list<Access> accesses);
   void emit(Step step, std::span<const Access> accesses);
+  static void join_gpu_steps(Schedule& schedule);
 
   // Weights.
   std::int64_t unit_of_stream(std::int64_t stream) const;

@@ -67,6 +67,9 @@ struct Step {
   std::int64_t bytes = 0;               ///< moved by a transfer, 0 for computations
   std::array<Wait, kNumLanes> waits{};
   std::uint8_t num_waits = 0;
+  /// No other lane's step of the pass waits for this one's end, and the lane's next step waits for nothing:
+  /// an asynchronous lane may treat both as one.
+  bool joins_next = false;
 
   std::span<const Wait> wait_list() const { return {waits.data(), num_waits}; }
 };

@@ -48,7 +48,7 @@ class Stream {
   virtual void bind_thread() {}
   /// False: work is done when the call that enqueues it returns.
   virtual bool asynchronous() const { return false; }
-  /// Work enqueued from here to end_step is step `seq`.
+  /// Work enqueued from here to end_step is step `seq`. Numbers may be left out, and nobody waits for those.
   virtual void begin_step(std::int64_t /*seq*/) {}
   virtual void end_step(std::int64_t /*seq*/) {}
   /// What is enqueued here from now on starts after step `seq` of `other`, which has been enqueued.

@@ -49,9 +49,16 @@ std::string step_text(StepKind kind, std::int16_t unit, std::int32_t pass) {
   return text + fmt::format(" ({}{}{})", layer, layer.empty() || number.empty() ? "" : ", ", number);
 }
 
+/// A step and how many after it share its end.
+std::string group_text(std::string first, std::size_t group) {
+  return group == 1 ? first : std::move(first) + fmt::format(" or one of the next {} steps", group - 1);
+}
+
 std::string packed_text(std::uint64_t word) {
-  return step_text(static_cast<StepKind>(word >> 8 & 0xFF), static_cast<std::int16_t>(word >> 16 & 0xFFFF),
-                   static_cast<std::int32_t>(word >> 32));
+  return group_text(
+      step_text(static_cast<StepKind>(word >> 8 & 0xFF), static_cast<std::int16_t>(word >> 16 & 0xFFFF),
+                static_cast<std::int32_t>(word >> 32)),
+      (word >> 1 & 0x7F) + 1);
 }
 
 }  // namespace
@@ -155,13 +162,14 @@ void Executor::fail(const std::string& where, const Status& status) {
   skip_.store(true);
 }
 
-void Executor::fail(const Lane& lane, const Step& step, const Status& status) {
-  std::string where = step_text(step.kind, step.unit, step.pass);
+void Executor::fail(const Lane& lane, const Step& step, const Status& status, std::size_t group) {
+  std::string where = group_text(step_text(step.kind, step.unit, step.pass), group);
   // A device reports a step's failure at whatever call comes next, so the culprit may be any of these.
   const char* separator = ", with these unfinished on the device: ";
   for (const auto& other : lanes_) {
     const std::uint64_t awaited = other->awaited.load();
-    if (status.code() != Code::kDevice || lane.stream == nullptr || awaited == 0 || awaited == pack(step))
+    if (status.code() != Code::kDevice || lane.stream == nullptr || awaited == 0 ||
+        awaited == pack(step, group))
       continue;
     where += fmt::format("{}{} {}", separator, lane_name(other->kind), packed_text(awaited));
     separator = "; ";

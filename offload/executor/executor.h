@@ -7,7 +7,8 @@
 // A step that fails, or a request to stop, turns the remaining steps into no-ops: they are counted as
 // finished, so nobody hangs, and the first failure is reported, with the step, its unit, layer and pass. An
 // asynchronous lane may come to know of another step's failure, so a device's failure names the steps that
-// were unfinished there. `submit` and the waits belong to one thread.
+// were unfinished there. Steps that join (policy/step.h) go to the stream as one and finish together, unless
+// their times are asked for. `submit` and the waits belong to one thread.
 #pragma once
 
 #include <array>
@@ -98,8 +99,11 @@ class Executor {
   /// Joins those that were started.
   void stop_lanes();
   void lane_loop(Lane& lane);
+  static std::size_t next_group(const Lane& lane);
+  void enqueue_group(Lane& lane, std::size_t size);
   void enqueue_loop(Lane& lane);
   void completion_loop(Lane& lane);
+  kernels::StepSpan await_group(Lane& lane, std::int64_t first, double last_end);
   double end_of_waits(const policy::Step& step) const;
   void enqueue_waits(Lane& lane, const policy::Step& step);
   static bool end_failed_step(Lane& lane, const policy::Step& step) noexcept;
@@ -110,7 +114,8 @@ class Executor {
   void finish_step(Lane& lane, const policy::Step& step, std::size_t index, const Submitted& from,
                    double start_sec, double end_sec);
   void fail(const std::string& where, const Status& status);
-  void fail(const Lane& lane, const policy::Step& step, const Status& status);
+  /// The step, or one of the `group` steps that begin with it.
+  void fail(const Lane& lane, const policy::Step& step, const Status& status, std::size_t group = 1);
   /// For the calling thread. A failure ends the run.
   void bind_thread(Lane& lane);
 

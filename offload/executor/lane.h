@@ -23,6 +23,8 @@ namespace detail {
 constexpr std::size_t kMaxSubmitted = 8;          // schedules that a lane can have waiting
 constexpr std::size_t kRing = kMaxSubmitted + 1;  // and the empty one that ends it
 constexpr std::size_t kMaxDiskSteps = 16;         // disk steps in flight on a lane
+constexpr std::size_t kMaxGroup = 64;             // steps that a stream gets as one
+static_assert(4 * kMaxGroup <= kernels::Stream::kMaxStepsAhead && kMaxGroup <= 128);
 
 inline double clock_sec() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -34,9 +36,9 @@ inline bool is_between_passes(policy::LaneKind lane) {
          lane == policy::LaneKind::kGpu;
 }
 
-/// A step in one word, so that other threads can name it; 0 is none.
-inline std::uint64_t pack(const policy::Step& step) {
-  return 1 | static_cast<std::uint64_t>(step.kind) << 8 |
+/// A group of steps in one word, so that other threads can name it; 0 is none.
+inline std::uint64_t pack(const policy::Step& step, std::size_t group = 1) {
+  return 1 | static_cast<std::uint64_t>(group - 1) << 1 | static_cast<std::uint64_t>(step.kind) << 8 |
          static_cast<std::uint64_t>(static_cast<std::uint16_t>(step.unit)) << 16 |
          static_cast<std::uint64_t>(static_cast<std::uint32_t>(step.pass)) << 32;
 }
@@ -97,12 +99,15 @@ struct Executor::Lane {
     std::int64_t bytes = 0;
     double seen_sec = 0;     // when the lane came to it
     double enqueue_sec = 0;  // after its waits for threads
-    bool on_stream = false;
+    std::size_t group = 1;   // how many steps, from this one on, the stream took as one
+    bool on_stream = false;  // of a group's first step: whether the stream has its end
   };
   std::array<Enqueued, kernels::Stream::kMaxStepsAhead> enqueued;
   /// When steps ended, by seq; written by the completion thread.
   std::array<std::atomic<double>, 4 * kernels::Stream::kMaxStepsAhead> ended_sec{};
-  std::atomic<std::uint64_t> awaited{0};  // packed: the step whose end the completion thread waits for
+  /// The stream's step that ends a step, by seq; written before `enqueued_`.
+  std::array<std::atomic<std::int64_t>, 4 * kernels::Stream::kMaxStepsAhead> ended_by{};
+  std::atomic<std::uint64_t> awaited{0};  // packed: whose end the completion thread waits for
 
   mutable Mutex mutex;
   LaneCounters counters SLUICE_GUARDED_BY(mutex);

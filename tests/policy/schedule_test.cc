@@ -258,5 +258,45 @@ TEST(ScheduleBuilder, PrefetchesTheNextLayerBeforeTheCurrentOneEnds) {
   EXPECT_GT(loads, 0);
 }
 
+TEST(ScheduleBuilder, JoinsTheStepsOfAPassWhoseDataIsAllOnTheGpu) {
+  for (const bool resident : {true, false}) {
+    Scenario s = random_scenario(1);
+    s.spec = testing::opt_spec(4, 256, 4, 1024);
+    s.placement = {};
+    s.placement.percents = {{{100, 0, 0}}, {{100, 0, 0}}, {{100, 0, 0}}};
+    if (!resident) s.placement.percents.weights = {{50, 50, 0}};
+    s.placement.gpu_batch_size = 2;
+    s.placement.num_gpu_batches = 2;
+    s.requests.assign(4, {64, 4, false});
+    s.workload = {.max_prompt_len = 64, .max_gen_len = 4, .max_total_len = 68, .num_requests = 4};
+    const RunShape shape = make_run_shape(s.spec, testing::tensor_sizes(s.spec), s.placement, s.workload,
+                                          testing::test_traits());
+    ScheduleBuilder builder(shape);
+    Schedule schedule;
+    builder.build_prologue(schedule);
+    PassDriver driver(shape, s.requests);
+    const Pass& pass = driver.compose();
+    builder.build_pass(pass, schedule);
+    int joined = 0;
+    for (const Step& step : schedule.steps) {
+      if (!step.joins_next) continue;
+      ++joined;
+      EXPECT_EQ(step.lane, LaneKind::kGpu);
+      EXPECT_LT(step.seq, schedule.last_seq[lane_index(LaneKind::kGpu)]);
+      for (const Step& other : schedule.steps) {
+        if (other.lane == LaneKind::kGpu && other.seq == step.seq + 1) {
+          EXPECT_EQ(other.num_waits, 0);
+        }
+        for (const Wait& wait : other.wait_list())
+          EXPECT_FALSE(wait.lane == LaneKind::kGpu && wait.count == step.seq) << "somebody waits for it";
+      }
+    }
+    // Of two batches' embed, three steps for each of four layers, and head, only these end a group: the first
+    // embed, as the second waits for its inputs, and the heads, which results are fetched after.
+    const auto steps = static_cast<int>(schedule.lane_steps[lane_index(LaneKind::kGpu)].size());
+    EXPECT_EQ(joined, resident ? steps - 3 : 0);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::policy

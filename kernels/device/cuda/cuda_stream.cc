@@ -109,10 +109,11 @@ const std::byte* CudaStream::upload(std::span<const std::byte> bytes) {
   std::int64_t begin = align_up(upload_end_, 16);
   if (begin % kUploadBytes + size > kUploadBytes) begin = align_up(begin, kUploadBytes);
   // Ended steps give their bytes back in order; those of the open one must fit beside what is under way.
-  while (oldest_upload_ <= last_ended_ &&
-         begin + size - upload_begin_[static_cast<std::size_t>(oldest_upload_ % kEvents)] > kUploadBytes) {
+  for (; oldest_upload_ <= last_ended_; ++oldest_upload_) {
+    const std::int64_t oldest_begin = upload_begin_[static_cast<std::size_t>(oldest_upload_ % kEvents)];
+    if (oldest_begin == kNoStep) continue;
+    if (begin + size - oldest_begin <= kUploadBytes) break;
     CUDA_CHECK(cudaEventSynchronize(events(oldest_upload_).end.get()));
-    ++oldest_upload_;
   }
   if (begin + size - open_begin_ > kUploadBytes) {
     SLUICE_CHECK(!in_step_, Code::kInternal,
@@ -171,6 +172,8 @@ void CudaStream::end_step(std::int64_t seq) {
   in_step_ = false;
   if (upload_begin_.empty()) return;
   // Its end comes after all work that was enqueued since the step before ended.
+  for (std::int64_t skipped = std::max(last_ended_, seq - kEvents) + 1; skipped < seq; ++skipped)
+    upload_begin_[static_cast<std::size_t>(skipped % kEvents)] = kNoStep;
   upload_begin_[static_cast<std::size_t>(seq % kEvents)] = open_begin_;
   open_begin_ = upload_end_;
   last_ended_ = seq;

@@ -108,9 +108,10 @@ class CudaStream : public Stream {
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells
   // what is still in use. By the enqueueing thread only.
   static constexpr std::int64_t kUploadBytes = 8 * kMaxUpload;
-  UniqueHostMemory upload_memory_;          // streams with a workspace only
-  std::int64_t upload_end_ = 0;             // bytes ever taken; the place is this modulo kUploadBytes
-  std::int64_t open_begin_ = 0;             // what was taken from here on belongs to no ended step
+  UniqueHostMemory upload_memory_;  // streams with a workspace only
+  std::int64_t upload_end_ = 0;     // bytes ever taken; the place is this modulo kUploadBytes
+  std::int64_t open_begin_ = 0;     // what was taken from here on belongs to no ended step
+  static constexpr std::int64_t kNoStep = -1;
   std::vector<std::int64_t> upload_begin_;  // by step modulo kEvents: where an ended step's bytes start
   std::int64_t oldest_upload_ = 1, last_ended_ = 0;  // steps that may still hold bytes
   bool in_step_ = false;

@@ -98,6 +98,30 @@ TEST_F(ExecutorAsyncTest, EnqueuesAtMostSoManyStepsAhead) {
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
 }
 
+TEST_F(ExecutorAsyncTest, ALaterScheduleMayWaitForAStepThatWasJoined) {
+  DeviceRunner runner;
+  Gate gate;
+  runner.does = [&](int unit) {
+    if (unit == 0) gate.pass();
+  };
+  constexpr int kSteps = 150;  // more than one group
+  for (int i = 0; i < kSteps; ++i) add(LaneKind::kGpu, StepKind::kPre).joins_next = i + 1 < kSteps;
+  const Schedule first = schedule;
+  schedule.clear();
+  add(LaneKind::kD2h, StepKind::kStoreKv, {{LaneKind::kGpu, 3}}).unit = kSteps;
+  Executor executor(runner, idle_io(), idle_io());
+  executor.submit(first);
+  executor.submit(schedule);
+  while (runner.runs.load() < kSteps + 1) std::this_thread::yield();
+  EXPECT_TRUE(runner.order().empty());
+  gate.open();
+  executor.wait_all(schedule.last_seq);
+  EXPECT_TRUE(executor.status().ok()) << executor.status().message();
+  const std::vector<int> order = runner.order();
+  ASSERT_EQ(order.size(), static_cast<std::size_t>(kSteps) + 1);
+  EXPECT_GT(std::find(order.begin(), order.end(), kSteps) - order.begin(), 2);
+}
+
 TEST_F(ExecutorAsyncTest, WaitsMayBeSwitchedBetweenSleepingAndSpinning) {
   FakeDeviceScript script;
   script.jitter = std::chrono::microseconds(300);

@@ -85,6 +85,42 @@ TEST_F(ExecutorAsyncTest, AFailureOnTheDeviceNamesTheStepThatWasAwaited) {
   }
 }
 
+// What goes to the stream as one step fails as one.
+TEST_F(ExecutorAsyncTest, AFailureOfJoinedStepsNamesThemAll) {
+  for (const bool timed : {false, true}) {
+    reset();
+    DeviceRunner runner;
+    runner.at(LaneKind::kGpu).fail_step(4, Fault::kOnce);
+    add(LaneKind::kGpu, StepKind::kEmbed);                     // 0
+    add(LaneKind::kGpu, StepKind::kPre).joins_next = true;     // 1
+    add(LaneKind::kGpu, StepKind::kAttend).joins_next = true;  // 2
+    add(LaneKind::kGpu, StepKind::kPost);                      // 3, fails
+    Executor executor(runner, idle_io(), idle_io());
+    std::vector<policy::StepTime> times(schedule.steps.size());
+    executor.submit(schedule, timed ? &times : nullptr);
+    executor.wait_all(schedule.last_seq);
+    EXPECT_THAT(executor.status().message(),
+                timed ? HasSubstr("post of unit 3 (layer 2, pass 2):")
+                      : HasSubstr("pre of unit 1 (layer 0, pass 2) or one of the next 2 steps:"));
+    EXPECT_EQ(executor.counters()[lane_index(LaneKind::kGpu)].steps, 4);
+  }
+}
+
+TEST_F(ExecutorAsyncTest, AFailureAtEnqueueAmongJoinedStepsAwaitsThoseBefore) {
+  DeviceRunner runner;
+  runner.at(LaneKind::kGpu).fail_enqueue(3);  // the number of the group
+  runner.does = [](int) { std::this_thread::sleep_for(kSlow); };
+  add(LaneKind::kGpu, StepKind::kPre).joins_next = true;     // 0, fails
+  add(LaneKind::kGpu, StepKind::kAttend).joins_next = true;  // 1
+  add(LaneKind::kGpu, StepKind::kPost);                      // 2
+  Executor executor(runner, idle_io(), idle_io());
+  executor.submit(schedule);
+  executor.wait_all(schedule.last_seq);
+  EXPECT_THAT(executor.status().message(), HasSubstr("pre of unit 0 "));
+  EXPECT_THAT(runner.order(), ElementsAre(0));
+  EXPECT_EQ(runner.runs.load(), 1);
+}
+
 TEST_F(ExecutorAsyncTest, AStickyFailureEndsARunOfAnyLengthOnAnyLane) {
   for (const LaneKind broken : {LaneKind::kH2d, LaneKind::kGpu, LaneKind::kD2hUrgent}) {
     for (const WaitMode mode : {WaitMode::kSleep, WaitMode::kSpin}) {

@@ -7,10 +7,13 @@
 // warps meet only at the end. The tensor cores compute S^T = K Q^T [16 tokens, 8 queries] and O^T += V^T P^T:
 // with queries as the narrow side, 1 to 8 of them cost the same, and the accumulators take half the
 // registers.
+//
+// Start. Pages travel as parameters of the kernel: each CTA would wait for a table in host memory. The first
+// copies are of tokens that earlier passes wrote, so they begin while the kernels ahead, up to the one that
+// writes this pass's K and V, still run.
 #include <algorithm>
-#include <array>
-#include <span>
 
+#include "kernels/device/cuda/launch.cuh"
 #include "kernels/ops/attention_cuda.cuh"
 
 namespace sluice::kernels::detail {
@@ -36,31 +39,42 @@ struct Tile {
   static_assert(kWarps * kQueries * kSumPitch * 4 <= kSharedBytes);
 };
 
-/// What a CTA must know, in one coalesced read of host memory.
-struct alignas(16) Chunk {
+struct Chunk {
   const std::byte* pages[kMaxPages];
   std::int32_t num_tokens;
-  std::int32_t row;   // of q and out
-  std::int32_t slot;  // of the workspace, or -1: the only chunk writes the output itself
-  std::int32_t unused[5];
+  std::int32_t num_settled;  // those in front that no kernel of this pass writes
+  std::int32_t row;          // of q and out
+  std::int32_t slot;         // of the workspace, or -1: the only chunk writes the output itself
 };
-static_assert(sizeof(Chunk) == 128);
 
-/// A sequence of several chunks.
-struct alignas(16) Merge {
-  std::int32_t first_slot, num_slots, row, unused;
+/// What a sequence of several chunks left in the workspace.
+struct Partials {
+  float* out;     // [slot, num_heads, head_dim]
+  float2* stats;  // [slot, num_heads]: max * scale * log2(e), sum
 };
 
 struct Params {
+  static constexpr std::size_t kMaxChunks = 128;
   Activations activations;
-  const Chunk* chunks;
-  const Merge* merges;
-  float* partial_out;     // [slot, num_heads, head_dim]
-  float2* partial_stats;  // [slot, num_heads]: max * scale * log2(e), sum
+  Partials partials;
   float scale_log2;
   int num_heads, num_kv_heads, head_dim;
   int group, group_tiles;  // query heads of a KV head, and CTAs for them
   bool paired_q;           // q can be read two elements at a time
+  Chunk chunks[kMaxChunks];
+};
+static_assert(sizeof(Params) <= 32764);  // what a kernel takes
+
+struct Merge {
+  std::int32_t first_slot, num_slots, row;
+};
+
+struct MergeParams {
+  static constexpr std::size_t kMaxMerges = Params::kMaxChunks / 2;
+  Activations activations;
+  Partials partials;
+  int num_heads, head_dim;
+  Merge merges[kMaxMerges];
 };
 
 template <class T>
@@ -173,26 +187,22 @@ struct State {
 template <class T>
 __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_constant__ Params p) {
   extern __shared__ __align__(16) unsigned char shared[];
-  __shared__ Chunk chunk;
   __shared__ float2 stats[T::kWarps][kQueries];
   const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-  if (threadIdx.x < sizeof(Chunk) / 16) {
-    reinterpret_cast<uint4*>(&chunk)[threadIdx.x] =
-        reinterpret_cast<const uint4*>(p.chunks + blockIdx.y)[threadIdx.x];
-  }
+  const Chunk& chunk = p.chunks[blockIdx.y];
   if constexpr (!T::kExact) {  // the columns behind head_dim are never written again
     for (int i = static_cast<int>(threadIdx.x) * 16; i < T::kSharedBytes; i += T::kThreads * 16) {
       *reinterpret_cast<uint4*>(shared + i) = make_uint4(0, 0, 0, 0);
     }
+    __syncthreads();
   }
-  __syncthreads();
 
   const int kv_head = static_cast<int>(blockIdx.x) / p.group_tiles;
   const int first_query = static_cast<int>(blockIdx.x) % p.group_tiles * kQueries;
   const int queries = min(kQueries, p.group - first_query);
   const int first_head = kv_head * p.group + first_query;
 
-  // 1. The warp's runs, kStages - 1 copies ahead.
+  // 1. The warp's runs, kStages - 1 copies ahead; those of settled tokens before anything else.
   const std::uint32_t ring = shared_address(shared) + warp * (T::kStages * 2 * T::kRunBytes);
   const int num_runs = (chunk.num_tokens + kRunTokens - 1) / kRunTokens;
   int ahead = warp;  // the next run to start
@@ -203,8 +213,11 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
     ahead += T::kWarps;
     slot_ahead = slot_ahead + 1 == T::kStages ? 0 : slot_ahead + 1;
   };
-#pragma unroll
-  for (int i = 0; i < T::kStages; ++i) start_next();
+  int started = 0;
+  while (started < T::kStages && (ahead + 1) * kRunTokens <= chunk.num_settled) start_next(), ++started;
+  wait_for_kernels_before();
+  let_next_kernel_start();
+  for (; started < T::kStages; ++started) start_next();
   std::uint32_t q[T::kDim / 16][2];
   read_queries<T>(p,
                   p.activations.q + chunk.row * p.activations.q_stride +
@@ -260,32 +273,31 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
       continue;
     }
     const std::int64_t partial = static_cast<std::int64_t>(chunk.slot) * p.num_heads + head;
-    p.partial_out[partial * dim + i] = out;
-    if (i == 0) p.partial_stats[partial] = make_float2(largest, sum);
+    p.partials.out[partial * dim + i] = out;
+    if (i == 0) p.partials.stats[partial] = make_float2(largest, sum);
   }
 }
 
 constexpr int kMergeThreads = 128;
 
 /// The chunks of one sequence and query head, in their order.
-__global__ void __launch_bounds__(kMergeThreads) merge_kernel(const __grid_constant__ Params p) {
-  __shared__ Merge merge;
-  if (threadIdx.x == 0)
-    *reinterpret_cast<uint4*>(&merge) = *reinterpret_cast<const uint4*>(p.merges + blockIdx.y);
-  __syncthreads();
+__global__ void __launch_bounds__(kMergeThreads) merge_kernel(const __grid_constant__ MergeParams p) {
+  wait_for_kernels_before();
+  let_next_kernel_start();
+  const Merge& merge = p.merges[blockIdx.y];
   const int head = static_cast<int>(blockIdx.x);
   const std::int64_t first = static_cast<std::int64_t>(merge.first_slot) * p.num_heads + head;
   float largest = -INFINITY;
   for (int c = 0; c < merge.num_slots; ++c) {
-    largest = fmaxf(largest, p.partial_stats[first + static_cast<std::int64_t>(c) * p.num_heads].x);
+    largest = fmaxf(largest, p.partials.stats[first + static_cast<std::int64_t>(c) * p.num_heads].x);
   }
   for (int i = static_cast<int>(threadIdx.x); i < p.head_dim; i += kMergeThreads) {
     float out = 0, sum = 0;
     for (int c = 0; c < merge.num_slots; ++c) {
       const std::int64_t partial = first + static_cast<std::int64_t>(c) * p.num_heads;
-      const float2 stats = p.partial_stats[partial];
+      const float2 stats = p.partials.stats[partial];
       const float factor = exp2_fast(stats.x - largest);
-      out += factor * p.partial_out[partial * p.head_dim + i];
+      out += factor * p.partials.out[partial * p.head_dim + i];
       sum += factor * stats.y;
     }
     p.activations
@@ -295,14 +307,13 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const __grid_const
 }
 
 template <class T>
-void launch(const Params& p, dim3 grid, cudaStream_t stream) {
+void launch(const Params& p, dim3 grid, CudaStream& stream) {
   CUDA_CHECK(
       cudaFuncSetAttribute(decode_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes));
-  decode_kernel<T><<<grid, T::kThreads, T::kSharedBytes, stream>>>(p);
-  CUDA_CHECK(cudaGetLastError());
+  launch_overlapping(stream, decode_kernel<T>, grid, T::kThreads, T::kSharedBytes, p);
 }
 
-void launch_any(const Params& p, dim3 grid, cudaStream_t stream) {
+void launch_any(const Params& p, dim3 grid, CudaStream& stream) {
   switch (p.head_dim) {
     case 64:
       return launch<Tile<64, true>>(p, grid, stream);
@@ -320,101 +331,102 @@ void launch_any(const Params& p, dim3 grid, cudaStream_t stream) {
   return launch<Tile<256, false>>(p, grid, stream);
 }
 
-/// The tables of one launch, gathered on the stack: an operator allocates nothing.
-struct Tables {
-  static constexpr std::size_t kMaxChunks = 1024;
-  std::array<Chunk, kMaxChunks> chunks;
-  std::array<Merge, kMaxChunks / 2> merges;
-  std::size_t num_chunks = 0, num_merges = 0;
-  std::int32_t num_slots = 0;
-};
-
 std::int64_t num_chunks_of(std::int64_t pages) {
   const std::int64_t whole = pages / kChunkPages;
   return std::max<std::int64_t>(1, whole + (pages % kChunkPages > kMaxPages - kChunkPages ? 1 : 0));
 }
 
-void append(Tables& tables, const PagedSegment& segment, std::int64_t tokens, std::int64_t chunks) {
-  const std::int32_t first_slot = tables.num_slots;
-  const std::int64_t pages = kv_pages(tokens);
-  for (std::int64_t c = 0; c < chunks; ++c) {
-    Chunk& chunk = tables.chunks[tables.num_chunks++];
-    const std::int64_t begin = c * kChunkPages;
-    const std::int64_t end = c + 1 == chunks ? pages : begin + kChunkPages;
-    chunk = {.pages = {},
-             .num_tokens =
-                 static_cast<std::int32_t>(std::min(tokens, end * kKvPageTokens) - begin * kKvPageTokens),
-             .row = segment.first_row,
-             .slot = chunks == 1 ? -1 : tables.num_slots++,
-             .unused = {}};
-    for (std::int64_t page = begin; page < end; ++page) chunk.pages[page - begin] = segment.pages[page];
+/// Segments on their way into launches, gathered on the stack: an operator allocates nothing.
+class Launches {
+ public:
+  Launches(const AttentionArgs& args, CudaStream& stream) : stream_(stream) {
+    const auto group = static_cast<int>(args.num_heads / args.layout.num_kv_heads);
+    const std::int64_t slot_bytes =
+        args.num_heads * (args.layout.head_dim * static_cast<std::int64_t>(sizeof(float)) +
+                          static_cast<std::int64_t>(sizeof(float2)));
+    max_slots_ = static_cast<std::int64_t>(stream.workspace().size()) / slot_bytes;
+    auto* const sums = reinterpret_cast<float*>(stream.workspace().data());
+    const Partials partials{
+        sums, reinterpret_cast<float2*>(sums + max_slots_ * args.num_heads * args.layout.head_dim)};
+    params_.activations = merge_params_.activations = lower_activations(args);
+    params_.partials = merge_params_.partials = partials;
+    params_.scale_log2 = args.scale * 1.4426950408889634F;
+    params_.num_heads = merge_params_.num_heads = static_cast<int>(args.num_heads);
+    params_.num_kv_heads = static_cast<int>(args.layout.num_kv_heads);
+    params_.head_dim = merge_params_.head_dim = static_cast<int>(args.layout.head_dim);
+    params_.group = group;
+    params_.group_tiles = (group + kQueries - 1) / kQueries;
+    params_.paired_q = rows_are_aligned(args.q.data, args.q.stride, 4);
   }
-  if (chunks > 1) {
-    tables.merges[tables.num_merges++] = {first_slot, static_cast<std::int32_t>(chunks), segment.first_row,
-                                          0};
+
+  void add(const PagedSegment& segment) {
+    const std::int64_t tokens = std::max<std::int64_t>(segment.first_kv + 1, segment.full_prefix);
+    const std::int64_t pages = kv_pages(tokens);
+    const std::int64_t chunks = num_chunks_of(pages);
+    if (chunks > max_slots_) refuse_sequence(tokens);
+    if (num_merges_ == MergeParams::kMaxMerges || num_slots_ + chunks > max_slots_) enqueue();
+    if (chunks > 1) {
+      merge_params_.merges[num_merges_++] = {static_cast<std::int32_t>(num_slots_),
+                                             static_cast<std::int32_t>(chunks), segment.first_row};
+    }
+    for (std::int64_t c = 0; c < chunks; ++c) {
+      const std::int64_t begin = c * kChunkPages;
+      const std::int64_t end = c + 1 == chunks ? pages : begin + kChunkPages;
+      const auto tokens_before = [&](std::int64_t limit) {
+        return static_cast<std::int32_t>(
+            std::clamp<std::int64_t>(limit - begin * kKvPageTokens, 0, (end - begin) * kKvPageTokens));
+      };
+      if (num_chunks_ == Params::kMaxChunks) enqueue_chunks();
+      Chunk& chunk = params_.chunks[num_chunks_++];
+      chunk.num_tokens = tokens_before(tokens);
+      chunk.num_settled = tokens_before(segment.first_kv);
+      chunk.row = segment.first_row;
+      chunk.slot = chunks == 1 ? -1 : static_cast<std::int32_t>(num_slots_++);
+      std::copy(segment.pages + begin, segment.pages + end, chunk.pages);
+    }
   }
-}
 
-template <class T>
-std::span<const std::byte> bytes_of(const T& array, std::size_t count) {
-  return std::as_bytes(std::span(array).first(count));
-}
+  /// All that was added.
+  void enqueue() {
+    enqueue_chunks();
+    if (num_merges_ > 0) {
+      const dim3 grid(static_cast<unsigned>(params_.num_heads), static_cast<unsigned>(num_merges_));
+      launch_overlapping(stream_, merge_kernel, grid, kMergeThreads, 0, merge_params_);
+    }
+    num_merges_ = 0;
+    num_slots_ = 0;
+  }
 
-void enqueue(const AttentionArgs& args, const Tables& tables, CudaStream& stream) {
-  if (tables.num_chunks == 0) return;
-  const auto group = static_cast<int>(args.num_heads / args.layout.num_kv_heads);
-  const int group_tiles = (group + kQueries - 1) / kQueries;
-  auto* const partials = reinterpret_cast<float*>(stream.workspace().data());
-  const Params p{
-      .activations = lower_activations(args),
-      .chunks = reinterpret_cast<const Chunk*>(stream.upload(bytes_of(tables.chunks, tables.num_chunks))),
-      .merges = tables.num_merges == 0 ? nullptr
-                                       : reinterpret_cast<const Merge*>(
-                                             stream.upload(bytes_of(tables.merges, tables.num_merges))),
-      .partial_out = partials,
-      .partial_stats =
-          reinterpret_cast<float2*>(partials + tables.num_slots * args.num_heads * args.layout.head_dim),
-      .scale_log2 = args.scale * 1.4426950408889634F,
-      .num_heads = static_cast<int>(args.num_heads),
-      .num_kv_heads = static_cast<int>(args.layout.num_kv_heads),
-      .head_dim = static_cast<int>(args.layout.head_dim),
-      .group = group,
-      .group_tiles = group_tiles,
-      .paired_q = rows_are_aligned(args.q.data, args.q.stride, 4)};
-  // Neighbouring CTAs read neighbouring heads of the same pages.
-  launch_any(
-      p, dim3(static_cast<unsigned>(p.num_kv_heads * group_tiles), static_cast<unsigned>(tables.num_chunks)),
-      stream.raw());
-  if (tables.num_merges == 0) return;
-  const dim3 grid(static_cast<unsigned>(p.num_heads), static_cast<unsigned>(tables.num_merges));
-  merge_kernel<<<grid, kMergeThreads, 0, stream.raw()>>>(p);
-  CUDA_CHECK(cudaGetLastError());
-}
+ private:
+  void enqueue_chunks() {
+    if (num_chunks_ == 0) return;
+    // Neighbouring CTAs read neighbouring heads of the same pages.
+    const dim3 grid(static_cast<unsigned>(params_.num_kv_heads * params_.group_tiles),
+                    static_cast<unsigned>(num_chunks_));
+    launch_any(params_, grid, stream_);
+    num_chunks_ = 0;
+  }
+
+  CudaStream& stream_;
+  std::int64_t max_slots_ = 0;
+  std::size_t num_chunks_ = 0, num_merges_ = 0;
+  std::int64_t num_slots_ = 0;
+  Params params_{};
+  MergeParams merge_params_{};
+};
 
 }  // namespace
 
 void attention_decode_cuda(const AttentionArgs& args, Stream& any_stream) {
-  CudaStream& stream = as_cuda(any_stream);
-  const std::int64_t slot_bytes =
-      args.num_heads * (args.layout.head_dim * static_cast<std::int64_t>(sizeof(float)) +
-                        static_cast<std::int64_t>(sizeof(float2)));
-  const std::int64_t max_slots = static_cast<std::int64_t>(stream.workspace().size()) / slot_bytes;
-  Tables tables;
+  const auto is_ours = [](const PagedSegment& segment) {
+    return segment.kind == SegmentKind::kDecode && segment.num_rows > 0;
+  };
+  if (std::ranges::none_of(args.segments, is_ours)) return;
+  Launches launches(args, as_cuda(any_stream));
   for (const PagedSegment& segment : args.segments) {
-    if (segment.kind != SegmentKind::kDecode || segment.num_rows < 1) continue;
-    const std::int64_t tokens = std::max<std::int64_t>(segment.first_kv + 1, segment.full_prefix);
-    const std::int64_t chunks = num_chunks_of(kv_pages(tokens));
-    if (chunks > static_cast<std::int64_t>(Tables::kMaxChunks) || chunks > max_slots) refuse_sequence(tokens);
-    if (static_cast<std::int64_t>(tables.num_chunks) + chunks >
-            static_cast<std::int64_t>(Tables::kMaxChunks) ||
-        tables.num_slots + chunks > max_slots) {
-      enqueue(args, tables, stream);
-      tables.num_chunks = tables.num_merges = 0;
-      tables.num_slots = 0;
-    }
-    append(tables, segment, tokens, chunks);
+    if (is_ours(segment)) launches.add(segment);
   }
-  enqueue(args, tables, stream);
+  launches.enqueue();
 }
 
 }  // namespace sluice::kernels::detail

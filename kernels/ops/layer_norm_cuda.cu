@@ -1,10 +1,12 @@
 // Tiling. One block per row. The row is read once, into registers, as 16-byte vectors of 16-bit elements (at
 // most 8 a thread: 16384 columns at 256 threads); mean and variance are then two sums over registers, so that
-// the variance of a row far from zero is that of the differences. Rows that are not aligned, or wider, are
-// read once for each sum and once more for the result, from L2.
+// the variance of a row far from zero is that of the differences. With the few rows of a decode pass latency
+// is all that counts, so gamma and beta are read while the kernel ahead still runs; with many rows the
+// registers for that would cost more. Rows that are not aligned, or wider, are read once for each sum and
+// once more for the result, from L2.
 #include <algorithm>
 
-#include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/device/cuda/launch.cuh"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/elements.cuh"
 
@@ -14,6 +16,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
 constexpr int kMaxVectors = 8;  // a thread's share of the row
+constexpr std::int64_t kFewRows = 256;
 
 template <class Act>
 struct Params {
@@ -38,20 +41,15 @@ __device__ float block_sum(float x, float* partial) {
   return sum;
 }
 
-/// gamma or beta at eight columns from `i`.
-__device__ void load_factors(const void* data, bool is_bf16, std::int64_t i, float (&factors)[kVector]) {
-  if (is_bf16) {
-    const auto v = load_vector(static_cast<const __nv_bfloat16*>(data) + i);
-#pragma unroll
-    for (int j = 0; j < kVector; ++j) factors[j] = widen(v.lane[j]);
-  } else {
-    const auto v = load_vector(static_cast<const __half*>(data) + i);
-#pragma unroll
-    for (int j = 0; j < kVector; ++j) factors[j] = widen(v.lane[j]);
-  }
+/// gamma or beta at eight columns from `i`, as stored, whichever of the two types it has.
+__device__ Vector<__half> load_factors(const void* data, std::int64_t i) {
+  return load_vector(static_cast<const __half*>(data) + i);
+}
+__device__ float widen_factor(__half bits, bool is_bf16) {
+  return is_bf16 ? widen(__ushort_as_bfloat16(__half_as_ushort(bits))) : widen(bits);
 }
 
-template <class Act, int kVectors>
+template <class Act, int kVectors, bool kFactorsFirst>
 __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_constant__ Params<Act> p) {
   __shared__ float partial[2][kWarps];
   const Act* from = p.x + blockIdx.x * p.x_stride;
@@ -61,6 +59,18 @@ __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_const
   };
 
   // 1. The row, and its mean.
+  Vector<__half> gamma[kVectors];
+  Vector<__half> beta[kVectors];
+  const auto load_factors_of = [&](int v) {
+    if (p.gamma != nullptr) gamma[v] = load_factors(p.gamma, column(v));
+    if (p.beta != nullptr) beta[v] = load_factors(p.beta, column(v));
+  };
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (kFactorsFirst && column(v) < p.dim) load_factors_of(v);
+  }
+  wait_for_kernels_before();
+  let_next_kernel_start();
   Vector<Act> row[kVectors];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
@@ -94,16 +104,13 @@ __global__ void __launch_bounds__(kThreads) layer_norm_kernel(const __grid_const
   for (int v = 0; v < kVectors; ++v) {
     const std::int64_t i = column(v);
     if (i >= p.dim) continue;
-    float gamma[kVector];
-    float beta[kVector];
-#pragma unroll
-    for (int j = 0; j < kVector; ++j) gamma[j] = 1, beta[j] = 0;
-    if (p.gamma != nullptr) load_factors(p.gamma, p.bf16_vectors, i, gamma);
-    if (p.beta != nullptr) load_factors(p.beta, p.bf16_vectors, i, beta);
+    if (!kFactorsFirst) load_factors_of(v);
     Vector<Act> result;
 #pragma unroll
     for (int j = 0; j < kVector; ++j) {
-      result.lane[j] = narrow<Act>((widen(row[v].lane[j]) - mean) * scale * gamma[j] + beta[j]);
+      const float factor = p.gamma != nullptr ? widen_factor(gamma[v].lane[j], p.bf16_vectors) : 1.0F;
+      const float shift = p.beta != nullptr ? widen_factor(beta[v].lane[j], p.bf16_vectors) : 0.0F;
+      result.lane[j] = narrow<Act>((widen(row[v].lane[j]) - mean) * scale * factor + shift);
     }
     store_vector(to + i, result);
   }
@@ -114,6 +121,7 @@ template <class Act>
 __global__ void __launch_bounds__(kThreads)
     layer_norm_unaligned_kernel(const __grid_constant__ Params<Act> p) {
   __shared__ float partial[2][kWarps];
+  wait_for_kernels_before();
   const Act* from = p.x + blockIdx.x * p.x_stride;
   Act* to = p.y + blockIdx.x * p.y_stride;
   const float count = static_cast<float>(p.dim);
@@ -149,22 +157,24 @@ void launch(const LayerNormArgs& args, CudaStream& stream) {
                        is_vector_aligned(p.beta, 0);
   const std::int64_t vectors = (p.dim / kVector + kThreads - 1) / kThreads;
   const auto run = [&](auto kernel) {
-    kernel<<<static_cast<unsigned>(args.x.rows), kThreads, 0, stream.raw()>>>(p);
+    launch_overlapping(stream, kernel, dim3(static_cast<unsigned>(args.x.rows)), kThreads, 0, p);
   };
-  if (!aligned || vectors > kMaxVectors) {
-    run(layer_norm_unaligned_kernel<Act>);
-  } else if (vectors <= 1) {
-    run(layer_norm_kernel<Act, 1>);
+  if (!aligned || vectors > kMaxVectors) return run(layer_norm_unaligned_kernel<Act>);
+  const auto run_vectors = [&]<int kVectors>() {
+    args.x.rows <= kFewRows ? run(layer_norm_kernel<Act, kVectors, true>)
+                            : run(layer_norm_kernel<Act, kVectors, false>);
+  };
+  if (vectors <= 1) {
+    run_vectors.template operator()<1>();
   } else if (vectors <= 2) {
-    run(layer_norm_kernel<Act, 2>);
+    run_vectors.template operator()<2>();
   } else if (vectors <= 4) {
-    run(layer_norm_kernel<Act, 4>);
+    run_vectors.template operator()<4>();
   } else if (vectors <= 6) {
-    run(layer_norm_kernel<Act, 6>);
+    run_vectors.template operator()<6>();
   } else {
-    run(layer_norm_kernel<Act, kMaxVectors>);
+    run_vectors.template operator()<kMaxVectors>();
   }
-  CUDA_CHECK(cudaGetLastError());
 }
 
 }  // namespace

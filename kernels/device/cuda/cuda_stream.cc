@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/units.h"
 #include "kernels/device/cuda/fill_ahead.h"
+#include "kernels/device/cuda/launches_overlap.h"
 #include "kernels/device/cuda/linear_plans.h"
 #include "kernels/ops/linear_paths_cuda.h"
 
@@ -84,6 +85,7 @@ void CudaStream::choose_paths() {
   cudaDeviceProp properties{};
   CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
   compute_capability_ = 10 * properties.major + properties.minor;
+  overlaps_ = may_overlap_ = detail::launches_overlap();
   linear_paths_ = std::make_unique<LinearPaths>(properties.name, compute_capability_, measured_linear_paths(),
                                                 fused_kernels());
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/mutex.h"
@@ -56,6 +57,11 @@ class CudaStream : public Stream {
   /// read only what was there before.
   FillAhead& start_fills(std::span<std::byte> memory);
   BatchInvariance batch_invariance() const { return batch_invariance_; }
+  /// Whether the next kernel may be launched by kernels/device/cuda/launch.cuh before those ahead of it have
+  /// ended.
+  bool take_overlap() { return std::exchange(may_overlap_, overlaps_); }
+  /// For a kernel that writes what later ones read before they wait: the next launch comes after its end.
+  void end_overlap() { may_overlap_ = false; }
   /// Copies `bytes` (at most kMaxUpload) to where kernels of this stream can read them, and returns that
   /// address, aligned to 16. Work enqueued before the step's end, or before synchronize, may read it. Uploads
   /// between steps belong to the next step; where so many add up that they fill the memory, only work that
@@ -104,6 +110,8 @@ class CudaStream : public Stream {
   std::unique_ptr<const LinearPaths> linear_paths_;
   std::unique_ptr<FillAhead> fill_ahead_;
   BatchInvariance batch_invariance_ = BatchInvariance::kOff;
+  bool overlaps_ = false;  // device and build know programmatic dependent launch
+  bool may_overlap_ = false;
 
   // Uploads: a ring of pinned host memory that kernels read in place. Where each step's bytes start tells
   // what is still in use. By the enqueueing thread only.

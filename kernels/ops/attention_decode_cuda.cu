@@ -78,7 +78,8 @@ struct MergeParams {
 };
 
 template <class T>
-__device__ void start_run(const Params& p, const Chunk& chunk, int run, int kv_head, std::uint32_t to) {
+__device__ void start_run(const Params& p, const Chunk& chunk, int run, int kv_head, std::uint32_t to,
+                          std::uint64_t policy) {
   const int pieces = T::kExact ? T::kDim / 8 : p.head_dim / 8;
   const std::byte* k =
       chunk.pages[run / kRunsPerPage] +
@@ -91,8 +92,8 @@ __device__ void start_run(const Params& p, const Chunk& chunk, int run, int kv_h
     const int i = first + static_cast<int>(threadIdx.x % 32);
     if (!T::kExact && i >= kRunTokens * pieces) break;
     const std::uint32_t at = to + i / pieces * T::kPitch + i % pieces * 16;
-    copy_16(at, k + i * 16, i < valid_pieces);
-    copy_16(at + T::kRunBytes, v + i * 16, i < valid_pieces);
+    copy_16(at, k + i * 16, i < valid_pieces, policy);
+    copy_16(at + T::kRunBytes, v + i * 16, i < valid_pieces, policy);
   }
 }
 
@@ -204,11 +205,13 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
 
   // 1. The warp's runs, kStages - 1 copies ahead; those of settled tokens before anything else.
   const std::uint32_t ring = shared_address(shared) + warp * (T::kStages * 2 * T::kRunBytes);
+  const std::uint64_t policy = passing_through();
   const int num_runs = (chunk.num_tokens + kRunTokens - 1) / kRunTokens;
   int ahead = warp;  // the next run to start
   int slot_ahead = 0;
   const auto start_next = [&] {
-    if (ahead < num_runs) start_run<T>(p, chunk, ahead, kv_head, ring + slot_ahead * (2 * T::kRunBytes));
+    if (ahead < num_runs)
+      start_run<T>(p, chunk, ahead, kv_head, ring + slot_ahead * (2 * T::kRunBytes), policy);
     end_copy_group();
     ahead += T::kWarps;
     slot_ahead = slot_ahead + 1 == T::kStages ? 0 : slot_ahead + 1;

@@ -78,6 +78,7 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
   CUDA_CHECK(cudaGetDevice(&ordinal_));
   CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
   choose_paths();
+  overlaps_ = may_overlap_ = false;  // what its owner enqueued ahead knows nothing of it
   fill_ahead_ = std::make_unique<FillAhead>(raw());
 }
 

@@ -46,8 +46,8 @@ struct PagedSegment {
 ///           that is infinite may reach earlier rows of its segment as NaN.
 ///
 /// Pages     aligned to 16 bytes on CUDA. The K and V of the segment's own rows must be in the pages already
-///           (kv_write). No operator but kv_write writes pages: on CUDA attention of decode rows reads what is
-///           in front of them while the kernel ahead still runs.
+///           (kv_write). No operator but kv_write writes pages: on CUDA attention of decode rows reads what
+///           is in front of them while the kernel ahead still runs.
 struct AttentionArgs {
   ConstMatrixView q = {};
   std::span<const PagedSegment> segments = {};

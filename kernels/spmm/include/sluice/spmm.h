@@ -1,15 +1,15 @@
-/* Products over sparse and quantised weights, as a C library: y = activation(x W^T + bias) + residual, where W
- * stays in one of Sluice's stored formats in device memory.
+/* Products over sparse and quantised weights, as a C library: y = activation(x W^T + bias) + residual, where
+ * W stays in one of Sluice's stored formats in device memory.
  *
- *   1. sluice_spmm_encode turns a dense matrix in host memory into a format; sluice_spmm_encoded_write puts its
- *      bytes where the caller wants them, in host memory again. A file of them is as good, after
+ *   1. sluice_spmm_encode turns a dense matrix in host memory into a format; sluice_spmm_encoded_write puts
+ * its bytes where the caller wants them, in host memory again. A file of them is as good, after
  *      sluice_spmm_check.
  *   2. The caller copies the bytes to device memory, 256-byte aligned, and creates a context for a stream.
  *   3. sluice_spmm_run enqueues a product there, with scratch of sluice_spmm_workspace_bytes.
  *
- * Every function that may fail returns a status; sluice_spmm_last_error then tells what and what to do. Nothing
- * is thrown across the interface. Matrices are row-major. Functions on host memory may be called from any
- * thread; a context belongs to one thread at a time. The layout of the formats is documented beside their
+ * Every function that may fail returns a status; sluice_spmm_last_error then tells what and what to do.
+ * Nothing is thrown across the interface. Matrices are row-major. Functions on host memory may be called from
+ * any thread; a context belongs to one thread at a time. The layout of the formats is documented beside their
  * source, in kernels/format; it depends on nothing but the matrix, so bytes can be stored and exchanged. */
 #ifndef SLUICE_SPMM_H
 #define SLUICE_SPMM_H
@@ -72,8 +72,8 @@ SLUICE_SPMM_API const char* sluice_spmm_format_name(sluice_spmm_format format);
 /* INVALID_ARGUMENT for another name. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_parse_format(const char* name, sluice_spmm_format* format);
 
-/* A matrix of output features (rows) by input features (columns), any shape of at least 1 x 1, that decodes to
- * fp16 or bf16. */
+/* A matrix of output features (rows) by input features (columns), any shape of at least 1 x 1, that decodes
+ * to fp16 or bf16. */
 typedef struct sluice_spmm_matrix {
   sluice_spmm_format format;
   sluice_spmm_dtype dtype; /* F16 or BF16 */
@@ -115,9 +115,9 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_decode(const sluice_spmm_matrix* 
 /* Products on one CUDA stream. */
 typedef struct sluice_spmm_context sluice_spmm_context;
 
-/* For `stream` (a cudaStream_t; null is the default stream) of device number `device`. The stream outlives the
- * context, which synchronises with it when freed. UNSUPPORTED in a build without CUDA, DEVICE where there is
- * no device. */
+/* For `stream` (a cudaStream_t; null is the default stream) of device number `device`. The stream outlives
+ * the context, which synchronises with it when freed. UNSUPPORTED in a build without CUDA, DEVICE where there
+ * is no device. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_context_create(int device, void* stream,
                                                               sluice_spmm_context** context);
 /* Null is allowed. */
@@ -129,7 +129,8 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm
                                                                const sluice_spmm_matrix* matrix,
                                                                size_t weight_bytes, int64_t tokens,
                                                                size_t* bytes);
-/* What multiplies: "tiled_csl_sm90", ..., or "expand+cublaslt", by what was measured on the device. Static. */
+/* What multiplies: "tiled_csl_sm90", ..., or "expand+cublaslt", by what was measured on the device. Static.
+ */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_kernel_name(const sluice_spmm_context* context,
                                                            const sluice_spmm_matrix* matrix,
                                                            size_t weight_bytes, int64_t tokens,
@@ -148,8 +149,8 @@ typedef struct sluice_spmm_product {
   size_t struct_bytes; /* sizeof(sluice_spmm_product) */
   const void* weight;  /* the encoded bytes, 256-byte aligned */
   size_t weight_bytes;
-  int64_t tokens;   /* rows of x and y; 0: nothing is done */
-  const void* x;    /* [tokens, cols] of the matrix's type */
+  int64_t tokens; /* rows of x and y; 0: nothing is done */
+  const void* x;  /* [tokens, cols] of the matrix's type */
   int64_t x_stride;
   const void* bias; /* [rows] of the matrix's type, or null */
   sluice_spmm_activation activation;
@@ -162,8 +163,8 @@ typedef struct sluice_spmm_product {
   size_t workspace_bytes;
 } sluice_spmm_product;
 
-/* Enqueues the product; sums are fp32. Nothing is copied or synchronised, and nothing allocated but the plan of
- * a shape that is met first. The bytes of the weight are not checked here. */
+/* Enqueues the product; sums are fp32. Nothing is copied or synchronised, and nothing allocated but the plan
+ * of a shape that is met first. The bytes of the weight are not checked here. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_run(sluice_spmm_context* context,
                                                    const sluice_spmm_matrix* matrix,
                                                    const sluice_spmm_product* product);

@@ -1,8 +1,8 @@
 /* Products over sparse and quantised weights, as a C library: y = activation(x W^T + bias) + residual, where
  * W stays in one of Sluice's stored formats in device memory.
  *
- *   1. sluice_spmm_encode turns a dense matrix in host memory into a format; sluice_spmm_encoded_write puts
- * its bytes where the caller wants them, in host memory again. A file of them is as good, after
+ *   1. sluice_spmm_encode turns a dense matrix in host memory into a format; sluice_spmm_encoded_write
+ *      puts its bytes where the caller wants them, in host memory again. A file of them is as good, after
  *      sluice_spmm_check.
  *   2. The caller copies the bytes to device memory, 256-byte aligned, and creates a context for a stream.
  *   3. sluice_spmm_run enqueues a product there, with scratch of sluice_spmm_workspace_bytes.

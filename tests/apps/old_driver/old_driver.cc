@@ -9,6 +9,7 @@ int refuse() { return kNotSupported; }
 
 }  // namespace
 
+// NOLINTBEGIN(readability-identifier-naming): the driver's names
 extern "C" {
 
 int cuInit(unsigned flags) { return flags == 0 ? kSuccess : kInvalidValue; }
@@ -35,3 +36,4 @@ int cuGetProcAddress(const char* symbol, void** address, int version, unsigned l
 }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming)

@@ -22,7 +22,8 @@ using ::testing::HasSubstr;
 
 TEST(CudaArchitecture, AnOlderDeviceIsRefusedWithBothCapabilitiesAndTheRemedy) {
   for (const auto& [major, minor] : {std::pair{6, 1}, {7, 0}, {7, 5}}) {
-    const Error e = error_of([&] { check_architecture("An Old GPU", major, minor); });
+    const Error e =
+        error_of([major = major, minor = minor] { check_architecture("An Old GPU", major, minor); });
     EXPECT_EQ(e.code(), Code::kUnsupported);
     EXPECT_THAT(e.what(), AllOf(HasSubstr("An Old GPU has compute capability " + std::to_string(major) + "." +
                                           std::to_string(minor) + ", Sluice needs 8.0"),

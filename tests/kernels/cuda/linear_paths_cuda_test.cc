@@ -68,7 +68,9 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
       const auto workspace = static_cast<std::int64_t>(as_cuda(stream()).workspace().size());
       const FusedKernel* chosen = as_cuda(stream()).linear_paths().kernel_for(args, workspace);
       EXPECT_EQ(chosen != nullptr, runs);
-      if (runs) EXPECT_EQ(chosen->name, kernel.name);
+      if (runs) {
+        EXPECT_EQ(chosen->name, kernel.name);
+      }
       stream().set_batch_invariance(invariant ? BatchInvariance::kOn : BatchInvariance::kOff);
       linear(args, stream());
       y.fetch();

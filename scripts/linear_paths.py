@@ -55,6 +55,21 @@ def winners(products):
     return found
 
 
+def choice(found):
+    """[(most rows, kernel)] in ascending order, the last for any number of rows; empty if nothing beats expansion."""
+    rows = []
+    for n, product in found:
+        kernel = "" if product == EXPANSION else product
+        if rows and rows[-1][1] == kernel:
+            rows.pop()
+        rows.append((n, kernel))
+    if all(kernel == "" for _, kernel in rows):
+        return []
+    if rows[-1][1] == "":
+        rows.pop()
+    return rows + [(MOST_ROWS, "")]  # beyond what was measured, too
+
+
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
@@ -62,26 +77,17 @@ def main():
     times, stored, elements = read(sys.argv[2:])
     for form in sorted({f for f, _ in times}):
         keys = sorted((k for k in times if k[0] == form and EXPANSION in times[k]), key=lambda k: stored[k])
+        chosen = [choice(winners(times[key])) for key in keys]
         for i, key in enumerate(keys):
+            if i + 1 < len(keys) and chosen[i] == chosen[i + 1]:
+                continue  # the next one covers it
             # A weight counts to the measured one whose bytes are nearest.
             most_bytes = (stored[key] + stored[keys[i + 1]]) / 2 if i + 1 < len(keys) else 4.0
-            rows = []
-            for n, product in winners(times[key]):
-                kernel = "" if product == EXPANSION else product
-                if rows and rows[-1][1] == kernel:
-                    rows[-1] = (n, kernel)
-                else:
-                    rows.append((n, kernel))
-            if not rows or all(kernel == "" for _, kernel in rows):
-                rows = []
-            elif rows[-1][1] == "":
-                rows[-1] = (MOST_ROWS, "")
-            else:
-                rows.append((MOST_ROWS, ""))  # beyond what was measured
+            rows = chosen[i]
             for n, kernel in rows:
                 name = "k" + "".join(part.capitalize() for part in form.split("_"))
                 most = "kAnyRows" if n == MOST_ROWS else n
-                print(f'    {{"{device}", Encoding::{name}, {elements[form]}, {most_bytes:.3f}, {most}, "{kernel}"}},')
+                print(f'    LinearPath{{"{device}", Encoding::{name}, {elements[form]}, {most_bytes:.3f}, {most}, "{kernel}"}},')
 
 
 main()

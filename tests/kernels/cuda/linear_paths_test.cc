@@ -91,15 +91,19 @@ TEST(LinearPaths, PassesOverAKernelThatCannotRun) {
   EXPECT_EQ(chosen({.rows = 80, .workspace = std::int64_t{64} << 20}), "new_only") << "64 rows at a time";
 }
 
-TEST(LinearPaths, TheMeasuredTableNamesKernelsOfThisBuild) {
+// A build for other architectures than sm_90a has fewer kernels.
+TEST(LinearPaths, TheMeasuredTableNamesKernelsOfACompleteBuild) {
   std::set<std::string_view> names;
   for (const FusedKernel& each : fused_kernels()) names.insert(each.name);
   EXPECT_EQ(names.size(), fused_kernels().size()) << "names are unique";
   for (const LinearPath& path : measured_linear_paths()) {
     if (path.kernel.empty()) continue;
-    EXPECT_TRUE(names.contains(path.kernel)) << path.kernel;
     const auto found = std::ranges::find(fused_kernels(), path.kernel, &FusedKernel::name);
-    if (found != fused_kernels().end()) EXPECT_EQ(found->encoding, path.encoding) << path.kernel;
+    if (found == fused_kernels().end()) {
+      EXPECT_FALSE(names.contains("tiled_csl_sm90")) << path.kernel;
+    } else {
+      EXPECT_EQ(found->encoding, path.encoding) << path.kernel;
+    }
   }
 }
 

@@ -32,7 +32,8 @@ class Player {
   Player(const RunShape& shape, const HardwareProfile& hardware, std::span<const RequestLength> requests,
          const SimulationOptions& options, const OnSimulated& on_simulated)
       : rates_(hardware, options.attention_threads),
-        costs_(shape, rates_, options.formats),
+        products_(shape.spec, options.formats),
+        costs_(shape, rates_, products_),
         builder_(shape),
         queue_(shape, requests),
         clock_(rates_),
@@ -101,6 +102,7 @@ class Player {
   }
 
   Rates rates_;
+  ModelProducts products_;
   StepCosts costs_;
   ScheduleBuilder builder_;
   QueuePlayer queue_;

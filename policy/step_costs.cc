@@ -18,9 +18,9 @@ bool is_of_mlp(const std::string& name) {
 
 }  // namespace
 
-StepCosts::StepCosts(const RunShape& shape, const Rates& rates, std::span<const Encoding> formats)
-    : shape_(shape), rates_(rates), kind_of_(static_cast<std::size_t>(num_units(shape.spec))) {
-  const std::vector<TensorSpec> tensors = model_tensors(shape.spec);
+ModelProducts::ModelProducts(const ModelSpec& spec, std::span<const Encoding> formats)
+    : kind_of_(static_cast<std::size_t>(num_units(spec))) {
+  const std::vector<TensorSpec> tensors = model_tensors(spec);
   SLUICE_ASSERT(formats.empty() || formats.size() == tensors.size());
   std::vector<UnitProducts> units(kind_of_.size());
   const auto add = [](std::vector<Product>& to, Encoding format, std::int64_t elements, bool of_mlp) {
@@ -39,26 +39,22 @@ StepCosts::StepCosts(const RunShape& shape, const Rates& rates, std::span<const 
     if (tensor.unit == 0) {
       // The tables of the input are looked up in, not multiplied with.
       if (tensor.name.find("project_in") != tensor.name.npos) add(input_, format, elements, false);
-    } else if (tensor.unit == output_unit(shape.spec)) {
+    } else if (tensor.unit == output_unit(spec)) {
       add(output_, format, elements, false);
     } else {
       UnitProducts& unit = units[static_cast<std::size_t>(tensor.unit)];
       add(is_of_pre(tensor.name) ? unit.pre : unit.post, format, elements, is_of_mlp(tensor.name));
     }
   }
-  const auto same = [](const std::vector<Product>& a, const std::vector<Product>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Product& x, const Product& y) {
-      return x.format == y.format && x.elements == y.elements && x.of_mlp == y.of_mlp;
-    });
-  };
   for (std::size_t unit = 1; unit + 1 < units.size(); ++unit) {
-    const auto known = std::find_if(kinds_.begin(), kinds_.end(), [&](const UnitProducts& kind) {
-      return same(kind.pre, units[unit].pre) && same(kind.post, units[unit].post);
-    });
+    const auto known = std::find(kinds_.begin(), kinds_.end(), units[unit]);
     kind_of_[unit] = static_cast<std::size_t>(known - kinds_.begin());
     if (known == kinds_.end()) kinds_.push_back(units[unit]);
   }
 }
+
+StepCosts::StepCosts(const RunShape& shape, const Rates& rates, const ModelProducts& products)
+    : shape_(shape), rates_(rates), products_(products) {}
 
 double StepCosts::stage_sec(const std::vector<Product>& products, std::int64_t rows) const {
   double sec = 0;
@@ -79,17 +75,17 @@ StepCosts::BatchCosts StepCosts::costs_of(const BatchPass& batch) const {
   const double stream_bytes = static_cast<double>(rows * shape_.spec.hidden_dim) * act;
   const double kv_row_bytes =
       static_cast<double>(shape_.kv.token_bytes()) + 2 * act * static_cast<double>(shape_.kv_dim());
-  for (const UnitProducts& kind : kinds_) {
+  for (const ModelProducts::UnitProducts& kind : products_.kinds()) {
     // Beside the products: the norm reads and writes the rows, new K and V are read and written into pages.
     costs.pre.push_back(stage_sec(kind.pre, rows) +
                         rates_.gpu_copy_sec(2 * stream_bytes + static_cast<double>(rows) * kv_row_bytes));
     costs.post.push_back(stage_sec(kind.post, rows) + rates_.gpu_copy_sec(2 * stream_bytes));
   }
-  costs.embed = rates_.gpu_copy_sec(4 * stream_bytes) + stage_sec(input_, rows);
+  costs.embed = rates_.gpu_copy_sec(4 * stream_bytes) + stage_sec(products_.input(), rows);
   for (std::int64_t left = batch.num_wanted; left > 0; left -= shape_.traits.logits_rows) {
     const std::int64_t chunk = std::min(left, shape_.traits.logits_rows);
     // The sampler reads fp32 logits twice.
-    costs.head += stage_sec(output_, chunk) +
+    costs.head += stage_sec(products_.output(), chunk) +
                   rates_.gpu_copy_sec(2.0 * 4 * static_cast<double>(chunk * shape_.spec.vocab_size));
   }
   double cpu_bytes = 0, gpu_bytes = 0, operations = 0;
@@ -129,14 +125,13 @@ double StepCosts::seconds(const Step& step) const {
   if (step.lane != LaneKind::kGpu && step.lane != LaneKind::kCpu) return overhead + transfer_sec(step);
   SLUICE_ASSERT(pass_ != nullptr && step.pass == pass_->number);
   const BatchCosts& costs = batches_[static_cast<std::size_t>(step.gpu_batch)];
-  const auto unit = static_cast<std::size_t>(step.unit);
   switch (step.kind) {
     case StepKind::kEmbed:
       return overhead + costs.embed;
     case StepKind::kPre:
-      return overhead + costs.pre[kind_of_[unit]];
+      return overhead + costs.pre[products_.kind_of(step.unit)];
     case StepKind::kPost:
-      return overhead + costs.post[kind_of_[unit]];
+      return overhead + costs.post[products_.kind_of(step.unit)];
     case StepKind::kAttend:
       return overhead + (step.lane == LaneKind::kCpu ? costs.attend_cpu : costs.attend_gpu);
     case StepKind::kHead:

@@ -14,10 +14,39 @@
 
 namespace sluice::policy {
 
+/// The products that the stages of a model make: what costs need of its tensors. Immutable.
+class ModelProducts {
+ public:
+  /// `formats` of the tensors in model_tensors order; empty: all dense.
+  explicit ModelProducts(const ModelSpec& spec, std::span<const Encoding> formats = {});
+
+  /// Weight matrices of equal format that one stage multiplies with.
+  struct Product {
+    Encoding format = Encoding::kDense;
+    std::int64_t elements = 0;
+    bool of_mlp = false;  ///< runs in chunks of mlp_rows
+    friend bool operator==(const Product&, const Product&) = default;
+  };
+  struct UnitProducts {
+    std::vector<Product> pre, post;
+    friend bool operator==(const UnitProducts&, const UnitProducts&) = default;
+  };
+
+  const std::vector<UnitProducts>& kinds() const { return kinds_; }  ///< of decoder layers, each once
+  std::size_t kind_of(std::int64_t unit) const { return kind_of_[static_cast<std::size_t>(unit)]; }
+  const std::vector<Product>& input() const { return input_; }
+  const std::vector<Product>& output() const { return output_; }
+
+ private:
+  std::vector<UnitProducts> kinds_;
+  std::vector<std::size_t> kind_of_;  // by unit
+  std::vector<Product> input_, output_;
+};
+
 class StepCosts {
  public:
-  /// `formats` of the tensors in model_tensors order; empty: all dense. Shape and rates outlive this.
-  StepCosts(const RunShape& shape, const Rates& rates, std::span<const Encoding> formats = {});
+  /// Shape, rates and products outlive this.
+  StepCosts(const RunShape& shape, const Rates& rates, const ModelProducts& products);
 
   /// Steps of this pass follow. Weight transfers need none.
   void set_pass(const Pass& pass);
@@ -26,15 +55,7 @@ class StepCosts {
   double seconds(const Step& step) const;
 
  private:
-  /// Weight matrices of equal format that one stage multiplies with.
-  struct Product {
-    Encoding format = Encoding::kDense;
-    std::int64_t elements = 0;
-    bool of_mlp = false;  ///< runs in chunks of mlp_rows
-  };
-  struct UnitProducts {
-    std::vector<Product> pre, post;
-  };
+  using Product = ModelProducts::Product;
   struct BatchCosts {
     std::vector<double> pre, post;  // by kind of unit
     double embed = 0, head = 0, attend_gpu = 0, attend_cpu = 0;
@@ -46,9 +67,7 @@ class StepCosts {
 
   const RunShape& shape_;
   const Rates& rates_;
-  std::vector<UnitProducts> kinds_;   // of decoder layers, each once
-  std::vector<std::size_t> kind_of_;  // by unit
-  std::vector<Product> input_, output_;
+  const ModelProducts& products_;
   const Pass* pass_ = nullptr;
   std::vector<BatchCosts> batches_;
 };

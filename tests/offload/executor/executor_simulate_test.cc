@@ -119,7 +119,8 @@ Outcome run_on_virtual_clock(const RunShape& shape, const policy::HardwareProfil
   policy::testing::PassDriver driver(shape, driven);
   policy::ScheduleBuilder builder(shape);
   const policy::Rates rates(hardware);
-  policy::StepCosts costs(shape, rates);
+  const policy::ModelProducts products(shape.spec);
+  policy::StepCosts costs(shape, rates, products);
   VirtualRunner runner({.seed = seed, .jitter = std::chrono::microseconds(20)});
   Executor executor(runner, idle_io(), idle_io());
   struct Slot {

@@ -1,0 +1,91 @@
+// Chooses a placement: the six percents, who attends, the block's shape, prefetch depth and workspace, so
+// that the predicted run is the fastest that fits the memory. PLANNER.md beside this file tells how. Pure.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/format.h"
+#include "core/model/spec.h"
+#include "core/tier.h"
+#include "policy/hardware.h"
+#include "policy/memory_plan.h"
+#include "policy/placement.h"
+#include "policy/play_queue.h"
+#include "policy/run_shape.h"
+#include "policy/simulate.h"
+
+namespace sluice::policy {
+
+/// What the caller leaves to the planner, or not.
+struct PlanChoices {
+  std::optional<PerTier<int>> weights, kv_cache, activations;  ///< percents
+  std::optional<bool> cpu_attention;
+  std::int64_t gpu_batch_size = 0;            ///< 0: chosen
+  std::int64_t num_gpu_batches = 0;           ///< 0: chosen
+  std::int64_t prefetch_depth = 0;            ///< 0: chosen
+  std::int64_t max_tokens_per_gpu_batch = 0;  ///< 0: chosen
+  KvFormat kv_format = KvFormat::kF16;
+  bool mixing = true;
+};
+
+struct PlanProblem {
+  ModelSpec spec;
+  std::vector<TensorSize> sizes;  ///< stored, in model_tensors order
+  std::vector<Encoding> formats;  ///< the same; empty: all dense
+  Workload workload;
+  std::vector<RequestLength> requests;
+  /// As many requests as the block has seats, whatever the block: `requests` gives their lengths in turn.
+  bool fill_block = false;
+  DeviceTraits traits;
+  HardwareProfile hardware;
+  PerTier<std::int64_t> budget_bytes{};
+  /// Where the GPU tier is host memory: what both memory tiers may take together; -1: no such bound.
+  std::int64_t host_bytes = -1;
+  bool weights_on_disk = false;  ///< disk weights count against the disk budget (synthetic models)
+  PlanChoices choices;
+  /// Most seconds from a request's start to its end (its prefill pass and its decode passes); 0: no bound.
+  double max_latency_sec = 0;
+  /// Steps that may be simulated in all: bounds the time of the search (7 million a second).
+  std::int64_t step_budget = 20'000'000;
+};
+
+/// A placement with its prediction.
+struct PlanCandidate {
+  Placement placement;
+  MemoryPlan memory;
+  Simulation simulation;
+  std::int64_t num_requests = 0;
+  double tokens_per_sec() const { return simulation.tokens_per_sec(); }
+};
+
+struct PlanResult {
+  PlanCandidate best;
+  std::vector<PlanCandidate> others;  ///< the next best of other kinds, best first, at most three
+  std::int64_t num_estimated = 0, num_simulated = 0;
+};
+
+/// Why nothing fits.
+struct PlanRefusal {
+  std::string problem;  ///< with the missing bytes
+  std::string remedy;
+};
+
+/// The best placement found, or why there is none. Throws Error{kInvalidArgument} for a workload that the
+/// model's context does not hold, and for choices that contradict each other.
+std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* refusal = nullptr);
+
+/// The best that small changes of `start` lead to: what other budgets would bring. Nothing if nothing like it
+/// fits.
+std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Placement& start);
+
+/// The prediction for a placement that somebody states; nothing if it does not fit.
+std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement);
+
+/// Whether a plan keeps the budgets.
+bool fits(const PlanProblem& problem, const MemoryPlan& memory);
+
+}  // namespace sluice::policy

@@ -7,13 +7,13 @@
 #include <CLI/App.hpp>
 #include <fmt/format.h>
 
+#include "apps/attention_batch.h"
 #include "apps/bench_common.h"
 #include "apps/commands.h"
 #include "core/error.h"
 #include "core/kv_page.h"
 #include "core/units.h"
 #include "kernels/device/cpu/probe.h"
-#include "kernels/ops/attention.h"
 
 namespace sluice::apps {
 namespace {
@@ -27,67 +27,33 @@ struct Options {
   std::string working_set;
 };
 
-/// As many sequences as fit `memory`, their pages one after the other, and one call of attention over them
-/// all: the last `rows_each` rows of each sequence.
+/// A batch over `memory` with q and out of its own.
 class Batch {
  public:
   Batch(std::span<std::byte> memory, const Options& options, std::int64_t group, KvFormat format,
         std::int64_t positions, std::int64_t rows_each, std::int64_t max_sequences)
       : layout_{options.heads / group, options.head_dim, format},
-        heads_(options.heads),
-        positions_(positions) {
-    const std::int64_t pages_each = kv_pages(positions);
-    num_sequences_ = std::min(static_cast<std::int64_t>(memory.size()) / (pages_each * layout_.page_stride()),
-                              max_sequences);
-    SLUICE_CHECK(num_sequences_ > 0, Code::kInvalidArgument,
-                 fmt::format("one sequence needs {}, the working set is {}",
-                             format_bytes(pages_each * layout_.page_stride()),
-                             format_bytes(static_cast<std::int64_t>(memory.size()))),
-                 "raise --working-set or lower --positions");
-    for (std::int64_t p = 0; p < num_sequences_ * pages_each; ++p) {
-      pages_.push_back(memory.data() + p * layout_.page_stride());
-    }
-    num_rows_ = num_sequences_ * rows_each;
-    for (std::int64_t s = 0; s < num_sequences_; ++s) {
-      segments_.push_back(
-          {.pages = pages_.data() + s * pages_each,
-           .first_kv = positions - rows_each,
-           .first_row = static_cast<std::int32_t>(s * rows_each),
-           .num_rows = static_cast<std::int32_t>(rows_each),
-           .kind = rows_each == 1 ? kernels::SegmentKind::kDecode : kernels::SegmentKind::kPrompt});
-    }
-    q_.assign(static_cast<std::size_t>(num_rows_ * heads_ * options.head_dim), 0.1F);
-    out_.resize(q_.size());
-  }
+        batch_({.pages = memory,
+                .layout = layout_,
+                .num_heads = options.heads,
+                .positions = positions,
+                .rows_each = rows_each,
+                .max_sequences = max_sequences}),
+        q_(static_cast<std::size_t>(batch_.num_rows() * options.heads * options.head_dim), 0.1F),
+        out_(q_.size()) {}
 
   void run(kernels::Stream& stream) {
-    const std::int64_t width = heads_ * layout_.head_dim;
-    const auto* q = reinterpret_cast<const std::byte*>(q_.data());
-    auto* out = reinterpret_cast<std::byte*>(out_.data());
-    kernels::attention({.q = {q, DType::kF32, num_rows_, width, width},
-                        .segments = segments_,
-                        .layout = layout_,
-                        .num_heads = heads_,
-                        .scale = 0.088F,
-                        .out = {out, DType::kF32, num_rows_, width, width}},
-                       stream);
+    batch_.run(reinterpret_cast<const std::byte*>(q_.data()), reinterpret_cast<std::byte*>(out_.data()),
+               DType::kF32, stream);
   }
-  std::int64_t num_sequences() const { return num_sequences_; }
-  /// Bytes of K and V that one call must read.
-  double kv_bytes() const { return static_cast<double>(num_sequences_ * positions_ * layout_.token_bytes()); }
-  /// Multiply-adds of scores and values, two operations each, of causal rows that start at KV index 0.
-  double causal_flops() const {
-    const auto rows = static_cast<double>(positions_);
-    return static_cast<double>(num_sequences_) * rows * (rows + 1) / 2 *
-           static_cast<double>(heads_ * layout_.head_dim) * 4;
-  }
+  std::int64_t num_sequences() const { return batch_.num_sequences(); }
+  double kv_bytes() const { return batch_.kv_bytes(); }
+  double causal_flops() const { return batch_.causal_flops(); }
   const KvLayout& layout() const { return layout_; }
 
  private:
   KvLayout layout_;
-  std::int64_t heads_, positions_, num_sequences_ = 0, num_rows_ = 0;
-  std::vector<const std::byte*> pages_;
-  std::vector<kernels::PagedSegment> segments_;
+  AttentionBatch batch_;
   std::vector<float> q_, out_;
 };
 

@@ -14,6 +14,8 @@ void add_convert_command(CLI::App& app);
 void add_prune_command(CLI::App& app);
 void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
+void add_profile_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
 
 // Parts of `bench`.
 void add_bench_io(CLI::App& bench);

@@ -160,7 +160,10 @@ void emit(YAML::Emitter& out, const ConfigNode& node) {
       out << YAML::BeginMap;
       for (std::size_t i = 0; i < node.children.size(); ++i) {
         const ConfigNode& child = node.children[i];
-        const bool is_block = child.kind == ConfigNode::Kind::kMap && !child.children.empty();
+        const bool is_table = child.kind == ConfigNode::Kind::kList &&
+                              std::any_of(child.children.begin(), child.children.end(),
+                                          [](const ConfigNode& row) { return !is_leaf(row); });
+        const bool is_block = is_table || (child.kind == ConfigNode::Kind::kMap && !child.children.empty());
         out << YAML::Key << node.keys[i] << YAML::Value;
         if (is_block && !child.comment.empty()) out << YAML::Comment(child.comment);
         emit(out, child);

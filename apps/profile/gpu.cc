@@ -1,0 +1,189 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "apps/attention_batch.h"
+#include "apps/profile/parts.h"
+#include "core/units.h"
+#include "kernels/format/format.h"
+#include "kernels/ops/expand.h"
+#include "kernels/ops/linear.h"
+
+namespace sluice::apps {
+namespace {
+
+/// A matrix of the size of a large model's, and what the CPU device can multiply in seconds.
+struct Shape {
+  std::int64_t out = 0, in = 0;
+};
+
+constexpr std::array kCudaRows = {1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192};
+constexpr std::array kCpuRows = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+/// Zeros of the sparse formats' matrix.
+constexpr unsigned kNonzeroOfTen = 2;
+
+/// Memory of the GPU tier: weights in front, then x, y and scratch.
+class Products {
+ public:
+  Products(Rig& rig, Shape shape, std::int64_t max_rows)
+      : rig_(rig), shape_(shape), dtype_(rig.activation_dtype()) {
+    const std::int64_t act = dtype_bytes(dtype_);
+    const std::int64_t x_bytes = align_up(max_rows * shape.in * act, 4_KiB);
+    const std::int64_t y_bytes = align_up(max_rows * shape.out * act, 4_KiB);
+    const auto total = static_cast<std::int64_t>(rig.gpu.size());
+    y_ = rig.gpu.data() + total - y_bytes;
+    x_ = y_ - x_bytes;
+    weight_bytes_ = x_ - rig.gpu.data();
+    // What is random as fp16 is no fp32 that a model has; the time of zeros is the same on a CPU.
+    if (!rig.is_cuda()) std::memset(x_, 0, static_cast<std::size_t>(x_bytes));
+  }
+
+  /// Operations a second; 0 if the stream cannot.
+  Measured rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t rows) {
+    const std::int64_t stride = align_up(stored_bytes, 4_KiB);
+    const std::int64_t scratch_bytes =
+        align_up(kernels::expansion_bytes(format, shape_.out, shape_.in), 4_KiB);
+    const std::int64_t room = weight_bytes_ - scratch_bytes;
+    // Several matrices in turn, so that none is still in a cache.
+    const std::int64_t matrices =
+        format.encoding == Encoding::kDense ? std::min<std::int64_t>(room / stride, 8) : 1;
+    if (matrices < 1) return {};
+    std::byte* scratch = rig_.gpu.data() + room;
+    const auto args = [&](std::int64_t i) {
+      return kernels::LinearArgs{
+          .x = {x_, dtype_, rows, shape_.in, shape_.in},
+          .weight = {format,
+                     {rig_.gpu.data() + i * stride, static_cast<std::size_t>(stored_bytes)},
+                     shape_.out,
+                     shape_.in},
+          .y = {y_, dtype_, rows, shape_.out, shape_.out},
+          .scratch = {scratch, static_cast<std::size_t>(scratch_bytes)}};
+    };
+    if (!kernels::why_unsupported(args(0), rig_.device->kind()).empty()) return {};
+    const std::int64_t products = rig_.is_cuda() ? std::max<std::int64_t>(matrices, 4) : matrices;
+    return rig_.measure([&] {
+      const double sec = rig_.seconds(*rig_.compute, [&] {
+        for (std::int64_t i = 0; i < products; ++i) kernels::linear(args(i % matrices), *rig_.compute);
+      });
+      return 2.0 * static_cast<double>(products * rows * shape_.out * shape_.in) / sec;
+    });
+  }
+
+ private:
+  Rig& rig_;
+  Shape shape_;
+  DType dtype_;
+  std::byte *x_ = nullptr, *y_ = nullptr;
+  std::int64_t weight_bytes_ = 0;
+};
+
+void measure_dense(Rig& rig, policy::HardwareProfile& profile) {
+  const auto gpu_bytes = static_cast<std::int64_t>(rig.gpu.size());
+  const Shape shape = rig.is_cuda() && gpu_bytes > 2_GiB ? Shape{16384, 8192} : Shape{4096, 4096};
+  const auto measure_at = [&](auto rows_list) {
+    Products products(rig, shape, rows_list.back());
+    for (const int rows : rows_list) {
+      const Measured rate = products.rate(WeightFormat::kDenseF16, shape.out * shape.in * 2, rows);
+      if (rate.median == 0) continue;
+      profile.gpu.products.push_back({Encoding::kDense, policy::ProductKernel::kFused,
+                                      static_cast<double>(rows), rate.median / 1e12, rate.spread_percent});
+    }
+  };
+  rig.is_cuda() ? measure_at(kCudaRows) : measure_at(kCpuRows);
+}
+
+/// The other formats at a few rows, over a smaller matrix: encoding a large one takes longer than measuring.
+void measure_encoded(Rig& rig, policy::HardwareProfile& profile) {
+  const Shape shape = rig.is_cuda() ? Shape{8192, 4096} : Shape{2048, 2048};
+  std::vector<std::uint16_t> dense(static_cast<std::size_t>(shape.out * shape.in));
+  const auto* random = reinterpret_cast<const std::uint16_t*>(rig.host.data());
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i < dense.size(); ++i) {
+    state = state * 1664525 + 1013904223;
+    dense[i] = (state >> 16) % 10 < kNonzeroOfTen ? random[i % (rig.host.size() / 2)] : std::uint16_t{0};
+  }
+  TensorSpec tensor{.name = "profile", .rows = shape.out, .cols = shape.in};
+  for (const Encoding encoding : all_encodings()) {
+    if (encoding == Encoding::kDense) continue;
+    const WeightFormat format{encoding, DType::kF16};
+    const std::vector<std::byte> encoded = kernels::encode_matrix(tensor, format, dense);
+    const auto bytes = static_cast<std::int64_t>(encoded.size());
+    rig.up->copy(rig.gpu.data(), encoded.data(), bytes);
+    rig.up->synchronize();
+    for (const int rows : rig.is_cuda() ? std::vector{1, 16, 64, 256, 2048} : std::vector{1, 16, 128}) {
+      Products products(rig, shape, rows);
+      const Measured rate = products.rate(format, bytes, rows);
+      if (rate.median == 0) continue;
+      profile.gpu.products.push_back({encoding, policy::ProductKernel::kFused, static_cast<double>(rows),
+                                      rate.median / 1e12, rate.spread_percent});
+    }
+  }
+}
+
+void measure_attention(Rig& rig, policy::HardwareProfile& profile) {
+  const DType dtype = rig.activation_dtype();
+  const auto pages = rig.gpu.first(std::min<std::size_t>(rig.gpu.size() / 2, std::size_t{1} << 30));
+  std::byte* q = rig.gpu.data() + rig.gpu.size() / 2;
+  const KvLayout layout{32, 128, KvFormat::kF16};
+  const AttentionBatch decode({.pages = pages, .layout = layout, .positions = 512});
+  const std::int64_t decode_bytes = decode.num_rows() * 32 * 128 * dtype_bytes(dtype);
+  const Measured by_bytes = rig.measure([&] {
+    return decode.kv_bytes() / rig.seconds(*rig.compute, [&] {
+      decode.run(q, q + align_up(decode_bytes, 4_KiB), dtype, *rig.compute);
+    });
+  });
+  profile.gpu.attention_gb_per_sec = by_bytes.median / 1e9;
+  const std::int64_t prompt = rig.is_cuda() ? 512 : 256;
+  const AttentionBatch prefill({.pages = pages,
+                                .layout = layout,
+                                .positions = prompt,
+                                .rows_each = prompt,
+                                .max_sequences = rig.is_cuda() ? 16 : 1});
+  const std::int64_t prefill_bytes = prefill.num_rows() * 32 * 128 * dtype_bytes(dtype);
+  const Measured by_operations = rig.measure([&] {
+    return prefill.causal_flops() / rig.seconds(*rig.compute, [&] {
+      prefill.run(q, q + align_up(prefill_bytes, 4_KiB), dtype, *rig.compute);
+    });
+  });
+  profile.gpu.attention_tflop_per_sec = by_operations.median / 1e12;
+}
+
+/// A step of four small products, and one of a small copy, submitted one after another as a lane does.
+void measure_overheads(Rig& rig, policy::HardwareProfile& profile) {
+  constexpr int kSteps = 100;
+  const DType dtype = rig.activation_dtype();
+  std::byte* const base = rig.gpu.data();
+  const kernels::LinearArgs small{.x = {base + 1_MiB, dtype, 1, 128, 128},
+                                  .weight = {WeightFormat::kDenseF16, {base, 128 * 128 * 2}, 128, 128},
+                                  .y = {base + 2_MiB, dtype, 1, 128, 128}};
+  const auto per_step = [&](kernels::Stream& stream, const std::function<void()>& step) {
+    return rig
+        .measure([&] {
+          double sec = 0;
+          for (int i = 0; i < kSteps; ++i) sec += rig.seconds(stream, step);
+          return sec / kSteps;
+        })
+        .median;
+  };
+  profile.overheads.gpu_usec = 1e6 * per_step(*rig.compute, [&] {
+                                 for (int i = 0; i < 4; ++i) kernels::linear(small, *rig.compute);
+                               });
+}
+
+}  // namespace
+
+void measure_gpu(Rig& rig, policy::HardwareProfile& profile) {
+  const auto half = static_cast<std::int64_t>(rig.gpu.size() / 2) / 4096 * 4096;
+  const Measured copy = rig.measure([&] {
+    return 2 * static_cast<double>(half) /
+           rig.seconds(*rig.compute, [&] { rig.compute->copy(rig.gpu.data(), rig.gpu.data() + half, half); });
+  });
+  profile.gpu.copy_gb_per_sec = copy.median / 1e9;
+  profile.gpu.products.clear();
+  measure_dense(rig, profile);
+  measure_attention(rig, profile);
+  measure_overheads(rig, profile);
+  measure_encoded(rig, profile);
+}
+
+}  // namespace sluice::apps

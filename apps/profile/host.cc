@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <cstring>
+
+#include "apps/attention_batch.h"
+#include "apps/profile/parts.h"
+#include "core/units.h"
+#include "kernels/device/cpu/probe.h"
+#include "kernels/ops/linear.h"
+#include "offload/memory/usable_memory.h"
+
+namespace sluice::apps {
+namespace {
+
+/// Decode attention on a pool of its own over pages in host memory.
+class HostAttention {
+ public:
+  HostAttention(std::span<std::byte> pages, int threads, KvFormat format)
+      : pool_(threads),
+        stream_(pool_),
+        batch_({.pages = pages, .layout = {32, 128, format}, .positions = 512}),
+        q_(static_cast<std::size_t>(batch_.num_rows()) * 32 * 128, 0.1F),
+        out_(q_.size()) {}
+  double run() { return run_on(stream_); }
+  double run_on(kernels::Stream& stream) {
+    batch_.run(reinterpret_cast<const std::byte*>(q_.data()), reinterpret_cast<std::byte*>(out_.data()),
+               DType::kF32, stream);
+    return batch_.kv_bytes();
+  }
+
+ private:
+  kernels::ThreadPool pool_;
+  kernels::Stream stream_;
+  AttentionBatch batch_;
+  std::vector<float> q_, out_;
+};
+
+double rate_of(const std::function<double()>& body) {
+  const auto start = std::chrono::steady_clock::now();
+  const double done = body();
+  return done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The CPU device's lanes are threads on the same cores: what each keeps beside each other one.
+void measure_lanes_together(Rig& rig, policy::HardwareProfile& profile) {
+  using policy::LaneKind;
+  constexpr double kSec = 0.3;
+  constexpr std::int64_t kDim = 2048;
+  const std::size_t half = rig.host.size() / 2;
+  std::byte* const weights = rig.gpu.data();
+  std::byte* const x = rig.gpu.data() + kDim * kDim * 2;
+  const std::function<double()> products = [&] {
+    kernels::linear({.x = {x, DType::kF32, 4, kDim, kDim},
+                     .weight = {WeightFormat::kDenseF16, {weights, kDim * kDim * 2}, kDim, kDim},
+                     .y = {x + 8 * kDim * 4, DType::kF32, 4, kDim, kDim}},
+                    *rig.compute);
+    return 1.0;
+  };
+  HostAttention attention(rig.host.first(std::min<std::size_t>(half, 256_MiB)), 1, KvFormat::kF16);
+  const std::function<double()> attend = [&] { return attention.run_on(*rig.cpu); };
+  const std::function<double()> copy = [&] {
+    std::memcpy(rig.gpu.data() + rig.gpu.size() / 2, rig.host.data() + half, 32_MiB);
+    return static_cast<double>(32_MiB);
+  };
+  const std::function<double()> copy_back = [&] {
+    std::memcpy(rig.host.data() + half + half / 2, rig.gpu.data() + rig.gpu.size() / 4 * 3, 32_MiB);
+    return static_cast<double>(32_MiB);
+  };
+  struct Lane {
+    LaneKind kind;
+    const std::function<double()>& body;
+    double alone = 0;
+  };
+  std::vector<Lane> lanes = {{LaneKind::kGpu, products},
+                             {LaneKind::kCpu, attend},
+                             {LaneKind::kH2d, copy},
+                             {LaneKind::kD2h, copy_back}};
+  for (Lane& lane : lanes) lane.alone = run_alone(kSec, lane.body);
+  for (std::size_t a = 0; a < lanes.size(); ++a) {
+    for (std::size_t b = a + 1; b < lanes.size(); ++b) {
+      const Together both = run_together(kSec, lanes[a].body, lanes[b].body);
+      const auto share = [](double beside, double alone) { return std::clamp(beside / alone, 0.05, 1.0); };
+      profile.beside.push_back({lanes[a].kind, lanes[b].kind, share(both.first, lanes[a].alone)});
+      profile.beside.push_back({lanes[b].kind, lanes[a].kind, share(both.second, lanes[b].alone)});
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<int> thread_counts(int threads) {
+  std::vector<int> counts;
+  for (const int quarters : {1, 2, 3, 4}) counts.push_back(std::max(1, threads * quarters / 4));
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  return counts;
+}
+
+void measure_host(Rig& rig, policy::HardwareProfile& profile) {
+  const auto half = rig.host.size() / 2;
+  profile.cpu.read_gb_per_sec = rig.measure([&] {
+                                     return rate_of([&] {
+                                       kernels::read_all(rig.host, rig.pool);
+                                       return static_cast<double>(rig.host.size());
+                                     });
+                                   })
+                                    .median /
+                                1e9;
+  constexpr std::int64_t kGrain = 4_MiB;
+  profile.cpu.memcpy_gb_per_sec =
+      rig.measure([&] {
+           return rate_of([&] {
+             rig.pool.parallel_for(static_cast<std::int64_t>(half), kGrain,
+                                   [&](std::int64_t begin, std::int64_t end) {
+                                     std::memcpy(rig.host.data() + half + begin, rig.host.data() + begin,
+                                                 static_cast<std::size_t>(end - begin));
+                                   });
+             return static_cast<double>(half);
+           });
+         })
+          .median /
+      1e9;
+  profile.cpu.attention.clear();
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {
+    for (const int threads : thread_counts(rig.pool.num_threads())) {
+      HostAttention attention(rig.host, threads, format);
+      const Measured rate = rig.measure([&] { return rate_of([&] { return attention.run(); }); });
+      profile.cpu.attention.push_back({format, threads, rate.median / 1e9, rate.spread_percent});
+    }
+  }
+  if (!rig.is_cuda()) measure_lanes_together(rig, profile);
+}
+
+void measure_memory(const Rig& rig, policy::HardwareProfile& profile) {
+  // What the rig holds now is free again when it is gone.
+  const auto host = static_cast<std::int64_t>(rig.host.size());
+  const auto gpu = static_cast<std::int64_t>(rig.gpu.size());
+  const std::int64_t usable = offload::usable_host_bytes() + host + (rig.is_cuda() ? 0 : gpu);
+  profile.memory.gpu_is_host = !rig.is_cuda();
+  profile.memory.cpu_gib = 0.9 * gib(usable);
+  profile.memory.gpu_gib = rig.is_cuda() ? 0.9 * gib(rig.device->free_bytes() + gpu) : 0.9 * gib(usable);
+  profile.memory.pin_gb_per_sec = static_cast<double>(host) / rig.pin_sec / 1e9;
+  profile.memory.pinned_gib = rig.is_cuda() ? gib(host) : 0;
+}
+
+}  // namespace sluice::apps

@@ -1,0 +1,24 @@
+// The parts of `sluice profile`: each fills the figures that it measures. Throw what the operators and the
+// file system throw.
+#pragma once
+
+#include "apps/profile/rig.h"
+#include "policy/hardware.h"
+
+namespace sluice::apps {
+
+/// Copies by piece, alone, in both directions at once, and while the CPU attends.
+void measure_link(Rig& rig, policy::HardwareProfile& profile);
+/// Products by format and rows, copies, attention on the gpu lane, overheads of its steps.
+void measure_gpu(Rig& rig, policy::HardwareProfile& profile);
+/// Reads, copies and attention on the CPU, by threads; on a CPU device what its lanes leave each other.
+void measure_host(Rig& rig, policy::HardwareProfile& profile);
+/// O_DIRECT reads and writes of a file of its own, by queue depth and piece.
+void measure_disk(const Rig& rig, policy::HardwareProfile& profile);
+/// What can be reserved now.
+void measure_memory(const Rig& rig, policy::HardwareProfile& profile);
+
+/// Thread counts to attend with: a quarter, half, three quarters and all of `threads`.
+std::vector<int> thread_counts(int threads);
+
+}  // namespace sluice::apps

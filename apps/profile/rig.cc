@@ -1,0 +1,131 @@
+#include "apps/profile/rig.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "apps/bench_common.h"
+#include "core/dtype.h"
+#include "core/units.h"
+#include "offload/choose_device.h"
+#include "offload/memory/usable_memory.h"
+
+namespace sluice::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::int64_t kMostGpuBytes = 6_GiB;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::int64_t host_bytes(const ProfileOptions& options, bool is_cuda) {
+  constexpr std::int64_t kLeast = 128_MiB;  // two copies of 32 MiB in each half
+  if (options.memory_bytes > 0) return std::max(kLeast, align_up(options.memory_bytes, 64_MiB));
+  // On the CPU device both tiers lie in it.
+  const std::int64_t most = std::min(4_GiB, offload::usable_host_bytes() / (is_cuda ? 4 : 8));
+  return std::max(256_MiB, most / 64_MiB * 64_MiB);
+}
+
+int num_threads(const ProfileOptions& options, const offload::DeviceChoice& choice) {
+  return options.threads > 0 ? options.threads : offload::default_threads(choice);
+}
+
+/// Random fp16 numbers: constant operands run faster than any model's.
+void fill_half(std::span<std::byte> memory) {
+  std::vector<Half> pattern(1 << 20);
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (Half& value : pattern) value = to_half(uniform(random));
+  const std::size_t bytes = pattern.size() * sizeof(Half);
+  for (std::size_t at = 0; at < memory.size(); at += bytes)
+    std::memcpy(memory.data() + at, pattern.data(), std::min(bytes, memory.size() - at));
+}
+
+}  // namespace
+
+Rig::Rig(const ProfileOptions& asked)
+    : options(asked),
+      choice(offload::choose_device(offload::parse_device(asked.device))),
+      pool(num_threads(asked, choice)),
+      device(offload::make_device(choice, pool)),
+      budget_(PerTier<std::int64_t>{{INT64_MAX / 2, INT64_MAX / 2, 0}}) {
+  const std::int64_t bytes = host_bytes(options, is_cuda());
+  const auto start = Clock::now();
+  host_arena_.emplace(budget_.reserve(Tier::kCpu, bytes, "host"), pool.num_threads(), *device);
+  pin_sec = since(start);
+  host = host_arena_->memory();
+  const std::int64_t gpu_bytes =
+      is_cuda() ? std::min(kMostGpuBytes, device->free_bytes() / 10 * 7) / 64_MiB * 64_MiB : bytes;
+  gpu_arena_.emplace(budget_.reserve(Tier::kGpu, gpu_bytes, "device"), pool.num_threads(), *device);
+  const auto workspace = static_cast<std::size_t>(kernels::workspace_bytes(device->kind()));
+  gpu = gpu_arena_->memory().first(gpu_arena_->memory().size() - workspace);
+  up = device->make_stream(kernels::StreamPriority::kBulk, {});
+  down = device->make_stream(kernels::StreamPriority::kBulk, {});
+  compute = device->make_stream(kernels::StreamPriority::kBulk, gpu_arena_->memory().last(workspace));
+  cpu = std::make_unique<kernels::Stream>(pool);
+  compute->bind_thread();
+  fill_half(host);
+  for (std::size_t at = 0; at < gpu.size(); at += host.size())
+    up->copy(gpu.data() + at, host.data(), static_cast<std::int64_t>(std::min(host.size(), gpu.size() - at)));
+  up->synchronize();
+}
+
+double Rig::seconds(kernels::Stream& stream, const std::function<void()>& enqueue) {
+  ++step_;
+  const auto start = Clock::now();
+  stream.begin_step(step_);
+  enqueue();
+  stream.end_step(step_);
+  if (!stream.asynchronous()) return since(start);
+  const kernels::StepSpan span = stream.await_step(step_);
+  return span.end_sec - span.start_sec;
+}
+
+Measured Rig::measure(const std::function<double()>& body) const {
+  body();
+  std::vector<double> values;
+  for (int i = 0; i < options.rounds; ++i) values.push_back(body());
+  std::sort(values.begin(), values.end());
+  const double median = values[values.size() / 2];
+  return {median, 50 * (values.back() - values.front()) / median};
+}
+
+double run_alone(double sec, const std::function<double()>& body) {
+  body();
+  const auto start = Clock::now();
+  double done = 0;
+  do {
+    done += body();
+  } while (since(start) < sec);
+  return done / since(start);
+}
+
+Together run_together(double sec, const std::function<double()>& first,
+                      const std::function<double()>& second) {
+  Together rates;
+  std::atomic<int> ready{0};
+  std::atomic<bool> stop{false};
+  // Each goes on until both have measured: what is measured always has the other beside it.
+  std::atomic<int> measured{0};
+  const auto loop = [&](const std::function<double()>& body, double& rate) {
+    ++ready;
+    while (ready.load() < 2) std::this_thread::yield();
+    const auto start = Clock::now();
+    double done = 0;
+    do {
+      done += body();
+    } while (since(start) < sec && !stop.load());
+    rate = done / since(start);
+    ++measured;
+    while (measured.load() < 2) body();
+  };
+  std::jthread other([&] { loop(second, rates.second); });
+  loop(first, rates.first);
+  other.join();
+  return rates;
+}
+
+}  // namespace sluice::apps

@@ -1,0 +1,77 @@
+// What the parts of `sluice profile` measure with: a device with its streams, memory on both sides, and
+// clocks. One thread.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/device/cpu/thread_pool.h"
+#include "kernels/device/device.h"
+#include "offload/engine.h"
+#include "offload/memory/arena.h"
+
+namespace sluice::apps {
+
+struct ProfileOptions {
+  std::string device = "auto";
+  std::string disk_dir;  ///< empty: the temporary folder
+  int threads = 0;       ///< of the CPU; 0: as a run takes them
+  int rounds = 5;
+  std::int64_t memory_bytes =
+      0;  ///< host memory to measure with; 0: 4 GiB, at most a quarter of what is free
+  std::int64_t disk_bytes = std::int64_t{2} << 30;  ///< of the file; 0 leaves the disk out
+};
+
+/// The median of a few rounds, and half of highest - lowest in percent of it.
+struct Measured {
+  double median = 0, spread_percent = 0;
+};
+
+class Rig {
+ public:
+  explicit Rig(const ProfileOptions& options);
+
+  /// Seconds of what `enqueue` puts on the stream, from its start on the device to its end.
+  double seconds(kernels::Stream& stream, const std::function<void()>& enqueue);
+  /// `body` returns a rate; one round to warm up.
+  Measured measure(const std::function<double()>& body) const;
+
+  bool is_cuda() const { return device->has_own_memory(); }
+  DType activation_dtype() const { return is_cuda() ? DType::kF16 : DType::kF32; }
+
+  const ProfileOptions options;
+  const offload::DeviceChoice choice;
+  kernels::ThreadPool pool;
+  const std::unique_ptr<kernels::Device> device;
+  double pin_sec = 0;  ///< mapping, touching and pinning `host`
+
+ private:
+  offload::MemoryBudget budget_;
+  std::optional<offload::Arena> host_arena_, gpu_arena_;
+
+ public:
+  std::span<std::byte> host, gpu;  ///< gpu: the GPU tier, without the workspace of `compute`
+  std::unique_ptr<kernels::Stream> up, down, compute, cpu;
+
+ private:
+  std::int64_t step_ = 0;
+};
+
+/// Two loops at once, each on a thread of its own, for about `sec`: what each did a second. A body does one
+/// piece of work and returns how much.
+struct Together {
+  double first = 0, second = 0;
+};
+Together run_together(double sec, const std::function<double()>& first,
+                      const std::function<double()>& second);
+/// One loop alone, the same way.
+double run_alone(double sec, const std::function<double()>& body);
+
+}  // namespace sluice::apps

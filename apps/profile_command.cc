@@ -1,0 +1,129 @@
+// `sluice profile`: measures what the planner counts with, and writes it as YAML.
+#include <chrono>
+#include <cmath>
+#include <concepts>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "apps/bench_common.h"
+#include "apps/commands.h"
+#include "apps/profile/parts.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/units.h"
+#include "policy/hardware.h"
+
+namespace sluice::apps {
+namespace {
+
+struct Options {
+  ProfileOptions rig;
+  std::string output = "-";
+  std::string name;
+  std::string memory, disk_size = "2GiB";
+};
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  return fmt::format("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday);
+}
+
+/// Four digits say all that a measurement knows.
+class Rounder {
+ public:
+  template <class T>
+  void operator()(std::string_view /*name*/, T& value, std::string_view /*help*/, const Bounds& = {}) {
+    if constexpr (std::same_as<T, double>) {
+      if (value == 0) return;
+      const double unit = std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3);
+      value = std::stod(fmt::format("{:.10g}", std::round(value / unit) * unit));
+    } else if constexpr (sluice::detail::kIsVector<T>) {
+      for (auto& row : value) visit_fields(*this, row);
+    } else if constexpr (ConfigStruct<T>) {
+      visit_fields(*this, value);
+    }
+  }
+};
+
+void write(const std::string& path, const std::string& text) {
+  if (path == "-") {
+    fmt::print("{}", text);
+    return;
+  }
+  std::ofstream out(path, std::ios::trunc);
+  out << text << std::flush;
+  SLUICE_CHECK(out.good(), Code::kIo, fmt::format("cannot write '{}'", path),
+               "give --output a path on a disk with free space");
+}
+
+void run(Options options) {
+  require_measuring_build();
+  if (!options.memory.empty()) options.rig.memory_bytes = parse_bytes(options.memory, "--memory");
+  options.rig.disk_bytes = parse_bytes(options.disk_size, "--disk-size");
+  const auto start = std::chrono::steady_clock::now();
+  Rig rig(options.rig);
+  policy::HardwareProfile profile;
+  profile.machine = {
+      .name = options.name,
+      .device = rig.device->description(),
+      .cpu = machine_text(rig.pool.num_threads()),
+      .date = today(),
+      .source = fmt::format("measured by sluice profile, median of {} rounds", options.rig.rounds)};
+  const auto part = [&](const char* what, auto measure) {
+    const auto began = std::chrono::steady_clock::now();
+    log_info("measuring {}", what);
+    measure();
+    log_debug("{}: {:.1f} s", what,
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
+  };
+  part("memory", [&] { measure_memory(rig, profile); });
+  part("the link", [&] { measure_link(rig, profile); });
+  part("the CPU", [&] { measure_host(rig, profile); });
+  part("the disk", [&] { measure_disk(rig, profile); });
+  part("products and attention", [&] { measure_gpu(rig, profile); });
+  Rounder rounder;
+  visit_fields(rounder, profile);
+  const std::string text = to_yaml(profile);
+  policy::parse_hardware(text, "the measured profile");  // what is written can be read
+  write(options.output, text);
+  log_info("measured in {:.0f} s",
+           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+}
+
+}  // namespace
+
+void add_profile_command(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("profile", "Measure this machine for `sluice plan`, in under 2 minutes");
+  command->add_option("--output", options->output, "The YAML file; - is standard output")
+      ->capture_default_str();
+  command->add_option("--name", options->name, "A name of the machine, for people");
+  command->add_option("--device", options->rig.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--disk-dir", options->rig.disk_dir,
+                      "Folder whose disk is measured; default: the temporary one");
+  command
+      ->add_option("--disk-size", options->disk_size, "Size of the file written there; 0 leaves the disk out")
+      ->capture_default_str();
+  command->add_option("--threads", options->rig.threads, "Threads of the CPU; default: as a run takes them")
+      ->check(CLI::Range(1, 4096));
+  command->add_option("--rounds", options->rig.rounds, "Rounds of each figure; the median is written")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  command->add_option("--memory", options->memory, "Host memory to measure with; default: at most 4GiB");
+  command->footer(
+      "Example: sluice profile --output machine.yaml && sluice plan --hardware machine.yaml --model "
+      "random:opt-30b\n"
+      "Nothing else should run meanwhile. policy/HARDWARE.md says what each figure means.");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace sluice::apps

@@ -1,0 +1,212 @@
+// `sluice plan` and `sluice profile` through the command line.
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "core/build_config.h"
+#include "core/error.h"
+#include "policy/hardware.h"
+#include "tests/apps/run_command.h"
+#include "tests/apps/temp_dir.h"
+
+namespace sluice::apps {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::vector<std::string> plan(const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {
+      "plan",         "--model", "random:opt-1.3b", "--hardware", "laptop-8gb",
+      "--prompt-len", "64",      "--gen-len",       "8",          "--no-marginal"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+TEST(Plan, SaysTheFlagsThePredictionAndTheWall) {
+  const Outcome outcome = run(plan({"--num-requests", "8"}));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("--percent 100 0 100 0 100 0"));
+  EXPECT_THAT(outcome.out, HasSubstr("predicted"));
+  EXPECT_THAT(outcome.out, HasSubstr("wall       gpu"));
+  EXPECT_THAT(outcome.out, HasSubstr("disk       not used"));
+}
+
+TEST(Plan, AsJsonItIsForPrograms) {
+  const Outcome outcome = run(plan({"--gpu-memory", "1GiB", "--json"}));
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json parsed = json::parse(outcome.out);
+  EXPECT_EQ(parsed["kind"], "plan");
+  EXPECT_GT(parsed["tokens_per_sec"].get<double>(), 0);
+  EXPECT_EQ(parsed["requests"].get<std::int64_t>(),
+            parsed["placement"]["gpu_batch_size"].get<std::int64_t>() *
+                parsed["placement"]["num_gpu_batches"].get<std::int64_t>())
+      << "without a count the block is full";
+  for (const char* tier : {"gpu", "cpu", "disk"}) {
+    EXPECT_LE(parsed["memory"][tier]["planned_bytes"].get<std::int64_t>(),
+              parsed["memory"][tier]["budget_bytes"].get<std::int64_t>());
+  }
+  EXPECT_LT(parsed["placement"]["weights_percent"][0].get<int>(), 100);
+}
+
+TEST(Plan, ItsFlagsAreThoseOfGenerate) {
+  const TempDir dir;
+  const Outcome planned =
+      run({"plan", "--model", "random:opt-125m", "--hardware", "laptop-8gb", "--prompt-len", "8", "--gen-len",
+           "2", "--num-requests", "4", "--gpu-memory", "300MiB", "--json", "--no-marginal"});
+  ASSERT_EQ(planned.status, 0) << planned.err;
+  std::vector<std::string> words = {
+      "generate", "--print-config", "--model", "random:opt-125m", "--prompt-len", "8", "--gen-len", "2"};
+  std::istringstream flags(json::parse(planned.out)["flags"].get<std::string>());
+  for (std::string word; flags >> word;) words.push_back(word);
+  const Outcome generated = run(words);
+  EXPECT_EQ(generated.status, 0) << generated.err;
+  EXPECT_THAT(generated.out, HasSubstr("gpu_batch_size"));
+}
+
+TEST(Plan, WritesThePredictedTimeline) {
+  const TempDir dir;
+  const Outcome outcome = run(plan({"--num-requests", "2", "--trace", dir / "trace.json"}));
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json trace = json::parse(text_of(dir / "trace.json"));
+  ASSERT_GT(trace.size(), 100U);
+  int posts = 0;
+  for (const json& event : trace) posts += event["name"] == "post" ? 1 : 0;
+  EXPECT_EQ(posts, 24 * 8) << "24 layers, 8 passes";
+}
+
+TEST(Plan, MarginalValuesAndStatedFlags) {
+  const Outcome outcome = run({"plan",
+                               "--model",
+                               "random:opt-1.3b",
+                               "--hardware",
+                               "laptop-8gb",
+                               "--prompt-len",
+                               "64",
+                               "--gen-len",
+                               "8",
+                               "--num-requests",
+                               "8",
+                               "--gpu-memory",
+                               "2GiB",
+                               "--percent",
+                               "0",
+                               "100",
+                               "0",
+                               "100",
+                               "100",
+                               "0",
+                               "--no-cpu-cache-compute"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("one more GiB of GPU memory"));
+  EXPECT_THAT(outcome.out, HasSubstr("your flags leave"));
+  EXPECT_THAT(outcome.out, HasSubstr("your flags cost"));
+}
+
+TEST(Plan, TakesTheFormatThatIsFastestAmongThoseAllowed) {
+  const Outcome outcome = run(plan(
+      {"--gpu-memory", "700MiB", "--num-requests", "16", "--allow-formats", "dense,int4_g64", "--json"}));
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(json::parse(outcome.out)["format"], "int4_g64");
+}
+
+struct Refused {
+  std::vector<std::string> words;
+  Code code;
+  std::string message;
+};
+
+TEST(Plan, RefusesWhatCannotBe) {
+  const TempDir dir;
+  std::ofstream(dir / "empty.jsonl") << "\n";
+  std::ofstream(dir / "bad.yaml") << "memory: {gpu_gib: 0}\nlnk: {}\n";
+  const std::vector<Refused> cases = {
+      {plan({"--gpu-memory", "1MiB", "--cpu-memory", "1MiB"}), Code::kOutOfMemory, "more is needed"},
+      {{"plan", "--model", "random:opt-1.3b", "--hardware", "laptop-8gb", "--gen-len", "4000"},
+       Code::kInvalidArgument,
+       "context"},
+      {plan({"--input", dir / "empty.jsonl"}), Code::kInvalidArgument, "contradict"},
+      {plan({"--percent", "60", "60", "0", "100", "0", "100"}), Code::kInvalidArgument, "100"},
+      {plan({"--cpu-cache-compute", "--no-cpu-cache-compute"}), Code::kInvalidArgument, "contradict"},
+      {plan({"--allow-formats", "int5"}), Code::kInvalidArgument, "int"},
+      {plan({"--format", "dense", "--allow-formats", "dense"}), Code::kInvalidArgument, "contradict"},
+      {{"plan", "--model", "random:opt-1.4b", "--hardware", "laptop-8gb"}, Code::kNotFound, "opt-1.3b"},
+      {{"plan", "--model", dir / "nothing", "--hardware", "laptop-8gb"}, Code::kNotFound, "does not exist"},
+      {{"plan", "--model", "random:opt-1.3b", "--hardware", "laptop-9gb"}, Code::kNotFound, "laptop-8gb"},
+      {{"plan", "--model", "random:opt-1.3b", "--hardware", dir / "bad.yaml"},
+       Code::kInvalidArgument,
+       "bad.yaml:2"},
+      {{"plan", "--model", "random:opt-1.3b", "--hardware", "laptop-8gb", "--input", dir / "empty.jsonl"},
+       Code::kInvalidArgument,
+       "no request"},
+      {{"plan", "--hardware", "laptop-8gb"}, Code::kInvalidArgument, "--model"},
+  };
+  for (const Refused& refused : cases) {
+    const Outcome outcome = run(refused.words);
+    EXPECT_EQ(outcome.status, exit_status(refused.code)) << refused.message << ": " << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(refused.message));
+    EXPECT_EQ(outcome.out, "");
+  }
+}
+
+TEST(Plan, NamesDefaultsOfAProfileAndWarnsOfAnotherMachine) {
+  const TempDir dir;
+  std::ofstream(dir / "half.yaml") << "machine: {device: \"some GPU\"}\nmemory: {gpu_gib: 8, cpu_gib: 20}\n";
+  const Outcome outcome =
+      run({"plan", "--model", "random:opt-125m", "--hardware", dir / "half.yaml", "--prompt-len", "8",
+           "--gen-len", "2", "--num-requests", "2", "--no-marginal"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("link.h2d is missing"));
+  EXPECT_THAT(outcome.err, HasSubstr("another machine"));
+  EXPECT_THAT(outcome.err, HasSubstr("some GPU"));
+}
+
+TEST(Plan, CountsTheRequestsOfAnInput) {
+  const TempDir dir;
+  std::ofstream(dir / "in.jsonl") << R"({"prompt_ids": [2, 5, 6], "max_new_tokens": 4})"
+                                  << "\n"
+                                  << R"({"prompt_ids": [2, 5, 6, 7, 8], "max_new_tokens": 6})"
+                                  << "\n";
+  const Outcome outcome = run({"plan", "--model", "random:opt-125m", "--hardware", "laptop-8gb", "--input",
+                               dir / "in.jsonl", "--json", "--no-marginal"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const json parsed = json::parse(outcome.out);
+  EXPECT_EQ(parsed["requests"], 2);
+  EXPECT_EQ(parsed["prompt_tokens"], 8);
+  EXPECT_EQ(parsed["generated_tokens"], 10);
+}
+
+TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
+  if (kBuildType == "Debug" || !kSanitize.empty())
+    GTEST_SKIP() << "a debug or sanitizer build measures nothing";
+  const TempDir dir;
+  const Outcome profiled = run({"profile", "--device", "cpu", "--rounds", "1", "--memory", "64MiB",
+                                "--disk-size", "64MiB", "--output", dir / "here.yaml", "--name", "here"});
+  ASSERT_EQ(profiled.status, 0) << profiled.err;
+  const policy::ReadProfile read = policy::parse_hardware(text_of(dir / "here.yaml"), "here.yaml");
+  EXPECT_EQ(read.profile.machine.name, "here");
+  EXPECT_TRUE(read.defaulted.empty()) << read.defaulted.front().key;
+  EXPECT_TRUE(read.profile.memory.gpu_is_host);
+  EXPECT_GT(read.profile.link.h2d.size(), 3U);
+  EXPECT_FALSE(read.profile.beside.empty());
+  const Outcome planned = run({"plan", "--model", "random:opt-125m", "--hardware", dir / "here.yaml",
+                               "--device", "cpu", "--prompt-len", "8", "--gen-len", "2", "--num-requests",
+                               "2", "--gpu-memory", "600MiB", "--cpu-memory", "600MiB", "--no-marginal"});
+  EXPECT_EQ(planned.status, 0) << planned.err;
+  EXPECT_THAT(planned.err, Not(HasSubstr("another machine")));
+}
+
+}  // namespace
+}  // namespace sluice::apps

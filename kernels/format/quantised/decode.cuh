@@ -4,7 +4,7 @@
 // A code is exact in the 16-bit type, and so is its distance from zero's: bits behind the exponent of a power
 // of two, from which that power is taken away. Then one operation of the 16-bit type, rounded once, has the
 // bits of the one in fp32 that is rounded to it: a product is exact in fp32. A sum may not be, and is rounded
-// twice by the definition: that shows only where the minimum is tiny beside the scale (is_rounded_twice).
+// twice by the definition: that shows only where the minimum is tiny beside the scale (decode_way).
 #pragma once
 
 #include <bit>
@@ -54,11 +54,20 @@ struct GroupPair {
   }
 };
 
-/// Whether the definition's two roundings of code * scale + minimum may differ from one. An enumeration of
-/// all codes, mantissas and exponents finds that only where the minimum is not zero, and its exponent 10 (of
-/// bf16: 20) below the scale's or lower. `stored` as above; also true for some harmless ones.
+/// How the codes of a group become values; what serves one group serves all those of a lower way.
+enum class DecodeWay : std::uint32_t {
+  kScaledNibbles,  ///< fp16: u * 2^-20, a subnormal, times scale * 2^20, which fits if the scale is below
+                   ///< 2^-4
+  kDifference,     ///< the code's distance from zero's, times the scale
+  kDefinition,     ///< in fp32
+};
+
+/// The least way for a group of 4-bit codes. The definition's two roundings of u * scale + minimum may differ
+/// from one: an enumeration of all codes, mantissas and exponents finds that only where the minimum is not
+/// zero, and its exponent 10 (of bf16: 20) below the scale's or lower. `stored`: the scale, and in the high
+/// half the minimum.
 template <class T>
-__device__ bool is_rounded_twice(std::uint32_t stored) {
+__device__ DecodeWay decode_way(std::uint32_t stored) {
   constexpr bool kF16 = ElementType<T>::kDType == DType::kF16;
   constexpr int kMantissa = kF16 ? 10 : 7;
   constexpr int kBinades = kF16 ? 9 : 18;
@@ -66,7 +75,30 @@ __device__ bool is_rounded_twice(std::uint32_t stored) {
   const int magnitude = static_cast<int>(stored >> 16 & 0x7FFFU);
   const int bound =
       max(1 << kMantissa, scale - (kBinades << kMantissa));  // exponents of subnormals are no exponents
-  return magnitude != 0 && magnitude < bound;
+  if (magnitude != 0 && magnitude < bound) return DecodeWay::kDefinition;
+  constexpr int kSixteenth = 0x2C00;
+  return kF16 && scale < kSixteenth ? DecodeWay::kScaledNibbles : DecodeWay::kDifference;
+}
+
+/// A stored group's parameters for kScaledNibbles; without minimum that of -8 scales, which is exact.
+template <bool kMinimum>
+__device__ std::uint32_t scale_nibbles(std::uint32_t stored) {
+  const __half scale = __ushort_as_half(static_cast<unsigned short>(stored & 0xFFFFU));
+  const __half thousand = __ushort_as_half(0x6400);  // 1024
+  const __half scaled = __hmul(__hmul(scale, thousand), thousand);
+  const __half minimum = kMinimum ? __ushort_as_half(static_cast<unsigned short>(stored >> 16))
+                                  : __hmul(scale, __ushort_as_half(0xC800));  // -8
+  return bits_of_pair(__halves2half2(scaled, minimum));
+}
+
+/// Eight codes of 4 bits, c0 in the lowest, to the values of (c0, c4), (c1, c5), (c2, c6), (c3, c7).
+__device__ inline void decode_scaled_nibbles(std::uint32_t codes, __half2 scale, __half2 minimum,
+                                             std::uint32_t (&out)[4]) {
+  constexpr std::uint32_t kMask = 0x00F000F0U;
+  out[0] = bits_of_pair(__hfma2(as_pair<__half>(codes << 4 & kMask), scale, minimum));
+  out[1] = bits_of_pair(__hfma2(as_pair<__half>(codes & kMask), scale, minimum));
+  out[2] = bits_of_pair(__hfma2(as_pair<__half>(codes >> 4 & kMask), scale, minimum));
+  out[3] = bits_of_pair(__hfma2(as_pair<__half>(codes >> 8 & kMask), scale, minimum));
 }
 
 /// The definition itself: round16(fma(code, scale, minimum)).

@@ -13,15 +13,15 @@ using fused::QuantProduct;
 using fused::StreamK;
 
 constexpr std::int64_t kMaxTokens = 64;
-constexpr int kTileRows = 256, kWarps = 8, kStepBytes = 64;
-/// Fewest steps worth a thread block's start and its share of the sums' exchange.
-constexpr std::int64_t kMinSteps = 4;
+constexpr int kTileRows = 256, kWarps = 8, kUnitBytes = 128;
+/// Fewest units worth a thread block's start and its share of the sums' exchange.
+constexpr std::int64_t kMinUnits = 2;
 constexpr int kBlocksPerMultiprocessor = 2;
 
 std::int64_t row_tiles(std::int64_t rows) { return fused::div_up(rows, kTileRows); }
 
 StreamK divide(const QuantLayout& layout, std::int64_t rows) {
-  return fused::divide_work(row_tiles(rows), fused::div_up(layout.row_bytes, kStepBytes), kMinSteps,
+  return fused::divide_work(row_tiles(rows), fused::div_up(layout.row_bytes, kUnitBytes), kMinUnits,
                             kBlocksPerMultiprocessor);
 }
 
@@ -34,7 +34,7 @@ std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_
 
 template <class Tile>
 void launch(const QuantProduct& p, cudaStream_t stream) {
-  static_assert(Tile::kRows == kTileRows && Tile::kWarps == kWarps && Tile::kStepBytes == kStepBytes);
+  static_assert(Tile::kRows == kTileRows && Tile::kWarps == kWarps && Tile::kUnitBytes == kUnitBytes);
   fused::launch<Tile>(fused::quant_product_kernel<Tile>, p, stream);
 }
 
@@ -64,9 +64,7 @@ bool can_run(const LinearArgs& args) { return fused::can_multiply(args, kMaxToke
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const int step_cols = kStepBytes * 8 / layout.bits;
   const bool whole_row = weight.format.encoding == Encoding::kInt8;
-  const auto group_cols = static_cast<int>(layout.group_cols);
   const QuantProduct p{.weight = weight.data.data(),
                        .x = args.x.data,
                        .x_stride = args.x.stride,
@@ -76,10 +74,10 @@ void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t st
                        .row_bytes = static_cast<std::int32_t>(layout.row_bytes),
                        .param_bytes = static_cast<std::int32_t>(layout.param_bytes),
                        .num_groups = static_cast<std::int32_t>(layout.num_groups),
-                       .step_shift = whole_row                ? 31
-                                     : group_cols > step_cols ? 1
-                                                              : 0,
-                       .groups_per_step = !whole_row && group_cols < step_cols ? 2 : 1,
+                       .group_shift = whole_row                 ? 31
+                                      : layout.group_cols == 64 ? 6
+                                                                : 7,
+                       .params_are_aligned = layout.param_bytes % 16 == 0,
                        .x_is_aligned = fused::has_aligned_x(args),
                        .work = divide(layout, weight.rows),
                        .exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kWarps, stream),

@@ -32,8 +32,10 @@ EncodeTiled encode_tiled() {
   static const EncodeTiled function = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
-    CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result));
-    if (result != cudaDriverEntryPointSuccess) throw_cuda_failure(cudaErrorSymbolNotFound, "cuTensorMapEncodeTiled");
+    CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault,
+                                                &result));
+    if (result != cudaDriverEntryPointSuccess)
+      throw_cuda_failure(cudaErrorSymbolNotFound, "cuTensorMapEncodeTiled");
     return reinterpret_cast<EncodeTiled>(found);
   }();
   return function;
@@ -64,12 +66,14 @@ bool can_run(const LinearArgs& args) {
   const WeightView& w = args.weight;
   const DType dtype = w.format.dtype;
   const bool has_residual = args.residual.data != nullptr;
-  if (args.x.dtype != dtype || (args.y.dtype != dtype && (args.y.dtype != DType::kF32 || has_residual))) return false;
+  if (args.x.dtype != dtype || (args.y.dtype != dtype && (args.y.dtype != DType::kF32 || has_residual)))
+    return false;
   if (has_residual && args.residual.dtype != dtype) return false;
   if (args.bias && args.bias.dtype != DType::kF16 && args.bias.dtype != DType::kBF16) return false;
   if (args.x.rows < 1 || args.x.rows > kMaxTokens || w.rows < 1 || w.cols < 1) return false;
   constexpr std::int64_t kMaxUnits = std::numeric_limits<int>::max() / 4;
-  if (row_blocks(w.rows) * div_up(w.cols, std::int64_t{kUnitCols}) > kMaxUnits) return false;
+  const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
+  if (per_row >= std::int64_t{1} << kArrivalBits || row_blocks(w.rows) * per_row > kMaxUnits) return false;
   // The tensor copy's terms; the stride of a single row means nothing.
   const bool strided = args.x.rows == 1 || args.x.stride % kCopyElements == 0;
   return strided && is_aligned(args.x.data, 16) && is_aligned(w.data.data(), 16);
@@ -84,7 +88,8 @@ std::int64_t workspace_bytes(WeightFormat, std::int64_t weight_rows, std::int64_
 
 ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
   const WeightView& w = args.weight;
-  SLUICE_ASSERT(static_cast<std::int64_t>(workspace.size()) >= workspace_bytes(w.format, w.rows, w.cols, args.x.rows));
+  SLUICE_ASSERT(static_cast<std::int64_t>(workspace.size()) >=
+                workspace_bytes(w.format, w.rows, w.cols, args.x.rows));
   SLUICE_ASSERT(is_aligned(workspace.data(), kWorkspaceAlign));
   const std::int64_t tiles = num_tiles(w.format.encoding, w.rows, w.cols);
   const std::int64_t table_bytes = tile_table_bytes(tiles);
@@ -118,7 +123,8 @@ ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
 }
 
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens) {
-  const auto type = x.dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+  const auto type =
+      x.dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
   const cuuint64_t dims[2] = {static_cast<cuuint64_t>(x.cols), static_cast<cuuint64_t>(x.rows)};
   const std::int64_t stride = x.rows == 1 ? align_up(x.cols, kCopyElements) : x.stride;
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(stride * 2)};

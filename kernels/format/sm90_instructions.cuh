@@ -41,7 +41,12 @@ __device__ __forceinline__ void barrier_wait(SharedAddress barrier, std::uint32_
       : "memory");
 }
 /// What this thread wrote to shared memory is seen by copies and matrix products issued after a barrier.
-__device__ __forceinline__ void fence_for_async_reads() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_for_async_reads() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+/// What this thread, or one that it met at a barrier, wrote is seen by whom its next atomic operation tells;
+/// and the other way round.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -49,6 +54,15 @@ template <int kThreads>
 __device__ __forceinline__ void sync_threads(int barrier) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
 }
+
+// --- the kernel ahead in the stream ---
+
+/// Lets the next kernel of the stream start where blocks of this one have ended.
+__device__ __forceinline__ void launch_dependents() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+/// Returns when the kernel ahead has ended; what it wrote is seen.
+__device__ __forceinline__ void wait_for_kernel_ahead() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 // --- copies ---
 
@@ -62,22 +76,25 @@ __device__ __forceinline__ std::uint64_t evict_first_policy() {
 __device__ __forceinline__ void bulk_copy(SharedAddress to, const void* from, std::uint32_t bytes,
                                           SharedAddress barrier, std::uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;"
-      ::"r"(to), "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+      "[%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
 __device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap* map, int col, int row,
                                             SharedAddress barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
-      ::"r"(to), "l"(map), "r"(barrier), "r"(col), "r"(row)
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
+      "%4}], [%2];" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(col), "r"(row)
       : "memory");
 }
 
 // --- shared memory ---
 
 __device__ __forceinline__ void store_half_word(SharedAddress to, std::uint32_t value) {
-  asm volatile("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\nst.shared.b16 [%0], low;\n}" ::"r"(to), "r"(value)
+  asm volatile("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\nst.shared.b16 [%0], low;\n}" ::"r"(to),
+               "r"(value)
                : "memory");
 }
 __device__ __forceinline__ void store_zeros(SharedAddress to) {
@@ -100,6 +117,35 @@ __device__ __forceinline__ std::uint32_t load_word(SharedAddress from) {
   std::uint32_t v;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
   return v;
+}
+
+// --- the matrix product of a warp ---
+
+/// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of number l / 8.
+__device__ __forceinline__ uint4 load_matrices(SharedAddress row) {
+  uint4 v;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(row)
+               : "memory");
+  return v;
+}
+/// d += a b^T of 16 x 16 and 8 x 16 elements.
+template <bool kBf16>
+__device__ __forceinline__ void warp_product(float* d, const uint4& a, std::uint32_t b0, std::uint32_t b1) {
+  if constexpr (kBf16) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+  }
 }
 
 // --- registers ---

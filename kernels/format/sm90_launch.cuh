@@ -12,15 +12,11 @@ namespace sluice::kernels::sm90 {
 /// As many rows as a launch computes: the smallest that hold `tokens`.
 template <class Body>
 void with_shape(std::int64_t tokens, Body body) {
-#ifdef SLUICE_ONLY
-  return body(Shape<SLUICE_ONLY>{});
-#else
   if (tokens <= 8) return body(Shape<8>{});
   if (tokens <= 16) return body(Shape<16>{});
   if (tokens <= 32) return body(Shape<32>{});
   if (tokens <= 64) return body(Shape<64>{});
   body(Shape<128>{});
-#endif
 }
 
 /// FusedKernel::run of a format.
@@ -30,14 +26,20 @@ void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t st
   with_shape(args.x.rows, [&]<int kTokens>(Shape<kTokens>) {
     using S = Shape<kTokens>;
     const CUtensorMap x = map_activations(args.x, kTokens);
-    const auto launch = [&](auto* kernel) {
+    const auto launch = [&](void (*kernel)(ProductParams, CUtensorMap)) {
       CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
-      kernel<<<static_cast<unsigned>(num_multiprocessors()), S::kThreads, S::kSharedBytes, stream>>>(params, x);
-      CUDA_CHECK(cudaGetLastError());
+      cudaLaunchAttribute overlap = {};
+      overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      overlap.val.programmaticStreamSerializationAllowed = 1;
+      cudaLaunchConfig_t config = {};
+      config.gridDim = dim3(static_cast<unsigned>(num_multiprocessors()));
+      config.blockDim = dim3(S::kThreads);
+      config.dynamicSmemBytes = S::kSharedBytes;
+      config.stream = stream;
+      config.attrs = &overlap;
+      config.numAttrs = 1;
+      CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, params, x));
     };
-#ifdef SLUICE_ONLY
-    return launch(product_kernel<Format, S, false>);
-#endif
     if (args.weight.format.dtype == DType::kBF16) {
       launch(product_kernel<Format, S, true>);
     } else {

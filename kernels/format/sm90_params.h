@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-struct float4;
+#include <vector_types.h>
 
 #include "kernels/ops/linear.h"
 

@@ -47,8 +47,7 @@ __device__ UnitRange find_range(const StoredTiles& stored, int b, int num_blocks
   int low[2], high[2], from[2], step[2];
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
-    const auto guess =
-        static_cast<int>(static_cast<std::int64_t>(stored.num_units) * (b + s) / num_blocks);
+    const auto guess = static_cast<int>(static_cast<std::int64_t>(stored.num_units) * (b + s) / num_blocks);
     low[s] = 0;
     high[s] = stored.num_units;
     from[s] = max(guess - kWindow / 2, 0);
@@ -60,8 +59,10 @@ __device__ UnitRange find_range(const StoredTiles& stored, int b, int num_blocks
     if (threadIdx.x < 2) below[threadIdx.x] = 0;
     __syncthreads();
     if (side < 2) {
-      const int unit = (side == 0 ? from[0] : from[1]) + static_cast<int>(threadIdx.x) % kWindow * (side == 0 ? step[0] : step[1]);
-      const bool is_below = unit < stored.num_units && Format::cost_before(stored, unit) < partition.bound(b + side);
+      const int unit = (side == 0 ? from[0] : from[1]) +
+                       static_cast<int>(threadIdx.x) % kWindow * (side == 0 ? step[0] : step[1]);
+      const bool is_below =
+          unit < stored.num_units && Format::cost_before(stored, unit) < partition.bound(b + side);
       const unsigned votes = __ballot_sync(0xFFFFFFFFU, is_below);
       if (threadIdx.x % 32 == 0 && votes != 0) atomicAdd(&below[side], __popc(votes));
     }

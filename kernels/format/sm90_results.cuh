@@ -13,7 +13,7 @@ namespace sluice::kernels::sm90 {
 __device__ inline bool arrive(std::uint64_t* arrival, std::uint64_t launch, int units, int all_units) {
   constexpr std::uint64_t kMask = (std::uint64_t{1} << kArrivalBits) - 1;
   auto* word = reinterpret_cast<unsigned long long*>(arrival);
-  unsigned long long seen = *reinterpret_cast<volatile unsigned long long*>(word);
+  unsigned long long seen = 0;  // what the last launch left
   while (true) {
     const std::uint64_t before = seen >> kArrivalBits == launch ? seen & kMask : 0;
     const std::uint64_t after = before + static_cast<unsigned>(units);
@@ -25,41 +25,28 @@ __device__ inline bool arrive(std::uint64_t* arrival, std::uint64_t launch, int 
   }
 }
 
-__device__ __forceinline__ float gelu(float x) {
+// Apart, because their code would be repeated for each of a thread's sums.
+static __device__ __noinline__ float gelu(float x) {
   return 0.5F * x * erfcf(-0.70710678118654752F * x);  // no cancellation in the tail
 }
-__device__ __forceinline__ float gelu_tanh(float x) {
+static __device__ __noinline__ float gelu_tanh(float x) {
   return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
 }
 __device__ __forceinline__ float relu(float x) { return x < 0 ? 0 : x; }  // NaN stays
 
-/// sums = epilogue(sums + bias), of the rows that write_results describes.
-template <int kAccumulators>
-__device__ void apply_epilogue(const ResultParams& p, int first_row, float (&sums)[kAccumulators]) {
-  const int row = first_row + static_cast<int>(threadIdx.x / 32 % 4) * 16 + static_cast<int>(threadIdx.x % 32 / 4);
-  if (p.bias != nullptr) {
-    float bias[2] = {0, 0};
-    for (int half = 0; half < 2; ++half) {
-      if (row + 8 * half < p.rows) bias[half] = widen_element(p.bias, p.bf16_bias, row + 8 * half);
-    }
-#pragma unroll
-    for (int i = 0; i < kAccumulators; ++i) sums[i] += bias[i / 2 % 2];
-  }
-  if (p.epilogue == Epilogue::kRelu) {
-#pragma unroll
-    for (float& sum : sums) sum = relu(sum);
-  } else if (p.epilogue == Epilogue::kGelu) {
-#pragma unroll
-    for (float& sum : sums) sum = gelu(sum);
-  } else if (p.epilogue == Epilogue::kGeluTanh) {
-#pragma unroll
-    for (float& sum : sums) sum = gelu_tanh(sum);
-  }
+__device__ __forceinline__ float activate(Epilogue epilogue, float x) {
+  if (epilogue == Epilogue::kNone) return x;
+  if (epilogue == Epilogue::kRelu) return relu(x);
+  return epilogue == Epilogue::kGelu ? gelu(x) : gelu_tanh(x);
+}
+__device__ inline float bias_of(const ResultParams& p, int row) {
+  return p.bias != nullptr && row < p.rows ? widen_element(p.bias, p.bf16_bias, row) : 0;
 }
 
 /// Residual and store of rows `row`, row + 1 (only kWidth of them) of the weight, of one token.
 template <class T, int kWidth>
-__device__ __forceinline__ void store_result(const ResultParams& p, int token, int row, const float (&values)[kWidth]) {
+__device__ __forceinline__ void store_result(const ResultParams& p, int token, int row,
+                                             const float (&values)[kWidth]) {
   struct alignas(sizeof(T) * kWidth) Lanes {
     T lane[kWidth];
   };
@@ -76,8 +63,8 @@ __device__ __forceinline__ void store_result(const ResultParams& p, int token, i
   }
   Lanes residual{};
   if (p.residual != nullptr) {
-    residual = *reinterpret_cast<const Lanes*>(static_cast<const T*>(p.residual) +
-                                               token * p.residual_stride + row);
+    residual =
+        *reinterpret_cast<const Lanes*>(static_cast<const T*>(p.residual) + token * p.residual_stride + row);
   }
   Lanes out;
 #pragma unroll
@@ -89,32 +76,49 @@ __device__ __forceinline__ void store_result(const ResultParams& p, int token, i
   *reinterpret_cast<Lanes*>(static_cast<T*>(p.y) + place) = out;
 }
 
-/// The sums of 64 rows from `first_row` on by one warpgroup, as wgmma leaves them.
-template <class T, int kAccumulators>
-__device__ void write_results(const ResultParams& p, int first_row, float (&sums)[kAccumulators]) {
-  apply_epilogue(p, first_row, sums);
-  const int lane = threadIdx.x % 32;
-  const int row = first_row + static_cast<int>(threadIdx.x / 32 % 4) * 16 + lane / 4;
-  const int token = lane % 4 * 2;
+/// Both rows, or those that exist.
+template <class T>
+__device__ __forceinline__ void store_pair(const ResultParams& p, int token, int row, float first,
+                                           float second) {
+  if (token >= p.num_tokens) return;
+  if (p.pairs) {
+    if (row < p.rows) store_result<T, 2>(p, token, row, {first, second});
+  } else {
+    if (row < p.rows) store_result<T, 1>(p, token, row, {first});
+    if (row + 1 < p.rows) store_result<T, 1>(p, token, row + 1, {second});
+  }
+}
+
+/// Finishes four sums of thread `thread` of consumer warpgroup `warpgroup`: number `vector` of its fours. All
+/// lanes of a warp have the same row block, warpgroup and vector.
+template <class T, class S>
+__device__ __forceinline__ void write_sums(const ResultParams& p, int row_block, int warpgroup, int vector,
+                                           int thread, const float4& sums) {
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int part = vector * 4 / S::kPartSums;
+  const int eight = vector * 4 % S::kPartSums / 4;  // of the columns of the product
+  const auto finished = [&](float sum, float bias) { return activate(p.epilogue, sum + bias); };
+  if constexpr (S::kTokensFirst) {
+    const int row = row_block * kUnitRows + part * 128 + eight * 8 + lane % 4 * 2;
+    const int token = warpgroup * 64 + warp * 16 + lane / 4;
+    const float bias[2] = {bias_of(p, row), bias_of(p, row + 1)};
+    store_pair<T>(p, token, row, finished(sums.x, bias[0]), finished(sums.y, bias[1]));
+    store_pair<T>(p, token + 8, row, finished(sums.z, bias[0]), finished(sums.w, bias[1]));
+  } else {
+    const int row =
+        row_block * kUnitRows + (S::kWarpProducts ? warp * 64 + part * 16 : part * 64 + warp * 16) + lane / 4;
+    const float bias[2] = {bias_of(p, row), bias_of(p, row + 8)};
+    const float values[4] = {finished(sums.x, bias[0]), finished(sums.y, bias[0]), finished(sums.z, bias[1]),
+                             finished(sums.w, bias[1])};
+    // Lanes of an even row and the next one exchange: each has both rows of one token.
+    const bool odd = (lane & 4) != 0;
+    const int token = eight * 8 + lane % 4 * 2 + (odd ? 1 : 0);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int r = row + 8 * half;
-#pragma unroll
-    for (int j = 0; j < kAccumulators / 4; ++j) {
-      const float first = sums[4 * j + 2 * half];
-      const float second = sums[4 * j + 2 * half + 1];
-      const int t = 8 * j + token;
-      if (p.pairs) {
-        // Lanes of an even and the odd row below it exchange: each has both rows of one token.
-        const bool odd = (lane & 4) != 0;
-        const float other = __shfl_xor_sync(0xFFFFFFFFU, odd ? first : second, 4);
-        const float both[2] = {odd ? other : first, odd ? second : other};
-        const int its_token = t + (odd ? 1 : 0);
-        if (r < p.rows && its_token < p.num_tokens) store_result<T, 2>(p, its_token, r & ~1, both);
-      } else if (r < p.rows) {
-        if (t < p.num_tokens) store_result<T, 1>(p, t, r, {first});
-        if (t + 1 < p.num_tokens) store_result<T, 1>(p, t + 1, r, {second});
-      }
+    for (int half = 0; half < 2; ++half) {
+      const float other = __shfl_xor_sync(0xFFFFFFFFU, odd ? values[2 * half] : values[2 * half + 1], 4);
+      store_pair<T>(p, token, (row & ~1) + 8 * half, odd ? other : values[2 * half],
+                    odd ? values[2 * half + 1] : other);
     }
   }
 }

@@ -1,8 +1,7 @@
-// bank_csl on sm_90a. A unit is a tile. Warp q of an extractor group takes half of the slots (q / 2) of half of
-// the lists, one list a lane: list 2 l + (q mod 2), with the two exchanged in lanes of odd l / 4, so that the
-// 16-byte loads of values have no bank conflicts. Lane l stores to bank l only.
+// bank_csl on sm_90a. A unit is a tile. Warp q of an extractor group takes half of the slots (q / 2) of half
+// of the lists, one list a lane: list 2 l + (q mod 2), with the two exchanged in lanes of odd l / 4, so that
+// the 16-byte loads of values have no bank conflicts. Lane l stores to bank l only.
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
-
 #include "kernels/format/sm90_launch.cuh"
 
 namespace sluice::kernels {
@@ -50,10 +49,7 @@ struct BankCsl {
       }
     }
 
-    __device__ void unpack(SharedAddress tile, const StagedUnit&) {
-#if SLUICE_SKIP & 2
-      dirty_ = false; kept_ = 0; kept_words_ = false; return;
-#endif
+    __device__ void unpack(SharedAddress tile, const uint2&) {
       // Header: kind, slots, words of overflow (FORMAT.md).
       const uint2 header = load_pair(tile);
       const bool is_delta = (header.x & 0xFFU) == 1;
@@ -74,21 +70,28 @@ struct BankCsl {
           const std::uint32_t pairs = (word & 0x0F0F0F0FU) + (word >> 4 & 0x0F0F0F0FU);
           base += ((pairs * 0x01010101U) >> 24) * 0x01010101U + 0x08080808U;
         }
-        unpack_steps(count, [&](int i, std::uint32_t (&rows)[2]) {
-          const std::uint32_t word = load_word(deltas + (first + i) * kLists * 4);
-          const std::uint32_t odd = word >> 4 & 0x0F0F0F0FU;
-          const std::uint32_t to_odd = ((word & 0x0F0F0F0FU) + odd) * 0x01010101U;  // distances to slots 1, 3, 5, 7
-          const std::uint32_t to_even = to_odd - odd;
-          rows[0] = __byte_perm(to_even, to_odd, 0x5140) + base + 0x04030201U;
-          rows[1] = __byte_perm(to_even, to_odd, 0x7362) + base + 0x08070605U;
-          base += (to_odd >> 24) * 0x01010101U + 0x08080808U;
-        }, values + first * kLists * 16);
+        unpack_steps(
+            count,
+            [&](int i, std::uint32_t(&rows)[2]) {
+              const std::uint32_t word = load_word(deltas + (first + i) * kLists * 4);
+              const std::uint32_t odd = word >> 4 & 0x0F0F0F0FU;
+              const std::uint32_t to_odd =
+                  ((word & 0x0F0F0F0FU) + odd) * 0x01010101U;  // distances to slots 1, 3, 5, 7
+              const std::uint32_t to_even = to_odd - odd;
+              rows[0] = __byte_perm(to_even, to_odd, 0x5140) + base + 0x04030201U;
+              rows[1] = __byte_perm(to_even, to_odd, 0x7362) + base + 0x08070605U;
+              base += (to_odd >> 24) * 0x01010101U + 0x08080808U;
+            },
+            values + first * kLists * 16);
       } else {
-        unpack_steps(count, [&](int i, std::uint32_t (&rows)[2]) {
-          const uint2 word = load_pair(indices + ((first + i) * kLists + list_) * 8);
-          rows[0] = word.x;
-          rows[1] = word.y;
-        }, values + first * kLists * 16);
+        unpack_steps(
+            count,
+            [&](int i, std::uint32_t(&rows)[2]) {
+              const uint2 word = load_pair(indices + ((first + i) * kLists + list_) * 8);
+              rows[0] = word.x;
+              rows[1] = word.y;
+            },
+            values + first * kLists * 16);
       }
 
       // Overflow: words of value and place, four a lane and store.

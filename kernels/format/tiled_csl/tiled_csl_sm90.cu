@@ -1,8 +1,7 @@
-// tiled_csl on sm_90a. A unit is two tiles, one below the other; warps 0 and 1 of an extractor group unpack the
-// upper one, warps 2 and 3 the lower one, 128 words at a time.
-#include "kernels/format/tiled_csl/tiled_csl_sm90.h"
-
+// tiled_csl on sm_90a. A unit is two tiles, one below the other; warps 0 and 1 of an extractor group unpack
+// the upper one, warps 2 and 3 the lower one, 128 words at a time.
 #include "kernels/format/sm90_launch.cuh"
+#include "kernels/format/tiled_csl/tiled_csl_sm90.h"
 
 namespace sluice::kernels {
 namespace {
@@ -64,12 +63,9 @@ struct TiledCsl {
       }
     }
 
-    __device__ void unpack(SharedAddress words, const StagedUnit& unit) {
-#if SLUICE_SKIP & 2
-      dirty_ = false; kept_ = 0; return;
-#endif
-      const int vectors = static_cast<int>(part_ == 0 ? unit.size[0] : unit.size[1]) / 16;
-      if (part_ == 1) words += unit.size[0];
+    __device__ void unpack(SharedAddress words, const uint2& bytes) {
+      const int vectors = static_cast<int>(part_ == 0 ? bytes.x : bytes.y) / 16;
+      if (part_ == 1) words += bytes.x;
       const int count = vectors > lane_ ? (vectors - lane_ + 63) / 64 : 0;
       words += lane_ * 16;
 #pragma unroll
@@ -82,7 +78,7 @@ struct TiledCsl {
       }
       for (int i = kKept; i < count; ++i) scatter(load_vector(words + i * 1024));
       // All threads of the group clear alike.
-      dirty_ = static_cast<int>(max(unit.size[0], unit.size[1])) > kKept * 1024;
+      dirty_ = static_cast<int>(max(bytes.x, bytes.y)) > kKept * 1024;
       kept_ = count;
     }
 

@@ -68,20 +68,25 @@ constexpr Surroundings kSurroundings[] = {
 
 class FusedSparse : public CudaTest {
  protected:
-  /// Those that this device can run.
-  std::vector<const FusedKernel*> kernels() {
-    int major = 0, minor = 0;
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (IsSkipped()) return;
+    int major = 0;
+    int minor = 0;
     CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
     const int capability = 10 * major + minor;
-    std::vector<const FusedKernel*> found;
     for (const FusedKernel& kernel : fused_kernels()) {
       const bool sparse = kernel.encoding == Encoding::kTiledCsl || kernel.encoding == Encoding::kBankCsl;
-      if (sparse && kernel.min_compute_capability <= capability && capability <= kernel.max_compute_capability)
-        found.push_back(&kernel);
+      if (sparse && kernel.min_compute_capability <= capability &&
+          capability <= kernel.max_compute_capability)
+        kernels_.push_back(&kernel);
     }
-    return found;
+    if (kernels_.empty()) GTEST_SKIP() << "no fused sparse product for compute capability " << capability;
+    if (capability == 90) ASSERT_GE(kernels_.size(), 2U) << "one for each format";
   }
+  /// Those that this device can run.
+  const std::vector<const FusedKernel*>& kernels() const { return kernels_; }
   /// In memory full of `poison`.
   void run(const FusedKernel& kernel, const LinearArgs& args, std::byte poison = std::byte{0xFF}) {
     ASSERT_TRUE(kernel.can_run(args));
@@ -93,6 +98,9 @@ class FusedSparse : public CudaTest {
     stream().synchronize();
   }
   static std::int64_t to_copies(std::int64_t cols) { return (8 - cols % 8) % 8; }
+
+ private:
+  std::vector<const FusedKernel*> kernels_;
 };
 
 // 19 shapes and masks, each in all surroundings.
@@ -105,7 +113,8 @@ TEST_F(FusedSparse, IsCloseToTheReference) {
           if (s.dtype != dtype) continue;
           SCOPED_TRACE(::testing::Message() << kernel->name << ", " << c.name << ", " << s.tokens << " rows");
           Random random(3);
-          const DenseWeight bias(s.tokens % 3 == 0 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16, 1, c.rows, random);
+          const DenseWeight bias(s.tokens % 3 == 0 ? WeightFormat::kDenseBF16 : WeightFormat::kDenseF16, 1,
+                                 c.rows, random);
           const DeviceWeight device_bias(*cuda, bias);
           DeviceMatrix x(*cuda, dtype, GuardedMatrix::random(s.tokens, c.cols, to_copies(c.cols), random));
           DeviceMatrix residual(*cuda, dtype, GuardedMatrix::random(s.tokens, c.rows, s.padding, random));
@@ -153,7 +162,8 @@ TEST_F(FusedSparse, SharedRowBlocksAreCloseToTheReference) {
         // The first and the last rows of x: the oracle is slow.
         for (const std::int64_t t : {std::int64_t{0}, tokens - 1}) {
           DeviceMatrix row(*cuda, DType::kF32, 1, c.rows);
-          const LinearArgs host{.x = x.const_host_view().slice_rows(t, 1), .weight = weight.dense(), .y = row.host_view()};
+          const LinearArgs host{
+              .x = x.const_host_view().slice_rows(t, 1), .weight = weight.dense(), .y = row.host_view()};
           const std::vector<Expected> expected = linear_ref(host);
           for (std::int64_t i = 0; i < c.rows; ++i) {
             const Expected& e = expected[static_cast<std::size_t>(i)];
@@ -174,11 +184,21 @@ TEST_F(FusedSparse, ARowsBitsDependNeitherOnItsNeighboursNorOnTheWorkspace) {
     DeviceMatrix all(*cuda, DType::kF16, kTokens, kShared.rows);
     run(*kernel, {.x = x.const_view(), .weight = weight.stored(), .y = all.view()});
     all.fetch();
-    for (const auto& [first, tokens] : {std::pair<std::int64_t, std::int64_t>{0, 128}, {0, 1}, {5, 1}, {0, 7}, {100, 8},
-                                        {3, 9}, {64, 16}, {50, 30}, {0, 33}, {60, 64}, {10, 90}}) {
+    for (const auto& [first, tokens] : {std::pair<std::int64_t, std::int64_t>{0, 128},
+                                        {0, 1},
+                                        {5, 1},
+                                        {0, 7},
+                                        {100, 8},
+                                        {3, 9},
+                                        {64, 16},
+                                        {50, 30},
+                                        {0, 33},
+                                        {60, 64},
+                                        {10, 90}}) {
       SCOPED_TRACE(::testing::Message() << kernel->name << ", rows from " << first << ": " << tokens);
       DeviceMatrix part(*cuda, DType::kF16, tokens, kShared.rows);
-      run(*kernel, {.x = x.const_view().slice_rows(first, tokens), .weight = weight.stored(), .y = part.view()},
+      run(*kernel,
+          {.x = x.const_view().slice_rows(first, tokens), .weight = weight.stored(), .y = part.view()},
           std::byte{static_cast<unsigned char>(tokens)});
       part.fetch();
       for (std::int64_t t = 0; t < tokens; ++t) {
@@ -229,7 +249,8 @@ TEST_F(FusedSparse, RefusesWhatItCannotRead) {
     Random random(5);
     DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(200, weight.tensor.cols, 0, random));
     DeviceMatrix y(*cuda, DType::kF16, 200, weight.tensor.rows);
-    LinearArgs args{.x = x.const_view().slice_rows(0, 128), .weight = weight.stored(), .y = y.view().slice_rows(0, 128)};
+    LinearArgs args{
+        .x = x.const_view().slice_rows(0, 128), .weight = weight.stored(), .y = y.view().slice_rows(0, 128)};
     EXPECT_TRUE(kernel->can_run(args));
     LinearArgs other = args;
     other.x = x.const_view();

@@ -125,7 +125,8 @@ Encoding encoding_of(const std::string& flag, const std::string& name) {
 
 /// Sizes and formats if the decoder layers' matrices are stored so. Where bytes depend on the zeros, they are
 /// those of evenly spread ones.
-void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sparsity) {
+void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sparsity,
+                      kernels::DeviceKind device) {
   problem.traits.expanded_bytes = 0;
   for (const TensorSpec& tensor : model_tensors(problem.spec)) {
     const WeightFormat dense{Encoding::kDense, problem.spec.weight_dtype};
@@ -141,8 +142,8 @@ void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sp
     }
     problem.sizes.push_back({tensor.unit, bytes, tensor.is_vector});
     problem.formats.push_back(format.encoding);
-    problem.traits.expanded_bytes =
-        std::max(problem.traits.expanded_bytes, kernels::expansion_bytes(format, tensor.rows, tensor.cols));
+    problem.traits.expanded_bytes = std::max(
+        problem.traits.expanded_bytes, kernels::expansion_bytes(format, tensor.rows, tensor.cols, device));
   }
 }
 
@@ -327,7 +328,8 @@ std::vector<NamedProblem> problems_of(const PlanFlags& flags, const policy::Hard
   for (const std::string& name : formats) {
     const Encoding encoding = encoding_of(flags.allow_formats.empty() ? "--format" : "--allow-formats", name);
     NamedProblem named{name, common};
-    set_stored_sizes(named.problem, encoding, flags.sparsity);
+    set_stored_sizes(named.problem, encoding, flags.sparsity,
+                     hardware.memory.gpu_is_host ? kernels::DeviceKind::kCpu : kernels::DeviceKind::kCuda);
     problems.push_back(std::move(named));
   }
   return problems;

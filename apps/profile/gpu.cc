@@ -41,8 +41,10 @@ class Products {
   /// Operations a second; 0 if the stream cannot.
   Measured rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t rows) {
     const std::int64_t stride = align_up(stored_bytes, 4_KiB);
-    const std::int64_t scratch_bytes =
-        align_up(kernels::expansion_bytes(format, shape_.out, shape_.in), 4_KiB);
+    const std::int64_t scratch_bytes = align_up(
+        kernels::expansion_bytes(format, shape_.out, shape_.in,
+                                 rig_.is_cuda() ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu),
+        4_KiB);
     const std::int64_t room = weight_bytes_ - scratch_bytes;
     // Several matrices in turn, so that none is still in a cache.
     const std::int64_t matrices =

@@ -11,7 +11,9 @@ namespace sluice::kernels {
 
 std::span<const FusedKernel> fused_kernels() {
   static const std::vector<FusedKernel> kKernels = [] {
-    std::vector<FusedKernel> all = {kTiledCslSm90, tiled_csl_sm80_kernel(), kBankCslSm90};
+    std::vector<FusedKernel> all;
+    if constexpr (SLUICE_WITH_SM90A) all = {kTiledCslSm90, kBankCslSm90};
+    all.push_back(tiled_csl_sm80_kernel());
     const std::span<const FusedKernel> quantised = quantised_fused_kernels();
     all.insert(all.end(), quantised.begin(), quantised.end());
     return all;

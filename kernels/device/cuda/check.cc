@@ -64,8 +64,8 @@ void check_kernel_built(const void* kernel, const char* device_name, int major, 
       Code::kUnsupported,
       fmt::format("this build has no kernels for {} (sm_{}{}): {}", device_name, major, minor,
                   cudaGetErrorString(error)),
-      fmt::format("build with {}{} among SLUICE_CUDA_ARCHITECTURES, update the driver, or use --device cpu",
-                  major, minor));
+      fmt::format("build with {}{}{} among SLUICE_CUDA_ARCHITECTURES, update the driver, or use --device cpu",
+                  major, minor, major == 9 && minor == 0 ? "a" : ""));
 }
 
 void log_cuda_failure(cudaError_t error, const char* call) noexcept {

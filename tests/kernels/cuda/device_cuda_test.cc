@@ -40,7 +40,7 @@ TEST_F(DeviceCuda, ABuildWithoutItsKernelsIsRefusedWithTheRemedy) {
   const Error e = error_of([] { check_kernel_built(fakes::foreign_kernel_address(), "A GPU", 9, 0); });
   EXPECT_EQ(e.code(), Code::kUnsupported) << e.what();
   EXPECT_THAT(e.what(), AllOf(HasSubstr("this build has no kernels for A GPU (sm_90)"),
-                              HasSubstr("; build with 90 among SLUICE_CUDA_ARCHITECTURES")));
+                              HasSubstr("; build with 90a among SLUICE_CUDA_ARCHITECTURES")));
   stream().fill({}, std::byte{});
   EXPECT_NO_THROW(stream().synchronize()) << "the refusal leaves nothing behind";
 }

@@ -62,7 +62,9 @@ void launch_for_lists(std::int64_t mean_vectors, const CslProduct& p, cudaStream
   launch_for_tokens<T, 8>(p, stream);
 }
 
-bool can_run(const LinearArgs& args) { return fused::can_multiply(args, kMaxTokens); }
+bool can_run(const LinearArgs& args) {
+  return args.weight.format.encoding == Encoding::kTiledCsl && fused::can_multiply(args, kMaxTokens);
+}
 
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;

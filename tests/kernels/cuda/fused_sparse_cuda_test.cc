@@ -256,12 +256,14 @@ TEST_F(FusedSparse, RefusesWhatItCannotRead) {
     other.x = x.const_view();
     other.y = y.view();
     EXPECT_FALSE(kernel->can_run(other)) << "too many rows";
+    // Tensor copies, which only those for sm_90a make, want multiples of 16 bytes.
+    const bool takes_any_alignment = kernel->max_compute_capability > 90;
     other = args;
     other.x.data += 2;
-    EXPECT_FALSE(kernel->can_run(other)) << "x is not aligned";
+    EXPECT_EQ(kernel->can_run(other), takes_any_alignment) << "x is not aligned";
     other = args;
     other.x.stride += 1;
-    EXPECT_FALSE(kernel->can_run(other)) << "rows of x are not aligned";
+    EXPECT_EQ(kernel->can_run(other), takes_any_alignment) << "rows of x are not aligned";
     other = args;
     other.x.dtype = DType::kBF16;
     EXPECT_FALSE(kernel->can_run(other)) << "x is of another type";

@@ -29,7 +29,8 @@ struct FusedKernel {
                                   std::int64_t rows) = nullptr;
   /// Enqueues the product. `args` satisfy can_run and args.scratch is not used; `workspace` is 256-byte
   /// aligned and not in use by another product. Throws Error{kDevice} if the launch fails. The weight may be
-  /// read while a kernel ahead in the stream still runs: copies and events order it, kernels must not write it.
+  /// read while a kernel ahead in the stream still runs: copies and events order it, kernels must not write
+  /// it.
   void (*run)(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) = nullptr;
 };
 

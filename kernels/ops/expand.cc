@@ -27,8 +27,6 @@ void expand_cpu(const ExpandArgs& args, ThreadPool& pool) {
 /// Rows of tensor cores' tiles: slices of others would waste some.
 constexpr std::int64_t kSliceUnit = 128;
 
-bool is_aligned(const std::byte* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
-
 }  // namespace
 
 std::string why_unsupported(const ExpandArgs& args, DeviceKind kind) {
@@ -46,7 +44,8 @@ void expand(const ExpandArgs& args, Stream& stream) {
   check_operand(stream, args.out.data(), args.num_rows * args.weight.cols * 2);
   if constexpr (kWithCuda) {
     if (stream.kind() == DeviceKind::kCuda) {
-      SLUICE_ASSERT(is_aligned(args.weight.data.data()) && is_aligned(args.out.data()));
+      SLUICE_ASSERT(reinterpret_cast<std::uintptr_t>(args.weight.data.data()) % 16 == 0 &&
+                    reinterpret_cast<std::uintptr_t>(args.out.data()) % 16 == 0);
       return detail::expand_cuda(args, stream);
     }
   }

@@ -11,7 +11,6 @@
 namespace sluice::kernels {
 namespace {
 
-using testing::canonical;
 using testing::make_weights;
 using testing::StoredMatrix;
 using testing::to_floats;

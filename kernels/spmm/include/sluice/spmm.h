@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* NOLINTBEGIN(readability-identifier-naming): names as C libraries have them */
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -172,5 +173,6 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_run(sluice_spmm_context* context,
 #ifdef __cplusplus
 }
 #endif
+/* NOLINTEND(readability-identifier-naming) */
 
 #endif

@@ -12,7 +12,6 @@
 namespace sluice::kernels {
 namespace {
 
-using testing::canonical;
 using ::testing::HasSubstr;
 using testing::make_weights;
 using testing::StoredMatrix;

@@ -60,8 +60,9 @@ double StepCosts::stage_sec(const std::vector<Product>& products, std::int64_t r
   double sec = 0;
   for (const Product& product : products) {
     const std::int64_t chunk = product.of_mlp ? std::min(shape_.traits.mlp_rows, rows) : rows;
+    const std::int64_t whole = rows / chunk;
     const std::int64_t rest = rows % chunk;
-    sec += static_cast<double>(rows / chunk) * rates_.product_sec(product.format, chunk, product.elements);
+    sec += static_cast<double>(whole) * rates_.product_sec(product.format, chunk, product.elements);
     if (rest > 0) sec += rates_.product_sec(product.format, rest, product.elements);
   }
   return sec;

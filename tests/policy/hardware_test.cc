@@ -10,7 +10,6 @@
 namespace sluice::policy {
 namespace {
 
-using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::vector<std::string> missing(const ReadProfile& read) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/format/sm90_partition.cuh"
+#include "kernels/ops/activate.cuh"
 #include "kernels/ops/elements.cuh"
 
 namespace sluice::kernels::sm90 {
@@ -25,19 +26,14 @@ __device__ inline bool arrive(std::uint64_t* arrival, std::uint64_t launch, int 
   }
 }
 
-// Apart, because their code would be repeated for each of a thread's sums.
-static __device__ __noinline__ float gelu(float x) {
-  return 0.5F * x * erfcf(-0.70710678118654752F * x);  // no cancellation in the tail
+// Apart, because its code would be repeated for each of a thread's sums.
+static __device__ __noinline__ float activate_apart(Epilogue epilogue, float x) {
+  return kernels::activate(epilogue, x);
 }
-static __device__ __noinline__ float gelu_tanh(float x) {
-  return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
-}
-__device__ __forceinline__ float relu(float x) { return x < 0 ? 0 : x; }  // NaN stays
-
-__device__ __forceinline__ float activate(Epilogue epilogue, float x) {
+__device__ __forceinline__ float activate_sum(Epilogue epilogue, float x) {
   if (epilogue == Epilogue::kNone) return x;
-  if (epilogue == Epilogue::kRelu) return relu(x);
-  return epilogue == Epilogue::kGelu ? gelu(x) : gelu_tanh(x);
+  if (epilogue == Epilogue::kRelu) return kernels::activate(Epilogue::kRelu, x);
+  return activate_apart(epilogue, x);
 }
 __device__ inline float bias_of(const ResultParams& p, int row) {
   return p.bias != nullptr && row < p.rows ? widen_element(p.bias, p.bf16_bias, row) : 0;
@@ -98,7 +94,7 @@ __device__ __forceinline__ void write_sums(const ResultParams& p, int row_block,
   const int warp = thread / 32;
   const int part = vector * 4 / S::kPartSums;
   const int eight = vector * 4 % S::kPartSums / 4;  // of the columns of the product
-  const auto finished = [&](float sum, float bias) { return activate(p.epilogue, sum + bias); };
+  const auto finished = [&](float sum, float bias) { return activate_sum(p.epilogue, sum + bias); };
   if constexpr (S::kTokensFirst) {
     const int row = row_block * kUnitRows + part * 128 + eight * 8 + lane % 4 * 2;
     const int token = warpgroup * 64 + warp * 16 + lane / 4;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 
 #include "core/error.h"
 #include "core/units.h"
@@ -65,8 +64,9 @@ EncodedMatrix::EncodedMatrix(const TensorSpec& tensor, WeightFormat format, DTyp
 void EncodedMatrix::write(std::span<std::byte> out, ThreadPool& pool) const {
   SLUICE_ASSERT(std::ssize(out) == bytes_);
   pool.parallel_for(std::ssize(runs_), 1, [&](std::int64_t run, std::int64_t /*end*/) {
-    const std::vector<std::byte>& bytes = runs_[static_cast<std::size_t>(run)];
-    std::memcpy(out.data() + starts_[static_cast<std::size_t>(run)], bytes.data(), bytes.size());
+    // A run of rows without a nonzero has no bytes at all.
+    std::ranges::copy(runs_[static_cast<std::size_t>(run)],
+                      out.begin() + starts_[static_cast<std::size_t>(run)]);
   });
   std::ranges::copy(table_, out.end() - std::ssize(table_));
 }

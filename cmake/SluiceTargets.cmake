@@ -44,9 +44,9 @@ function(sluice_library name)
   sluice_use_precompiled(${name} ${arg_PRECOMPILED})
 endfunction()
 
-# The sanitizer presets build and run the tests of these folders of tests/: all for asan; for tsan those in
-# which threads share data.
-set(SLUICE_ASAN_FOLDERS core kernels policy offload apps e2e fuzz)
+# The sanitizer presets build and run the tests of these folders of tests/, and those labelled asan or tsan, but
+# none labelled long or e2e_long: parsers, kernels, I/O and engine for asan; for tsan what shares data among threads.
+set(SLUICE_ASAN_FOLDERS core kernels policy offload e2e fuzz)
 set(SLUICE_TSAN_FOLDERS kernels offload e2e)
 add_custom_target(asan_tests)
 add_custom_target(tsan_tests)
@@ -60,6 +60,8 @@ function(sluice_label_test name labels)
     string(TOUPPER ${sanitizer} upper)
     if(folder IN_LIST SLUICE_${upper}_FOLDERS)
       list(APPEND labels ${sanitizer})
+    endif()
+    if(sanitizer IN_LIST labels AND NOT "long" IN_LIST labels AND NOT "e2e_long" IN_LIST labels)
       add_dependencies(${sanitizer}_tests ${name})
     endif()
   endforeach()
@@ -79,6 +81,8 @@ function(sluice_test name)
   add_library(${name}_objects OBJECT ${arg_SOURCES})
   target_link_libraries(${name}_objects PUBLIC ${arg_USES} sluice_test_support)
   sluice_use_precompiled(${name}_objects sluice_tests_precompiled)
+  # The sources of one program as one unit: each library template is instantiated once for all of them.
+  set_target_properties(${name}_objects PROPERTIES UNITY_BUILD ${SLUICE_PRECOMPILE} UNITY_BUILD_BATCH_SIZE 0)
   add_executable(${name})
   target_link_libraries(${name} PRIVATE ${name}_objects)
   if(arg_RUNS)

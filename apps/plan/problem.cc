@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 #include <fmt/format.h>
 
 #include "apps/bench_common.h"

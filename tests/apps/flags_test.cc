@@ -1,6 +1,6 @@
 #include "apps/generate/flags.h"
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 #include <gmock/gmock.h>
 
 #include "core/error.h"

@@ -26,7 +26,7 @@ using testing::write_tensors;
 
 std::filesystem::path temporary(const std::filesystem::path& store) { return store.string() + ".tmp"; }
 
-void expect_complete(const std::filesystem::path& store) {
+void expect_complete_store(const std::filesystem::path& store) {
   const Manifest manifest = read_manifest(store);
   for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
     EXPECT_EQ(read_stored_tensor(store, manifest, manifest.tensors[i]),
@@ -54,7 +54,7 @@ TEST(StoreWriter, TakesPiecesOfAnyLengthAndAlignment) {
     writer.finish_tensor(store_checksum(bytes), {});
   }
   writer.commit();
-  expect_complete(scratch / "store");
+  expect_complete_store(scratch / "store");
 }
 
 TEST(StoreWriter, RefusesATensorOfTheWrongLength) {
@@ -83,7 +83,7 @@ TEST(StoreWriter, ContinuesBehindEveryTensorItFinished) {
     EXPECT_EQ(writer.resumed_bytes() > 0, stop > 0);
     write_tensors(writer, num_tensors);
     writer.commit();
-    expect_complete(scratch / "store");
+    expect_complete_store(scratch / "store");
   }
 }
 
@@ -98,7 +98,7 @@ TEST(StoreWriter, SurvivesBeingKilledBetweenManifestAndRename) {
   StoreWriter writer(StoreLock::acquire(scratch / "store"), plan_of(tiny_spec()), ExistingStore::kRefuse);
   EXPECT_EQ(writer.next_tensor(), static_cast<std::int64_t>(writer.tensors().size()));
   writer.commit();
-  expect_complete(scratch / "store");
+  expect_complete_store(scratch / "store");
 }
 
 TEST(StoreWriter, DropsATornJournalLine) {
@@ -134,7 +134,7 @@ TEST(StoreWriter, WritesAgainWhatTheUnsyncedFileLost) {
   EXPECT_EQ(writer.next_tensor(), unit_start);
   write_tensors(writer, static_cast<std::int64_t>(writer.tensors().size()));
   writer.commit();
-  expect_complete(scratch / "store");
+  expect_complete_store(scratch / "store");
 }
 
 TEST(StoreWriter, StartsOverWhenThePlanDiffers) {
@@ -154,7 +154,7 @@ TEST(StoreWriter, StartsOverWhenThePlanDiffers) {
     EXPECT_EQ(writer.next_tensor(), 0);
     write_tensors(writer, static_cast<std::int64_t>(writer.tensors().size()));
     writer.commit();
-    expect_complete(scratch / "store");
+    expect_complete_store(scratch / "store");
   }
 }
 
@@ -174,7 +174,7 @@ TEST(StoreWriter, ReplacesAStoreOnlyWhenAsked) {
     writer.commit();
   }
   EXPECT_EQ(read_manifest(scratch / "store").source.text, "new");
-  expect_complete(scratch / "store");
+  expect_complete_store(scratch / "store");
 }
 
 TEST(StoreWriter, NeverRemovesAFolderThatIsNoStore) {
@@ -236,7 +236,7 @@ TEST(StoreWriter, WorksBufferedAndStopsWhenATinyDiskIsFull) {
   EXPECT_THAT(error.fix(), HasSubstr("free space"));
   fill("size=1m");
   write_store(store, plan_of(tiny_spec()));
-  expect_complete(store);
+  expect_complete_store(store);
   EXPECT_EQ(::umount((scratch / "disk").c_str()), 0);
 }
 

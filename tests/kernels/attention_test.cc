@@ -12,9 +12,6 @@ namespace {
 
 using namespace testing;
 
-constexpr KvFormat kF16 = KvFormat::kF16;
-constexpr KvFormat kF32 = KvFormat::kF32;
-
 class Attention : public ::testing::TestWithParam<AttentionCase> {
  protected:
   Attention()
@@ -79,7 +76,7 @@ TEST(AttentionShapes, EveryHeadDimIsCloseToTheReference) {
   Random random(9);
   for (std::int64_t head_dim = 8; head_dim <= 256; head_dim += 8) {
     SCOPED_TRACE(head_dim);
-    const AttentionBatch batch({2, head_dim, head_dim % 16 == 0 ? kF16 : kF32}, 2,
+    const AttentionBatch batch({2, head_dim, head_dim % 16 == 0 ? KvFormat::kF16 : KvFormat::kF32}, 2,
                                {segment(66, 1), segment(60, 9)}, random);
     GuardedMatrix shape = batch.output();
     const std::vector<Expected> expected = attention_ref(batch.args(shape));
@@ -105,7 +102,8 @@ TEST(AttentionGroups, AnyCutOfRandomRaggedSegmentsGivesTheSameBits) {
   for (int round = 0; round < 12; ++round) {
     const std::int64_t kv_heads = between(random, 1, 3);
     const std::int64_t group = between(random, 1, 5);
-    const KvLayout layout{kv_heads, 8 * between(random, 1, 20), round % 2 == 0 ? kF16 : kF32};
+    const KvLayout layout{kv_heads, 8 * between(random, 1, 20),
+                          round % 2 == 0 ? KvFormat::kF16 : KvFormat::kF32};
     std::vector<PagedSegment> segments;
     for (std::int64_t s = between(random, 1, 5); s > 0; --s) {
       const auto rows = static_cast<std::int32_t>(between(random, 1, 150));
@@ -141,7 +139,7 @@ TEST(AttentionGroups, AnyCutOfRandomRaggedSegmentsGivesTheSameBits) {
 TEST(AttentionExactness, AnInfiniteValueOfALaterTokenDoesNotReachEarlierRows) {
   // Row 0 of a tile must not see 0 * infinity of the token that only row 1 sees.
   Random random(2);
-  AttentionBatch batch({1, 64, kF16}, 1, {segment(10, 8)}, random);
+  AttentionBatch batch({1, 64, KvFormat::kF16}, 1, {segment(10, 8)}, random);
   const PagedSegment& s = batch.segments[0];
   GuardedMatrix k(1, 64);
   GuardedMatrix v(1, 64);
@@ -172,7 +170,7 @@ TEST(AttentionExactness, AnInfiniteValueOfALaterTokenDoesNotReachEarlierRows) {
 
 TEST(KvWrite, RoundsLikeCoreAndTouchesNothingElse) {
   Random random(4);
-  for (const KvFormat format : {kF16, kF32}) {
+  for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {
     const KvLayout layout{3, 40, format};
     for_each_target([&] {
       KvPages pages(layout);
@@ -192,7 +190,7 @@ TEST(KvWrite, RoundsLikeCoreAndTouchesNothingElse) {
           {.k = std::as_const(k).view(), .v = std::as_const(v).view(), .segments = {&s, 1}, .layout = layout},
           stream);
       pages.expect_guards_intact();
-      const DType dtype = format == kF16 ? DType::kF16 : DType::kF32;
+      const DType dtype = format == KvFormat::kF16 ? DType::kF16 : DType::kF32;
       for (std::int64_t kv = 0; kv < 130; ++kv) {
         for (std::int64_t head = 0; head < 3; ++head) {
           for (std::int64_t i = 0; i < 40; ++i) {
@@ -204,7 +202,7 @@ TEST(KvWrite, RoundsLikeCoreAndTouchesNothingElse) {
               ASSERT_TRUE(std::isnan(stored_k) && std::isnan(stored_v)) << kv;
               continue;
             }
-            const auto rounded = [&](float x) { return format == kF16 ? to_float(to_half(x)) : x; };
+            const auto rounded = [&](float x) { return format == KvFormat::kF16 ? to_float(to_half(x)) : x; };
             ASSERT_EQ(stored_k, rounded(k.at(kv - 60 + 2, head * 40 + i))) << kv << " " << i;
             ASSERT_EQ(stored_v, rounded(v.at(kv - 60 + 2, head * 40 + i))) << kv << " " << i;
           }
@@ -216,7 +214,7 @@ TEST(KvWrite, RoundsLikeCoreAndTouchesNothingElse) {
 
 TEST(AttentionErrors, RefusesWhatItCannotRunWithTheReason) {
   Random random(1);
-  const AttentionBatch batch({2, 16, kF16}, 4, {segment(3, 2)}, random);
+  const AttentionBatch batch({2, 16, KvFormat::kF16}, 4, {segment(3, 2)}, random);
   GuardedMatrix out = batch.output();
   const AttentionArgs good = batch.args(out);
   EXPECT_EQ(why_unsupported(good, DeviceKind::kCpu), "");
@@ -247,7 +245,7 @@ TEST(AttentionErrors, RefusesWhatItCannotRunWithTheReason) {
 
 TEST(AttentionErrors, RefusesEachOperandOutsideTheArena) {
   Random random(1);
-  const AttentionBatch batch({1, 16, kF16}, 1, {segment(64, 1)}, random);
+  const AttentionBatch batch({1, 16, KvFormat::kF16}, 1, {segment(64, 1)}, random);
   GuardedMatrix result = batch.output();
   const AttentionArgs outside = batch.args(result);
   OperandArena arena;

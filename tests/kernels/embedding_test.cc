@@ -11,12 +11,10 @@ namespace {
 
 using namespace testing;
 
-using Case = EmbeddingCase;
-
-class Embedding : public ::testing::TestWithParam<Case> {};
+class Embedding : public ::testing::TestWithParam<EmbeddingCase> {};
 
 TEST_P(Embedding, CopiesAndAddsRowsExactlyOnEveryTarget) {
-  const Case& c = GetParam();
+  const EmbeddingCase& c = GetParam();
   Random random(3);
   const DenseWeight table(c.format, c.rows, c.dim, random);
   const GuardedMatrix before = GuardedMatrix::random(c.tokens, c.dim, c.padding, random);

@@ -11,9 +11,7 @@ namespace {
 
 using namespace testing;
 
-using Case = LayerNormCase;
-
-class LayerNorm : public ::testing::TestWithParam<Case> {
+class LayerNorm : public ::testing::TestWithParam<LayerNormCase> {
  protected:
   LayerNorm()
       : random(11),
@@ -30,7 +28,7 @@ class LayerNorm : public ::testing::TestWithParam<Case> {
             .beta = c.beta ? beta.vector() : ConstVectorView{},
             .y = y.view()};
   }
-  const Case c = GetParam();
+  const LayerNormCase c = GetParam();
   Random random;
   GuardedMatrix x;
   DenseWeight gamma, beta;

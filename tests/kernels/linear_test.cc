@@ -12,22 +12,20 @@ namespace {
 
 using namespace testing;
 
-using Case = LinearCase;
-
-class Linear : public ::testing::TestWithParam<Case> {};
+class Linear : public ::testing::TestWithParam<LinearCase> {};
 
 /// Operands of one case, made from the case alone.
 struct Operands {
   Random random;
   GuardedMatrix x, residual;
   DenseWeight weight, bias;
-  explicit Operands(const Case& c, std::uint64_t seed = 7)
+  explicit Operands(const LinearCase& c, std::uint64_t seed = 7)
       : random(seed),
         x(GuardedMatrix::random(c.m, c.k, c.padding, random)),
         residual(GuardedMatrix::random(c.m, c.n, c.padding, random)),
         weight(c.format, c.n, c.k, random),
         bias(c.format, 1, c.n, random) {}
-  LinearArgs args(const Case& c, GuardedMatrix& y) const {
+  LinearArgs args(const LinearCase& c, GuardedMatrix& y) const {
     return {.x = x.view(),
             .weight = weight.view(),
             .bias = c.bias ? bias.vector() : ConstVectorView{},
@@ -38,7 +36,7 @@ struct Operands {
 };
 
 TEST_P(Linear, IsCloseToTheReferenceOnEveryTarget) {
-  const Case& c = GetParam();
+  const LinearCase& c = GetParam();
   const Operands operands(c);
   ThreadPool pool(2);
   Stream stream(pool);
@@ -53,7 +51,7 @@ TEST_P(Linear, IsCloseToTheReferenceOnEveryTarget) {
 }
 
 TEST_P(Linear, GivesTheSameBitsForEachRowAloneAndForAnyThreads) {
-  const Case& c = GetParam();
+  const LinearCase& c = GetParam();
   const Operands operands(c);
   for_each_target([&] {
     ThreadPool one(1);
@@ -90,14 +88,14 @@ TEST(LinearGroups, AnyGroupingOfRowsGivesTheSameBits) {
   ThreadPool pool(2);
   Stream stream(pool);
   for (int round = 0; round < 20; ++round) {
-    const Case c{.name = "",
-                 .m = between(random, 1, 150),
-                 .n = between(random, 1, 120),
-                 .k = between(random, 1, 1300),
-                 .format = round % 2 == 0 ? kF16 : kBF16,
-                 .bias = true,
-                 .epilogue = static_cast<Epilogue>(round % 4),
-                 .residual = round % 3 == 0};
+    const LinearCase c{.name = "",
+                       .m = between(random, 1, 150),
+                       .n = between(random, 1, 120),
+                       .k = between(random, 1, 1300),
+                       .format = round % 2 == 0 ? kF16 : kBF16,
+                       .bias = true,
+                       .epilogue = static_cast<Epilogue>(round % 4),
+                       .residual = round % 3 == 0};
     const Operands operands(c, seed + static_cast<std::uint64_t>(round));
     GuardedMatrix all(c.m, c.n);
     linear(operands.args(c, all), stream);
@@ -117,7 +115,7 @@ TEST(LinearGroups, AnyGroupingOfRowsGivesTheSameBits) {
 }
 
 TEST(LinearErrors, OutputMayBeTheResidual) {
-  const Case c{.name = "", .m = 70, .n = 33, .k = 20, .residual = true};
+  const LinearCase c{.name = "", .m = 70, .n = 33, .k = 20, .residual = true};
   const Operands operands(c);
   ThreadPool pool(2);
   Stream stream(pool);
@@ -131,7 +129,7 @@ TEST(LinearErrors, OutputMayBeTheResidual) {
 }
 
 TEST(LinearErrors, RefusesWhatItCannotRunWithTheReason) {
-  const Case c{.name = "", .m = 2, .n = 3, .k = 4, .bias = true};
+  const LinearCase c{.name = "", .m = 2, .n = 3, .k = 4, .bias = true};
   const Operands operands(c);
   GuardedMatrix y(c.m, c.n);
   const LinearArgs good = operands.args(c, y);
@@ -162,7 +160,7 @@ TEST(LinearErrors, RefusesWhatItCannotRunWithTheReason) {
 }
 
 TEST(LinearErrors, RefusesEachOperandOutsideTheArena) {
-  const Case c{.name = "", .m = 2, .n = 3, .k = 4, .bias = true, .residual = true};
+  const LinearCase c{.name = "", .m = 2, .n = 3, .k = 4, .bias = true, .residual = true};
   const Operands operands(c);
   GuardedMatrix y(c.m, c.n);
   const LinearArgs outside = operands.args(c, y);

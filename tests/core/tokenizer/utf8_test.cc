@@ -27,8 +27,8 @@ TEST(Utf8, RefusesWhatRfc3629Forbids) {
   for (const char* bad :
        {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xE0\x9F\xBF", "\xED\xA0\x80",
         "\xED\xBF\xBF", "\xF0\x80\x80\x80", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80", "\xFF"}) {
-    EXPECT_EQ(next_utf8(bad).kind, Utf8Kind::kInvalid) << testing::PrintToString(bad);
-    EXPECT_EQ(next_utf8(bad).length, 1U) << testing::PrintToString(bad);
+    EXPECT_EQ(next_utf8(bad).kind, Utf8Kind::kInvalid) << ::testing::PrintToString(bad);
+    EXPECT_EQ(next_utf8(bad).length, 1U) << ::testing::PrintToString(bad);
     EXPECT_EQ(valid_utf8_prefix(std::string("0123456789") + bad), 10U);
   }
 }

@@ -1,0 +1,140 @@
+#include "policy/plan_lattice.h"
+
+#include <algorithm>
+
+#include "core/units.h"
+
+namespace sluice::policy::detail {
+namespace {
+
+constexpr std::int64_t kMostSeats = 4096;  // of a block, where the requests set no bound
+constexpr std::array<int, 4> kDepths = {2, 3, 4, 6};
+
+}  // namespace
+
+std::int64_t PlanLattice::most_requests() const {
+  return problem_.fill_block ? kMostSeats : std::ssize(problem_.requests);
+}
+
+std::vector<std::int64_t> PlanLattice::batch_counts() const {
+  if (problem_.choices.num_gpu_batches > 0) return {problem_.choices.num_gpu_batches};
+  std::vector<std::int64_t> counts;
+  for (const std::int64_t count : {1, 2, 3, 4, 6, 8}) {
+    if (count == 1 || count <= most_requests()) counts.push_back(count);
+  }
+  return counts;
+}
+
+std::vector<std::int64_t> PlanLattice::batch_sizes(std::int64_t num_gpu_batches) const {
+  if (problem_.choices.gpu_batch_size > 0) return {problem_.choices.gpu_batch_size};
+  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), num_gpu_batches));
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t size = 1; size < most; size = std::max(size + 1, size * 5 / 4)) sizes.push_back(size);
+  for (std::int64_t blocks = 1; blocks <= 8; ++blocks) sizes.push_back(div_up(most, blocks));
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
+std::vector<PerTier<int>> PlanLattice::kv_shares() const {
+  if (problem_.choices.kv_cache) return {*problem_.choices.kv_cache};
+  std::vector<PerTier<int>> shares;
+  for (const int gpu : {100, 75, 50, 25, 0}) shares.push_back({{gpu, 100 - gpu, 0}});
+  if (problem_.budget_bytes[Tier::kDisk] > 0) {
+    shares.push_back({{0, 50, 50}});
+    shares.push_back({{0, 0, 100}});
+  }
+  return shares;
+}
+
+std::vector<PlanPoint> PlanLattice::kinds() const {
+  const PlanChoices& choices = problem_.choices;
+  std::vector<PlanPoint> kinds;
+  for (const std::int64_t batches : batch_counts()) {
+    for (const PerTier<int>& kv : kv_shares()) {
+      for (const bool attention : {true, false}) {
+        if (attention && kv[Tier::kGpu] == 100 && choices.cpu_attention != true) continue;
+        if (choices.cpu_attention.value_or(attention) != attention) continue;
+        kinds.push_back({.num_gpu_batches = batches,
+                         .cpu_attention = attention,
+                         .kv_cache = kv,
+                         .activations = choices.activations.value_or(PerTier<int>{{100, 0, 0}}),
+                         .prefetch_depth = std::max<std::int64_t>(2, choices.prefetch_depth)});
+      }
+    }
+  }
+  return kinds;
+}
+
+std::vector<std::int64_t> PlanLattice::workspaces(const PlanPoint& point) const {
+  const std::int64_t prompts = point.gpu_batch_size * problem_.workload.max_prompt_len;
+  const std::int64_t most = std::max(point.gpu_batch_size, std::min(kMostTokens, prompts));
+  const std::int64_t least = std::min(most, std::max(kLeastTokens, point.gpu_batch_size));
+  std::vector<std::int64_t> sizes = {most};
+  if (problem_.choices.max_tokens_per_gpu_batch > 0) return sizes;
+  while (sizes.back() > least) sizes.push_back(std::max(least, sizes.back() / 4));
+  return sizes;
+}
+
+std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
+  const PlanChoices& choices = problem_.choices;
+  std::vector<PlanPoint> found;
+  const auto change = [&](auto apply) {
+    PlanPoint next = at;
+    apply(next);
+    found.push_back(next);
+  };
+  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), at.num_gpu_batches));
+  if (choices.gpu_batch_size == 0) {
+    for (const std::int64_t size : {at.gpu_batch_size * 9 / 8, at.gpu_batch_size + 1, at.gpu_batch_size - 1,
+                                    at.gpu_batch_size * 7 / 8}) {
+      if (size < 1 || size > most || size == at.gpu_batch_size) continue;
+      change([&](PlanPoint& p) { p.gpu_batch_size = size; });
+    }
+  }
+  if (choices.num_gpu_batches == 0) {
+    for (const std::int64_t batches : {at.num_gpu_batches + 1, at.num_gpu_batches - 1}) {
+      if (batches < 1 || batches > most_requests()) continue;
+      change([&](PlanPoint& p) {
+        p.num_gpu_batches = batches;
+        if (choices.gpu_batch_size == 0)
+          p.gpu_batch_size = div_up(at.gpu_batch_size * at.num_gpu_batches, batches);
+      });
+    }
+  }
+  if (!choices.kv_cache) {
+    for (const int step : {10, 3, -3, -10}) {
+      const int gpu = at.kv_cache[Tier::kGpu] + step;
+      const int disk = at.kv_cache[Tier::kDisk];
+      if (gpu < 0 || gpu + disk > 100) continue;
+      change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
+    }
+    for (const int step : {-25, 25}) {
+      const int disk = at.kv_cache[Tier::kDisk] + step;
+      const int gpu = at.kv_cache[Tier::kGpu];
+      if (disk < 0 || gpu + disk > 100 || problem_.budget_bytes[Tier::kDisk] == 0) continue;
+      change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
+    }
+  }
+  if (!choices.cpu_attention) change([](PlanPoint& p) { p.cpu_attention = !p.cpu_attention; });
+  if (choices.prefetch_depth == 0) {
+    for (const int depth : kDepths) {
+      if (depth != at.prefetch_depth) change([&](PlanPoint& p) { p.prefetch_depth = depth; });
+    }
+  }
+  if (choices.max_tokens_per_gpu_batch == 0) {
+    for (const std::int64_t tokens : {at.max_tokens * 2, at.max_tokens / 2}) {
+      if (tokens < std::max(kLeastTokens, at.gpu_batch_size) || tokens > kMostTokens) continue;
+      change([&](PlanPoint& p) { p.max_tokens = tokens; });
+    }
+  }
+  if (!choices.activations) {
+    change([](PlanPoint& p) {
+      p.activations =
+          p.activations[Tier::kGpu] == 100 ? PerTier<int>{{0, 100, 0}} : PerTier<int>{{100, 0, 0}};
+    });
+  }
+  return found;
+}
+
+}  // namespace sluice::policy::detail

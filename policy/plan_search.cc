@@ -1,0 +1,242 @@
+#include "policy/plan_search.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "policy/fill_memory.h"
+
+namespace sluice::policy::detail {
+namespace {
+
+constexpr std::size_t kSimulated = 24;      // of the estimated ones at least,
+constexpr std::size_t kMostSimulated = 96;  // and as long as a third of the steps lasts, so many
+constexpr std::size_t kClimbed = 3;         // of the simulated ones
+
+}  // namespace
+
+std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placement& placement) {
+  if (!problem.fill_block) return problem.requests;
+  std::vector<RequestLength> requests;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(placement.block_size()); ++i)
+    requests.push_back(problem.requests[i % problem.requests.size()]);
+  return requests;
+}
+
+PlanSearch::PlanSearch(const PlanProblem& problem)
+    : problem_(problem),
+      lattice_(problem),
+      rates_(problem.hardware),
+      products_(problem.spec, problem.formats),
+      means_(means_of(problem.requests)) {}
+
+std::optional<PlanResult> PlanSearch::run() {
+  enumerate();
+  if (estimated_.empty()) return std::nullopt;
+  std::stable_sort(estimated_.begin(), estimated_.end(),
+                   [](const Estimated& a, const Estimated& b) { return a.sec < b.sec; });
+  simulate_best_estimates();
+  climb();
+  return result();
+}
+
+std::optional<PlanCandidate> PlanSearch::improve(const Placement& start) {
+  const PlanPoint point{.gpu_batch_size = start.gpu_batch_size,
+                        .num_gpu_batches = start.num_gpu_batches,
+                        .cpu_attention = start.cpu_attention,
+                        .kv_cache = start.percents.kv_cache,
+                        .activations = start.percents.activations,
+                        .prefetch_depth = start.prefetch_depth,
+                        .max_tokens = start.max_tokens_per_gpu_batch};
+  // The largest block that fits now, with the others' shape.
+  for (std::int64_t size : lattice_.batch_sizes(start.num_gpu_batches)) {
+    if (size <= start.gpu_batch_size) continue;
+    PlanPoint larger = point;
+    larger.gpu_batch_size = size;
+    if (play(larger) == nullptr) break;
+  }
+  play(point);
+  if (played_.empty()) return std::nullopt;
+  climb();
+  return std::move(result().best);
+}
+
+void PlanSearch::enumerate() {
+  for (const PlanPoint& kind : lattice_.kinds()) add_sizes(kind, lattice_.batch_sizes(kind.num_gpu_batches));
+}
+
+/// Sizes ascend: once one does not fit, larger ones do not either.
+void PlanSearch::add_sizes(PlanPoint point, const std::vector<std::int64_t>& sizes) {
+  std::int64_t fitting = 0;
+  std::int64_t too_large = 0;
+  for (const std::int64_t size : sizes) {
+    point.gpu_batch_size = size;
+    if (add(point)) {
+      fitting = size;
+    } else {
+      too_large = size;
+      break;
+    }
+  }
+  // The largest that fits lies between two of the lattice.
+  while (too_large - fitting > 1) {
+    const std::int64_t middle = fitting + (too_large - fitting) / 2;
+    point.gpu_batch_size = middle;
+    (add(point) ? fitting : too_large) = middle;
+  }
+}
+
+/// With activations off the GPU if it does not fit otherwise.
+bool PlanSearch::add(PlanPoint point) {
+  if (add_workspaces(point)) return true;
+  if (problem_.choices.activations) return false;
+  point.activations = {{0, 100, 0}};
+  return add_workspaces(point);
+}
+
+bool PlanSearch::add_workspaces(PlanPoint point) {
+  bool any = false;
+  for (const std::int64_t tokens : lattice_.workspaces(point)) {
+    point.max_tokens = tokens;
+    const std::optional<Placement> placement = place(point);
+    if (!placement) continue;
+    estimated_.push_back({point, estimate_sec(*placement)});
+    any = true;
+    if (placement->percents.weights[Tier::kGpu] == 100) break;
+  }
+  return any;
+}
+
+double PlanSearch::estimate_sec(const Placement& placement) const {
+  RequestMeans means = means_;
+  if (problem_.fill_block) means.count = placement.block_size();
+  const double sec = estimate(shape_of(placement), rates_, products_, means).total_sec;
+  return sec / static_cast<double>(means.count);
+}
+
+RunShape PlanSearch::shape_of(const Placement& placement) const {
+  return make_run_shape(problem_.spec, problem_.sizes, placement, problem_.workload, problem_.traits);
+}
+
+std::optional<Placement> PlanSearch::place(PlanPoint& point) const {
+  Placement placement;
+  placement.gpu_batch_size = point.gpu_batch_size;
+  placement.num_gpu_batches = point.num_gpu_batches;
+  placement.cpu_attention = point.cpu_attention;
+  placement.mixing = problem_.choices.mixing;
+  placement.kv_format = problem_.choices.kv_format;
+  placement.prefetch_depth = point.prefetch_depth;
+  placement.percents.kv_cache = point.kv_cache;
+  placement.percents.activations = point.activations;
+  const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
+  point.max_tokens = std::max(stated > 0 ? stated : point.max_tokens, point.gpu_batch_size);
+  placement.max_tokens_per_gpu_batch = point.max_tokens;
+  return fill_weights(problem_, placement);
+}
+
+const PlanSearch::Played* PlanSearch::play(const PlanPoint& asked) {
+  PlanPoint point = asked;
+  const std::optional<Placement> placement = place(point);
+  if (!placement) return nullptr;
+  const auto known = index_.find(point.key());
+  if (known != index_.end()) return &played_[known->second];
+  if (!may_simulate()) return nullptr;
+  PlanCandidate candidate{*placement, memory_of(problem_, *placement), {}, 0};
+  if (!fits(problem_, candidate.memory)) return nullptr;
+  const std::vector<RequestLength> requests = requests_for(problem_, *placement);
+  candidate.num_requests = std::ssize(requests);
+  candidate.simulation =
+      simulate(shape_of(*placement), problem_.hardware, requests, {.formats = problem_.formats});
+  for (const SimulatedLane& lane : candidate.simulation.lanes) steps_ += lane.steps;
+  index_[point.key()] = played_.size();
+  played_.push_back({point, std::move(candidate)});
+  return &played_.back();
+}
+
+/// Seconds of a request. A run that keeps the latency bound is better than any that does not.
+double PlanSearch::cost(const Played& played) const {
+  const Simulation& run = played.candidate.simulation;
+  const double excess = problem_.max_latency_sec > 0 ? latency_sec(run) - problem_.max_latency_sec : 0;
+  return run.total_sec / static_cast<double>(played.candidate.num_requests) +
+         (excess > 0 ? 1e9 * (1 + excess) : 0);
+}
+
+/// What a request takes that is admitted first: its prefill pass and as many passes as it has tokens.
+double PlanSearch::latency_sec(const Simulation& run) const {
+  double worst = 0;
+  const auto length = static_cast<std::size_t>(std::max<std::int64_t>(1, problem_.workload.max_gen_len));
+  double window = 0;
+  for (std::size_t i = 0; i < run.passes.size(); ++i) {
+    window += run.passes[i].sec;
+    if (i >= length) window -= run.passes[i - length].sec;
+    worst = std::max(worst, window);
+  }
+  return worst;
+}
+
+/// The best by estimate, and the best of each kind, so that an estimate that is wrong about a kind does not
+/// hide it.
+void PlanSearch::simulate_best_estimates() {
+  const auto kind = [](const Estimated& e) {
+    return std::tuple(e.point.cpu_attention, e.point.kv_cache.values, e.point.num_gpu_batches > 1);
+  };
+  std::map<decltype(kind(estimated_.front())), int> of_kind;
+  std::size_t taken = 0;
+  for (const Estimated& each : estimated_) {
+    const int number = of_kind[kind(each)]++;
+    const bool good = taken < kSimulated / 2 || each.sec < 1.3 * estimated_.front().sec;
+    const bool enough = taken >= kMostSimulated || (taken >= kSimulated && steps_ > problem_.step_budget / 3);
+    if (enough && number > 0) continue;
+    if (!good && number > 0) continue;
+    if (!good && each.sec > 3 * estimated_.front().sec) continue;
+    play(each.point);
+    ++taken;
+  }
+}
+
+/// From the best few, one change at a time as long as it helps.
+void PlanSearch::climb() {
+  std::vector<std::size_t> order(played_.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return cost(played_[a]) < cost(played_[b]); });
+  for (std::size_t i = 0; i < std::min(kClimbed, order.size()); ++i) {
+    PlanPoint at = played_[order[i]].point;
+    double best = cost(played_[order[i]]);
+    for (bool better = true; better && may_simulate();) {
+      better = false;
+      for (const PlanPoint& next : lattice_.neighbours(at)) {
+        const Played* played = play(next);
+        if (played == nullptr || cost(*played) >= best * (1 - 1e-6)) continue;
+        best = cost(*played);
+        at = played->point;
+        better = true;
+        break;
+      }
+    }
+  }
+}
+
+PlanResult PlanSearch::result() {
+  std::stable_sort(played_.begin(), played_.end(),
+                   [&](const Played& a, const Played& b) { return cost(a) < cost(b); });
+  PlanResult found;
+  found.num_estimated = std::ssize(estimated_);
+  found.num_simulated = std::ssize(played_);
+  const auto kind = [](const PlanPoint& p) {
+    return std::tuple(p.cpu_attention, p.kv_cache[Tier::kGpu] > 0);
+  };
+  std::vector<decltype(kind(played_.front().point))> kinds;
+  for (Played& each : played_) {
+    if (std::find(kinds.begin(), kinds.end(), kind(each.point)) != kinds.end()) continue;
+    kinds.push_back(kind(each.point));
+    if (kinds.size() == 1) {
+      found.best = std::move(each.candidate);
+    } else {
+      found.others.push_back(std::move(each.candidate));
+    }
+  }
+  return found;
+}
+
+}  // namespace sluice::policy::detail

@@ -42,6 +42,11 @@ std::optional<Placement> fill_weights(const PlanProblem& problem, Placement plac
     share = *problem.choices.weights;
     return fits(problem, memory_of(problem, placement)) ? std::optional(placement) : std::nullopt;
   }
+  RunShape shape = make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits);
+  const auto memory_with = [&](const PerTier<int>& weights) {
+    replace_weights(shape, problem.sizes, weights);
+    return make_memory_plan(shape, problem.weights_on_disk);
+  };
   const auto within_host = [&](const MemoryPlan& memory) {
     return problem.host_bytes < 0 ||
            memory.total[Tier::kGpu] + memory.total[Tier::kCpu] <= problem.host_bytes;
@@ -50,7 +55,7 @@ std::optional<Placement> fill_weights(const PlanProblem& problem, Placement plac
   const auto gpu_fits = [&](int gpu) {
     for (const int cpu : {0, 100 - gpu}) {
       share = {{gpu, cpu, 100 - gpu - cpu}};
-      const MemoryPlan memory = memory_of(problem, placement);
+      const MemoryPlan memory = memory_with(share);
       if (memory.total[Tier::kGpu] > problem.budget_bytes[Tier::kGpu]) return false;
       if (within_host(memory)) return true;
     }
@@ -66,13 +71,13 @@ std::optional<Placement> fill_weights(const PlanProblem& problem, Placement plac
     if (gpu < 0 || cpu < 0 || gpu + cpu > 100) return;
     share = {{gpu, cpu, 100 - gpu - cpu}};
     if (best && share[Tier::kDisk] >= best->percents.weights[Tier::kDisk]) return;
-    if (fits(problem, memory_of(problem, placement))) best = placement;
+    if (fits(problem, memory_with(share))) best = placement;
   };
   for (const int gpu : {most, most - 1, most - 2, 75, 50, 25, 0}) {
     if (gpu < 0) continue;
     const auto cpu_fits = [&](int cpu) {
       share = {{gpu, cpu, 100 - gpu - cpu}};
-      const MemoryPlan memory = memory_of(problem, placement);
+      const MemoryPlan memory = memory_with(share);
       return memory.total[Tier::kCpu] <= problem.budget_bytes[Tier::kCpu] && within_host(memory);
     };
     consider(gpu, largest_share(100 - gpu, cpu_fits));

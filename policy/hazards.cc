@@ -35,7 +35,7 @@ HazardTracker::HazardTracker(const RunShape& shape) {
   for (std::size_t kind = 0; kind < kNumResourceKinds; ++kind) {
     states_[kind].resize(static_cast<std::size_t>(counts[kind]));
   }
-  for (auto& lane : clocks_) lane.resize(kRemembered);
+  for (auto& lane : clocks_) lane.reserve(kRemembered);  // touched as steps come
 }
 
 const HazardTracker::PerLane& HazardTracker::clock_of(std::size_t lane, std::int64_t seq) const {
@@ -48,12 +48,8 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
   const std::size_t own = lane_index(step.lane);
   PerLane needed{};
   const auto depend_on = [&](const PerLane& earlier, ResourceKind resource, HazardKind hazard) {
-    const auto r = static_cast<std::size_t>(resource);
-    const auto h = static_cast<std::size_t>(hazard);
-    for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
-      if (earlier[lane] == 0 || (lane == own && !is_disk(step.lane))) continue;
-      if (!dropped_[r][h]) needed[lane] = std::max(needed[lane], earlier[lane]);
-    }
+    if (dropped_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)]) return;
+    for (std::size_t lane = 0; lane < kNumLanes; ++lane) needed[lane] = std::max(needed[lane], earlier[lane]);
   };
   for (const Access& access : accesses) {
     const State& state =
@@ -71,6 +67,7 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
       state.read[own] = step.seq;
     }
   }
+  if (!is_disk(step.lane)) needed[own] = 0;  // its steps end in order
   // Vector clocks: what the lane's past implies, then the waits that no other wait implies.
   PerLane clock = clock_of(own, step.seq - 1);
   clock[own] = is_disk(step.lane) ? own_known_[own] : step.seq - 1;
@@ -93,7 +90,9 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
   }
   own_known_[own] = joined[own];
   joined[own] = step.seq;
-  clocks_[own][static_cast<std::size_t>(step.seq % kRemembered)] = joined;
+  const auto place = static_cast<std::size_t>(step.seq % kRemembered);
+  if (clocks_[own].size() <= place) clocks_[own].resize(place + 1);
+  clocks_[own][place] = joined;
   last_seq_[own] = step.seq;
 }
 

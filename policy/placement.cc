@@ -32,29 +32,28 @@ std::string to_string(const Percents& p) {
 
 void validate(const Placement& placement) {
   std::string problems;
-  const auto require = [&](bool ok, const std::string& problem) {
-    if (!ok) problems += (problems.empty() ? "" : "; ") + problem;
-  };
+  const auto add = [&](const std::string& problem) { problems += (problems.empty() ? "" : "; ") + problem; };
   const auto whole = [&](const PerTier<int>& share, const char* what) {
     const int sum = share[Tier::kGpu] + share[Tier::kCpu] + share[Tier::kDisk];
     bool in_range = sum == 100;
     for (Tier tier : kTiers) in_range = in_range && share[tier] >= 0;
-    require(in_range, fmt::format("{} percents sum to {}", what, sum));
+    if (!in_range) add(fmt::format("{} percents sum to {}", what, sum));
   };
   whole(placement.percents.weights, "weight");
   whole(placement.percents.kv_cache, "KV cache");
   whole(placement.percents.activations, "activation");
   // Steps number batches and slots in 16 bits, seats and rows in 32.
   const auto bounded = [&](std::int64_t value, std::int64_t least, std::int64_t most, const char* what) {
-    require(value >= least && value <= most,
-            fmt::format("{} is {}, it may be {} to {}", what, value, least, most));
+    if (value < least || value > most)
+      add(fmt::format("{} is {}, it may be {} to {}", what, value, least, most));
   };
   bounded(placement.gpu_batch_size, 1, 1 << 20, "gpu_batch_size");
   bounded(placement.num_gpu_batches, 1, 1024, "num_gpu_batches");
   bounded(placement.prefetch_depth, 2, 1024, "prefetch_depth");
-  require(placement.max_tokens_per_gpu_batch >= placement.gpu_batch_size,
-          fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}",
-                      placement.max_tokens_per_gpu_batch, placement.gpu_batch_size));
+  if (placement.max_tokens_per_gpu_batch < placement.gpu_batch_size) {
+    add(fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}",
+                    placement.max_tokens_per_gpu_batch, placement.gpu_batch_size));
+  }
   SLUICE_CHECK(problems.empty(), Code::kInvalidArgument, fmt::format("placement: {}", problems),
                "see 'sluice generate --help'");
 }

@@ -98,6 +98,7 @@ bool PlanSearch::add_workspaces(PlanPoint point) {
   bool any = false;
   for (const std::int64_t tokens : lattice_.workspaces(point)) {
     point.max_tokens = tokens;
+    point = settled(point);
     const std::optional<Placement> placement = place(point);
     if (!placement) continue;
     estimated_.push_back({point, estimate_sec(*placement)});
@@ -118,7 +119,13 @@ RunShape PlanSearch::shape_of(const Placement& placement) const {
   return make_run_shape(problem_.spec, problem_.sizes, placement, problem_.workload, problem_.traits);
 }
 
-std::optional<Placement> PlanSearch::place(PlanPoint& point) const {
+PlanPoint PlanSearch::settled(PlanPoint point) const {
+  const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
+  point.max_tokens = std::max(stated > 0 ? stated : point.max_tokens, point.gpu_batch_size);
+  return point;
+}
+
+std::optional<Placement> PlanSearch::place(const PlanPoint& point) const {
   Placement placement;
   placement.gpu_batch_size = point.gpu_batch_size;
   placement.num_gpu_batches = point.num_gpu_batches;
@@ -128,27 +135,27 @@ std::optional<Placement> PlanSearch::place(PlanPoint& point) const {
   placement.prefetch_depth = point.prefetch_depth;
   placement.percents.kv_cache = point.kv_cache;
   placement.percents.activations = point.activations;
-  const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
-  point.max_tokens = std::max(stated > 0 ? stated : point.max_tokens, point.gpu_batch_size);
   placement.max_tokens_per_gpu_batch = point.max_tokens;
   return fill_weights(problem_, placement);
 }
 
 const PlanSearch::Played* PlanSearch::play(const PlanPoint& asked) {
-  PlanPoint point = asked;
+  const PlanPoint point = settled(asked);
+  const auto [known, is_new] = index_.try_emplace(point.key());
+  if (!is_new) return known->second ? &played_[*known->second] : nullptr;
   const std::optional<Placement> placement = place(point);
   if (!placement) return nullptr;
-  const auto known = index_.find(point.key());
-  if (known != index_.end()) return &played_[known->second];
-  if (!may_simulate()) return nullptr;
-  PlanCandidate candidate{*placement, memory_of(problem_, *placement), {}, 0};
-  if (!fits(problem_, candidate.memory)) return nullptr;
+  if (!may_simulate()) {
+    index_.erase(known);
+    return nullptr;
+  }
+  const RunShape shape = shape_of(*placement);
+  PlanCandidate candidate{*placement, make_memory_plan(shape, problem_.weights_on_disk), {}, 0};
   const std::vector<RequestLength> requests = requests_for(problem_, *placement);
   candidate.num_requests = std::ssize(requests);
-  candidate.simulation =
-      simulate(shape_of(*placement), problem_.hardware, requests, {.formats = problem_.formats});
+  candidate.simulation = simulate(shape, rates_, products_, requests);
   for (const SimulatedLane& lane : candidate.simulation.lanes) steps_ += lane.steps;
-  index_[point.key()] = played_.size();
+  known->second = played_.size();
   played_.push_back({point, std::move(candidate)});
   return &played_.back();
 }

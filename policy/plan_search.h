@@ -47,8 +47,10 @@ class PlanSearch {
   bool add_workspaces(PlanPoint point);
   double estimate_sec(const Placement& placement) const;
 
-  /// The placement of a point, weights filled in.
-  std::optional<Placement> place(PlanPoint& point) const;
+  /// The point as it is placed: with the stated workspace, and one that holds a row of every sequence.
+  PlanPoint settled(PlanPoint point) const;
+  /// The placement of a settled point, weights filled in; nothing if it does not fit.
+  std::optional<Placement> place(const PlanPoint& point) const;
   RunShape shape_of(const Placement& placement) const;
 
   // Simulation.
@@ -73,7 +75,7 @@ class PlanSearch {
   std::vector<Estimated> estimated_;
   std::vector<Played> played_;
   using Key = decltype(PlanPoint{}.key());
-  std::map<Key, std::size_t> index_;  // of played_
+  std::map<Key, std::optional<std::size_t>> index_;  // into played_; nothing for what does not fit
   std::int64_t steps_ = 0;
 };
 

@@ -20,13 +20,13 @@ std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Plac
 }
 
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement) {
-  PlanCandidate candidate{placement, detail::memory_of(problem, placement), {}, 0};
+  const RunShape shape =
+      make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits);
+  PlanCandidate candidate{placement, make_memory_plan(shape, problem.weights_on_disk), {}, 0};
   if (!fits(problem, candidate.memory)) return std::nullopt;
   const std::vector<RequestLength> requests = detail::requests_for(problem, placement);
   candidate.num_requests = std::ssize(requests);
-  candidate.simulation =
-      simulate(make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits),
-               problem.hardware, requests, {.formats = problem.formats});
+  candidate.simulation = simulate(shape, problem.hardware, requests, {.formats = problem.formats});
   return candidate;
 }
 

@@ -1,7 +1,9 @@
 #include "policy/rates.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
+#include <utility>
 
 #include "core/error.h"
 
@@ -38,11 +40,12 @@ LaneKind link_of(LaneKind lane) {
   return lane;
 }
 
-bool works(unsigned working, LaneKind link) {
-  for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
-    if ((working >> lane & 1U) != 0 && link_of(static_cast<LaneKind>(lane)) == link) return true;
-  }
-  return false;
+/// Bit i: lane i works at what `lane` does; an urgent and a bulk lane at the same link.
+unsigned lanes_of(LaneKind lane) {
+  unsigned lanes = 0;
+  for (std::size_t other = 0; other < kNumLanes; ++other)
+    lanes |= link_of(static_cast<LaneKind>(other)) == lane ? 1U << other : 0U;
+  return lanes;
 }
 
 }  // namespace
@@ -166,24 +169,25 @@ void Rates::fill_shares(const HardwareProfile& hardware, int threads) {
     attending.d2h_share = at_threads(rows, threads, [](const Row& row) { return row.d2h_share; });
     attending.attention_share = at_threads(rows, threads, [](const Row& row) { return row.attention_share; });
   }
-  for (unsigned working = 0; working < shares_.size(); ++working) {
-    for (std::size_t i = 0; i < kNumLanes; ++i) {
-      const LaneKind link = link_of(static_cast<LaneKind>(i));
-      double& share = shares_[working][i];
-      share = 1;
-      int on_link = 0;  // bulk and urgent transfers of one direction take turns on their link
-      for (std::size_t other = 0; other < kNumLanes; ++other) {
-        on_link += (working >> other & 1U) != 0 && link_of(static_cast<LaneKind>(other)) == link ? 1 : 0;
+  const unsigned attention = lanes_of(LaneKind::kCpu);
+  const unsigned links = lanes_of(LaneKind::kH2d) | lanes_of(LaneKind::kD2h);
+  for (std::size_t i = 0; i < kNumLanes; ++i) {
+    const LaneKind link = link_of(static_cast<LaneKind>(i));
+    const unsigned on_link = lanes_of(link);
+    std::vector<std::pair<unsigned, double>> factors;  // while any of these lanes works
+    for (const LaneBeside& beside : hardware.beside) {
+      if (beside.lane == link) factors.emplace_back(lanes_of(beside.other), beside.share);
+    }
+    if (link == LaneKind::kH2d) factors.emplace_back(attention, attending.h2d_share);
+    if (link == LaneKind::kD2h) factors.emplace_back(attention, attending.d2h_share);
+    if (link == LaneKind::kCpu) factors.emplace_back(links, attending.attention_share);
+    for (unsigned working = 0; working < shares_.size(); ++working) {
+      // Bulk and urgent transfers of one direction take turns on their link.
+      double share = 1.0 / std::max(1, std::popcount(working & on_link));
+      for (const auto& [others, factor] : factors) {
+        if ((working & others) != 0) share *= factor;
       }
-      if (on_link > 1) share /= on_link;
-      for (const LaneBeside& beside : hardware.beside) {
-        if (beside.lane == link && works(working, beside.other)) share *= beside.share;
-      }
-      const bool attends = works(working, LaneKind::kCpu);
-      if (link == LaneKind::kH2d && attends) share *= attending.h2d_share;
-      if (link == LaneKind::kD2h && attends) share *= attending.d2h_share;
-      if (link == LaneKind::kCpu && (works(working, LaneKind::kH2d) || works(working, LaneKind::kD2h)))
-        share *= attending.attention_share;
+      shares_[working][i] = share;
     }
   }
 }

@@ -15,6 +15,9 @@ constexpr int kSharedDiskBuffers = 2;
 
 void shape_weights(RunShape& shape, std::span<const TensorSize> tensors) {
   const std::vector<Tier> tiers = place_weights(tensors, shape.placement.percents.weights);
+  shape.weight_bytes = {};
+  shape.weight_slot_bytes = shape.weight_stage_bytes = 0;
+  shape.max_pieces = 1;
   shape.units.assign(static_cast<std::size_t>(num_units(shape.spec)), {});
   shape.tensors.resize(tensors.size());
   const auto unit_of = [&](std::size_t i) -> UnitStream& {
@@ -150,6 +153,12 @@ RunShape make_run_shape(const ModelSpec& spec, std::span<const TensorSize> tenso
   shape_weights(shape, tensors);
   shape_activations(shape);
   return shape;
+}
+
+void replace_weights(RunShape& shape, std::span<const TensorSize> tensors, const PerTier<int>& percent) {
+  shape.placement.percents.weights = percent;
+  validate(shape.placement);
+  shape_weights(shape, tensors);
 }
 
 }  // namespace sluice::policy

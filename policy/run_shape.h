@@ -108,4 +108,7 @@ struct RunShape {
 RunShape make_run_shape(const ModelSpec& spec, std::span<const TensorSize> tensors,
                         const Placement& placement, const Workload& workload, const DeviceTraits& traits);
 
+/// Makes `shape` that of the same placement with other weight percents.
+void replace_weights(RunShape& shape, std::span<const TensorSize> tensors, const PerTier<int>& percent);
+
 }  // namespace sluice::policy

@@ -29,11 +29,10 @@ void check_requests(const RunShape& shape, std::span<const RequestLength> reques
 /// The engine's loop over passes (offload/engine.cc), on a simulated clock.
 class Player {
  public:
-  Player(const RunShape& shape, const HardwareProfile& hardware, std::span<const RequestLength> requests,
-         const SimulationOptions& options, const OnSimulated& on_simulated)
-      : rates_(hardware, options.attention_threads),
-        products_(shape.spec, options.formats),
-        costs_(shape, rates_, products_),
+  Player(const RunShape& shape, const Rates& rates, const ModelProducts& products,
+         std::span<const RequestLength> requests, const OnSimulated& on_simulated)
+      : rates_(rates),
+        costs_(shape, rates_, products),
         builder_(shape),
         queue_(shape, requests),
         clock_(rates_),
@@ -101,8 +100,7 @@ class Player {
     result_.lanes = clock_.lanes();  // what works after the last results is not part of the run
   }
 
-  Rates rates_;
-  ModelProducts products_;
+  const Rates& rates_;
   StepCosts costs_;
   ScheduleBuilder builder_;
   QueuePlayer queue_;
@@ -118,8 +116,14 @@ class Player {
 Simulation simulate(const RunShape& shape, const HardwareProfile& hardware,
                     std::span<const RequestLength> requests, const SimulationOptions& options,
                     const OnSimulated& on_simulated) {
+  return simulate(shape, Rates(hardware, options.attention_threads),
+                  ModelProducts(shape.spec, options.formats), requests, on_simulated);
+}
+
+Simulation simulate(const RunShape& shape, const Rates& rates, const ModelProducts& products,
+                    std::span<const RequestLength> requests, const OnSimulated& on_simulated) {
   check_requests(shape, requests);
-  return Player(shape, hardware, requests, options, on_simulated).run();
+  return Player(shape, rates, products, requests, on_simulated).run();
 }
 
 }  // namespace sluice::policy

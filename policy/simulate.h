@@ -14,8 +14,10 @@
 #include "policy/hardware.h"
 #include "policy/pass.h"
 #include "policy/play_queue.h"
+#include "policy/rates.h"
 #include "policy/run_shape.h"
 #include "policy/step.h"
+#include "policy/step_costs.h"
 
 namespace sluice::policy {
 
@@ -58,5 +60,9 @@ using OnSimulated = std::function<void(const Schedule&, const Pass*, const std::
 Simulation simulate(const RunShape& shape, const HardwareProfile& hardware,
                     std::span<const RequestLength> requests, const SimulationOptions& options = {},
                     const OnSimulated& on_simulated = {});
+
+/// The same with what many simulations of one model on one machine share.
+Simulation simulate(const RunShape& shape, const Rates& rates, const ModelProducts& products,
+                    std::span<const RequestLength> requests, const OnSimulated& on_simulated = {});
 
 }  // namespace sluice::policy

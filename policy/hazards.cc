@@ -1,10 +1,20 @@
 #include "policy/hazards.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/error.h"
 
 namespace sluice::policy {
+namespace {
+
+/// Calls `visit` with each lane whose bit is set, in order.
+template <class Visit>
+void for_each_lane(unsigned lanes, Visit visit) {
+  for (; lanes != 0; lanes &= lanes - 1) visit(static_cast<std::size_t>(std::countr_zero(lanes)));
+}
+
+}  // namespace
 
 std::array<std::int64_t, kNumResourceKinds> resource_counts(const RunShape& shape) {
   const std::int64_t batches = shape.placement.num_gpu_batches;
@@ -47,9 +57,12 @@ const HazardTracker::PerLane& HazardTracker::clock_of(std::size_t lane, std::int
 void HazardTracker::order(Step& step, std::span<const Access> accesses) {
   const std::size_t own = lane_index(step.lane);
   PerLane needed{};
-  const auto depend_on = [&](const PerLane& earlier, ResourceKind resource, HazardKind hazard) {
+  unsigned lanes = 0;  // bit i: something of lane i is needed
+  const auto depend_on = [&](const LastOfLanes& earlier, ResourceKind resource, HazardKind hazard) {
     if (dropped_[static_cast<std::size_t>(resource)][static_cast<std::size_t>(hazard)]) return;
-    for (std::size_t lane = 0; lane < kNumLanes; ++lane) needed[lane] = std::max(needed[lane], earlier[lane]);
+    for_each_lane(earlier.lanes,
+                  [&](std::size_t lane) { needed[lane] = std::max(needed[lane], earlier.seq[lane]); });
+    lanes |= earlier.lanes;
   };
   for (const Access& access : accesses) {
     const State& state =
@@ -61,33 +74,33 @@ void HazardTracker::order(Step& step, std::span<const Access> accesses) {
   for (const Access& access : accesses) {
     State& state = states_[static_cast<std::size_t>(access.kind)][static_cast<std::size_t>(access.index)];
     if (access.write) {
-      state = {};  // whoever waits for this step waits for everything before it
-      state.write[own] = step.seq;
+      state.read.lanes = state.write.lanes = 0;  // whoever waits for this step waits for everything before it
+      state.write.set(own, step.seq);
     } else {
-      state.read[own] = step.seq;
+      state.read.set(own, step.seq);
     }
   }
-  if (!is_disk(step.lane)) needed[own] = 0;  // its steps end in order
+  if (!is_disk(step.lane)) lanes &= ~(1U << own);  // its steps end in order
   // Vector clocks: what the lane's past implies, then the waits that no other wait implies.
   PerLane clock = clock_of(own, step.seq - 1);
   clock[own] = is_disk(step.lane) ? own_known_[own] : step.seq - 1;
   const auto implied_by_another = [&](std::size_t lane) {
-    for (std::size_t other = 0; other < kNumLanes; ++other) {
-      if (other != lane && needed[other] > 0 && clock_of(other, needed[other])[lane] >= needed[lane])
-        return true;
-    }
-    return false;
+    bool implied = false;
+    for_each_lane(lanes & ~(1U << lane), [&](std::size_t other) {
+      implied = implied || clock_of(other, needed[other])[lane] >= needed[lane];
+    });
+    return implied;
   };
   step.num_waits = 0;
   PerLane joined = clock;
-  for (std::size_t lane = 0; lane < kNumLanes; ++lane) {
-    if (needed[lane] <= clock[lane]) continue;
+  for_each_lane(lanes, [&](std::size_t lane) {
+    if (needed[lane] <= clock[lane]) return;
     const PerLane& theirs = clock_of(lane, needed[lane]);
     for (std::size_t l = 0; l < kNumLanes; ++l) joined[l] = std::max(joined[l], theirs[l]);
     joined[lane] = std::max(joined[lane], needed[lane]);
-    if (implied_by_another(lane)) continue;
+    if (implied_by_another(lane)) return;
     step.waits[step.num_waits++] = {static_cast<LaneKind>(lane), needed[lane]};
-  }
+  });
   own_known_[own] = joined[own];
   joined[own] = step.seq;
   const auto place = static_cast<std::size_t>(step.seq % kRemembered);

@@ -58,9 +58,18 @@ class HazardTracker {
   void drop(ResourceKind resource, HazardKind hazard);
 
  private:
-  using PerLane = std::array<std::int64_t, kNumLanes>;  // seq of the last access on each lane, 0 for none
+  using PerLane = std::array<std::int64_t, kNumLanes>;
+  /// Of a resource: the seq of the last access on each lane whose bit is set.
+  struct LastOfLanes {
+    PerLane seq{};
+    unsigned lanes = 0;
+    void set(std::size_t lane, std::int64_t last) {
+      seq[lane] = last;
+      lanes |= 1U << lane;
+    }
+  };
   struct State {
-    PerLane write{}, read{};
+    LastOfLanes write, read;
   };
 
   std::array<std::vector<State>, kNumResourceKinds> states_;

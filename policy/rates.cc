@@ -174,6 +174,7 @@ void Rates::fill_shares(const HardwareProfile& hardware, int threads) {
   for (std::size_t i = 0; i < kNumLanes; ++i) {
     const LaneKind link = link_of(static_cast<LaneKind>(i));
     const unsigned on_link = lanes_of(link);
+    const int num_on_link = std::popcount(on_link);
     std::vector<std::pair<unsigned, double>> factors;  // while any of these lanes works
     for (const LaneBeside& beside : hardware.beside) {
       if (beside.lane == link) factors.emplace_back(lanes_of(beside.other), beside.share);
@@ -183,7 +184,7 @@ void Rates::fill_shares(const HardwareProfile& hardware, int threads) {
     if (link == LaneKind::kCpu) factors.emplace_back(links, attending.attention_share);
     for (unsigned working = 0; working < shares_.size(); ++working) {
       // Bulk and urgent transfers of one direction take turns on their link.
-      double share = 1.0 / std::max(1, std::popcount(working & on_link));
+      double share = (working & on_link) == on_link ? 1.0 / num_on_link : 1.0;
       for (const auto& [others, factor] : factors) {
         if ((working & others) != 0) share *= factor;
       }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/config/config.h"
+#include "policy/rates.h"
 #include "tests/support/error_of.h"
 
 namespace sluice::policy {
@@ -64,7 +65,7 @@ TEST(Hardware, WhatIsWrittenReadsBackEqual) {
 
 TEST(Hardware, EveryProfileThatShipsIsComplete) {
   const std::vector<std::string> names = builtin_hardware_names();
-  EXPECT_THAT(names, ::testing::IsSupersetOf({"t4-208gb", "laptop-8gb"}));
+  EXPECT_THAT(names, ::testing::IsSupersetOf({"t4-208gb", "laptop-8gb", "h200-141gb", "h100-80gb"}));
   for (const std::string& name : names) {
     const auto profile = find_builtin_hardware(name);
     ASSERT_TRUE(profile.has_value());
@@ -72,6 +73,22 @@ TEST(Hardware, EveryProfileThatShipsIsComplete) {
     EXPECT_GE(profile->link.h2d.size(), 2U) << name;
   }
   EXPECT_FALSE(find_builtin_hardware("t4").has_value());
+}
+
+/// What the design's table says of the reference machine; tests/policy/planner_test plans for it.
+TEST(Hardware, TheReferenceMachineHasTheRatesOfItsTable) {
+  const HardwareProfile machine = find_builtin_hardware("h100-80gb").value();
+  EXPECT_THAT(machine.machine.source, HasSubstr("h200-141gb"));
+  const Rates rates(machine, 15);
+  const auto gb_per_sec = [](double bytes, double sec) { return bytes / sec / 1e9; };
+  EXPECT_NEAR(gb_per_sec(32e6, rates.copy_sec(Link::kH2d, 32'000'000, 32'000'000)), 53.5, 1.5);
+  EXPECT_NEAR(gb_per_sec(65536, rates.copy_sec(Link::kH2d, 65536, 65536)), 17, 0.5);
+  EXPECT_NEAR(gb_per_sec(1e9, rates.gpu_copy_sec(1e9)), 3030, 1);
+  EXPECT_NEAR(gb_per_sec(1e9, rates.disk_read_sec(1'000'000'000)), 1.65, 0.01);
+  EXPECT_NEAR(gb_per_sec(1e9, rates.disk_write_sec(1'000'000'000)), 1.87, 0.01);
+  const unsigned both = 1U << lane_index(LaneKind::kH2d) | 1U << lane_index(LaneKind::kCpu);
+  EXPECT_NEAR(53.5 * rates.share(LaneKind::kH2d, both), 46, 0.5) << "beside 15 threads that read";
+  EXPECT_LE(1e9 / rates.cpu_decode_sec(KvFormat::kF16, 1e9) / 1e9, 135) << "no faster than plain reads";
 }
 
 TEST(Hardware, ThePublishedMachineSaysThatItWasNotMeasured) {

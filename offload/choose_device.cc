@@ -35,11 +35,13 @@ DeviceChoice choose_device(const DeviceChoice& asked) {
   return {.kind = Kind::kCpu};
 }
 
+kernels::DeviceKind device_kind(const DeviceChoice& chosen) {
+  return chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu;
+}
+
 policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen,
                                    HostWeights host_weights) {
-  return ModelRunner::traits(
-      weights, chosen.kind == Kind::kCuda ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu,
-      host_weights);
+  return ModelRunner::traits(weights, device_kind(chosen), host_weights);
 }
 
 std::optional<std::int64_t> device_free_bytes(const DeviceChoice& chosen) {

@@ -18,6 +18,8 @@ DeviceChoice parse_device(const std::string& text);
 
 /// The choice with kAuto resolved on this machine.
 DeviceChoice choose_device(const DeviceChoice& asked);
+/// Of a choice that is resolved.
+kernels::DeviceKind device_kind(const DeviceChoice& chosen);
 /// What policy must know of the device that runs a model with these weights. `chosen` is resolved.
 policy::DeviceTraits device_traits(const WeightSource& weights, const DeviceChoice& chosen,
                                    HostWeights host_weights = HostWeights::kPinned);

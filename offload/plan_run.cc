@@ -15,19 +15,6 @@ constexpr std::int64_t kLeastPiece = 256_KiB;
 constexpr std::int64_t kBesideTiers = 2_GiB;
 constexpr std::int64_t kBesideGpuTier = 512_MiB;  // kernels that libraries load, local memory
 
-/// CPU attention needs two GPU batches, so that the CPU attends for one while the GPU works on the other.
-policy::Placement overlapping(policy::Placement placement) {
-  const bool off_gpu = placement.percents.kv_cache[Tier::kGpu] < 100;
-  if (!placement.cpu_attention || !off_gpu || placement.num_gpu_batches > 1 || placement.gpu_batch_size < 2) {
-    return placement;
-  }
-  placement.num_gpu_batches = 2;
-  placement.gpu_batch_size = div_up(placement.gpu_batch_size, 2);
-  log_info("CPU attention with one GPU batch: made two of {} sequences, so that CPU and GPU overlap",
-           placement.gpu_batch_size);
-  return placement;
-}
-
 /// Pieces are read with O_DIRECT, and a schedule counts those of a unit in 16 bits.
 std::int64_t checked_piece(std::int64_t bytes) {
   SLUICE_CHECK(bytes >= kLeastPiece && bytes % kPageAlign == 0, Code::kInvalidArgument,
@@ -123,10 +110,20 @@ void check_free_memory(const policy::MemoryPlan& plan, const EngineOptions& opti
 
 }  // namespace
 
-PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device) {
-  policy::DeviceTraits traits = ModelRunner::traits(source, device.kind(), options.host_weights);
+policy::DeviceTraits run_traits(const WeightSource& source, const EngineOptions& options,
+                                kernels::DeviceKind kind) {
+  policy::DeviceTraits traits = ModelRunner::traits(source, kind, options.host_weights);
   if (options.weight_piece_bytes > 0) traits.weight_piece_bytes = checked_piece(options.weight_piece_bytes);
-  policy::Placement placement = overlapping(options.placement);
+  return traits;
+}
+
+PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, const kernels::Device& device) {
+  const policy::DeviceTraits traits = run_traits(source, options, device.kind());
+  policy::Placement placement = policy::overlapping(options.placement);
+  if (placement != options.placement) {
+    log_info("CPU attention with one GPU batch: made two of {} sequences, so that CPU and GPU overlap",
+             placement.gpu_batch_size);
+  }
   const std::vector<policy::TensorSize> sizes = source.sizes();
   std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
   if (gpu_budget >= 0 && device.has_own_memory()) gpu_budget = arena_budget(gpu_budget);

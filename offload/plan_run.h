@@ -21,6 +21,10 @@ constexpr std::int64_t arena_budget(std::int64_t stated) {
   return std::max<std::int64_t>(0, stated - kKernelBytes);
 }
 
+/// What policy must know of the kind of device that runs this model with these options.
+policy::DeviceTraits run_traits(const WeightSource& source, const EngineOptions& options,
+                                kernels::DeviceKind kind);
+
 struct PlannedRun {
   policy::RunShape shape;
   policy::MemoryPlan memory;

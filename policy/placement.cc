@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/units.h"
 
 namespace sluice::policy {
 
@@ -28,6 +29,16 @@ std::string to_string(const Percents& p) {
   return fmt::format("{} {} {} {} {} {}", p.weights[Tier::kGpu], p.weights[Tier::kCpu],
                      p.kv_cache[Tier::kGpu], p.kv_cache[Tier::kCpu], p.activations[Tier::kGpu],
                      p.activations[Tier::kCpu]);
+}
+
+Placement overlapping(const Placement& placement) {
+  Placement two = placement;
+  const bool off_gpu = placement.percents.kv_cache[Tier::kGpu] < 100;
+  if (!placement.cpu_attention || !off_gpu || placement.num_gpu_batches > 1 || placement.gpu_batch_size < 2)
+    return two;
+  two.num_gpu_batches = 2;
+  two.gpu_batch_size = div_up(placement.gpu_batch_size, 2);
+  return two;
 }
 
 void validate(const Placement& placement) {

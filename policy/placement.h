@@ -40,6 +40,10 @@ struct Placement {
   friend bool operator==(const Placement&, const Placement&) = default;
 };
 
+/// The placement that runs where this one is asked for: CPU attention over one GPU batch becomes two of half
+/// the size, so that the CPU attends for one while the GPU works on the other.
+Placement overlapping(const Placement& placement);
+
 /// Throws Error{kInvalidArgument} with every contradiction.
 void validate(const Placement& placement);
 

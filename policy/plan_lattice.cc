@@ -55,6 +55,9 @@ std::vector<PlanPoint> PlanLattice::kinds() const {
       for (const bool attention : {true, false}) {
         if (attention && kv[Tier::kGpu] == 100 && choices.cpu_attention != true) continue;
         if (choices.cpu_attention.value_or(attention) != attention) continue;
+        // One GPU batch runs as two where the CPU attends (overlapping), which are points of their own.
+        const bool runs_as_two = attention && kv[Tier::kGpu] < 100 && batches == 1 && most_requests() > 1;
+        if (runs_as_two && choices.num_gpu_batches == 0) continue;
         kinds.push_back({.num_gpu_batches = batches,
                          .cpu_attention = attention,
                          .kv_cache = kv,

@@ -120,12 +120,25 @@ RunShape PlanSearch::shape_of(const Placement& placement) const {
 }
 
 PlanPoint PlanSearch::settled(PlanPoint point) const {
+  Placement asked;
+  asked.gpu_batch_size = point.gpu_batch_size;
+  asked.num_gpu_batches = point.num_gpu_batches;
+  asked.cpu_attention = point.cpu_attention;
+  asked.percents.kv_cache = point.kv_cache;
+  const Placement runs = overlapping(asked);
+  point.gpu_batch_size = runs.gpu_batch_size;
+  point.num_gpu_batches = runs.num_gpu_batches;
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
-  point.max_tokens = std::max(stated > 0 ? stated : point.max_tokens, point.gpu_batch_size);
+  point.max_tokens = stated > 0 ? stated : std::max(point.max_tokens, point.gpu_batch_size);
   return point;
 }
 
 std::optional<Placement> PlanSearch::place(const PlanPoint& point) const {
+  const PlanChoices& choices = problem_.choices;
+  if (point.max_tokens < point.gpu_batch_size) return std::nullopt;
+  if (choices.gpu_batch_size > 0 && choices.num_gpu_batches == 0 &&
+      point.gpu_batch_size != choices.gpu_batch_size)
+    return std::nullopt;
   Placement placement;
   placement.gpu_batch_size = point.gpu_batch_size;
   placement.num_gpu_batches = point.num_gpu_batches;
@@ -224,9 +237,27 @@ void PlanSearch::climb() {
   }
 }
 
+/// Moves to the front what needs the disk, and then memory off the GPU, least of all that are as fast as the
+/// fastest: a difference below that of prediction and run is worth neither.
+void PlanSearch::prefer_simple() {
+  constexpr double kTie = 1.005;
+  const auto simple = [](const Played& played) {
+    const Percents& percents = played.candidate.placement.percents;
+    return std::tuple(percents.kv_cache[Tier::kDisk] + percents.weights[Tier::kDisk],
+                      percents.kv_cache[Tier::kCpu] + percents.activations[Tier::kCpu]);
+  };
+  const double most = kTie * cost(played_.front());
+  auto best = played_.begin();
+  for (auto each = played_.begin() + 1; each != played_.end() && cost(*each) <= most; ++each) {
+    if (simple(*each) < simple(*best)) best = each;
+  }
+  std::rotate(played_.begin(), best, best + 1);
+}
+
 PlanResult PlanSearch::result() {
   std::stable_sort(played_.begin(), played_.end(),
                    [&](const Played& a, const Played& b) { return cost(a) < cost(b); });
+  prefer_simple();
   PlanResult found;
   found.num_estimated = std::ssize(estimated_);
   found.num_simulated = std::ssize(played_);

@@ -47,7 +47,8 @@ class PlanSearch {
   bool add_workspaces(PlanPoint point);
   double estimate_sec(const Placement& placement) const;
 
-  /// The point as it is placed: with the stated workspace, and one that holds a row of every sequence.
+  /// The point as the engine would run it: two GPU batches where the CPU attends (overlapping), and the
+  /// stated workspace, or one that holds a row of every sequence.
   PlanPoint settled(PlanPoint point) const;
   /// The placement of a settled point, weights filled in; nothing if it does not fit.
   std::optional<Placement> place(const PlanPoint& point) const;
@@ -63,6 +64,7 @@ class PlanSearch {
   void simulate_best_estimates();
   void climb();
 
+  void prefer_simple();
   PlanResult result();
 
   // Fixed after construction.

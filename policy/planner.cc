@@ -10,6 +10,13 @@ namespace sluice::policy {
 std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* refusal) {
   SLUICE_CHECK(!problem.requests.empty(), Code::kInvalidArgument, "a plan needs requests",
                "give lengths, or an input");
+  const PlanChoices& choices = problem.choices;
+  SLUICE_CHECK(
+      choices.max_tokens_per_gpu_batch == 0 || choices.max_tokens_per_gpu_batch >= choices.gpu_batch_size,
+      Code::kInvalidArgument,
+      fmt::format("--max-tokens-per-gpu-batch {} is below --gpu-batch-size {}",
+                  choices.max_tokens_per_gpu_batch, choices.gpu_batch_size),
+      "a decode pass takes a row of each sequence: raise the first or lower the second");
   std::optional<PlanResult> result = detail::PlanSearch(problem).run();
   if (!result && refusal != nullptr) *refusal = detail::refuse_plan(problem);
   return result;
@@ -19,7 +26,8 @@ std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Plac
   return detail::PlanSearch(problem).improve(start);
 }
 
-std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement) {
+std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& asked) {
+  const Placement placement = overlapping(asked);
   const RunShape shape =
       make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits);
   PlanCandidate candidate{placement, make_memory_plan(shape, problem.weights_on_disk), {}, 0};

@@ -45,6 +45,8 @@ struct PlanProblem {
   PerTier<std::int64_t> budget_bytes{};
   /// Where the GPU tier is host memory: what both memory tiers may take together; -1: no such bound.
   std::int64_t host_bytes = -1;
+  /// What a stated GPU budget holds beside the tier and budget_bytes leaves out: remedies add it.
+  std::int64_t beside_gpu_bytes = 0;
   bool weights_on_disk = false;  ///< disk weights count against the disk budget (synthetic models)
   PlanChoices choices;
   /// Most seconds from a request's start to its end (its prefill pass and its decode passes); 0: no bound.
@@ -82,7 +84,8 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
 /// fits.
 std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Placement& start);
 
-/// The prediction for a placement that somebody states; nothing if it does not fit.
+/// The prediction for a placement that somebody states, as the engine would run it (overlapping); nothing if
+/// it does not fit.
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement);
 
 /// Whether a plan keeps the budgets.

@@ -191,5 +191,22 @@ TEST(RunShape, RefusesSequencesBeyondTheContext) {
   EXPECT_THROW(make_run_shape(spec, tensor_sizes(spec), {}, work, testing::test_traits()), Error);
 }
 
+TEST(Placement, CpuAttentionOverOneGpuBatchRunsAsTwo) {
+  Placement asked;
+  asked.percents = parse_percents({50, 50, 0, 100, 100, 0});
+  asked.gpu_batch_size = 7;
+  EXPECT_EQ(overlapping(asked), asked) << "the GPU attends";
+  asked.cpu_attention = true;
+  EXPECT_EQ(overlapping(asked).num_gpu_batches, 2);
+  EXPECT_EQ(overlapping(asked).gpu_batch_size, 4);
+  EXPECT_EQ(overlapping(overlapping(asked)), overlapping(asked));
+  Placement resident = asked;
+  resident.percents.kv_cache = {{100, 0, 0}};
+  EXPECT_EQ(overlapping(resident), resident) << "nothing is attended on the CPU";
+  Placement single = asked;
+  single.gpu_batch_size = 1;
+  EXPECT_EQ(overlapping(single), single) << "one sequence cannot be split";
+}
+
 }  // namespace
 }  // namespace sluice::policy

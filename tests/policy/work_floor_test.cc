@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "policy/profile_floor.h"
 #include "tests/policy/shapes.h"
 
 namespace sluice::policy {
@@ -59,6 +60,80 @@ TEST(WorkFloor, PassesAreAsManyAsTheLongestTheSeatsOrThePagesNeed) {
   std::vector<SequenceWork> stopped = same(200, 500, 10);
   for (SequenceWork& one : stopped) one.seat_tokens = 1100;
   EXPECT_EQ(work_floor(shape, stopped, kRates).least_passes, 46);
+}
+
+// DESIGN section 9: B n / (Tp + (n-1) T), one block after another.
+TEST(WorkFloor, OfOneBlockThePromptsComeFirst) {
+  RunShape shape = opt_30b(44, true);
+  const WorkFloor mixed = work_floor(shape, same(88, 512, 32), kRates);
+  const double pass_sec = mixed.h2d_sec / 32;
+  const double prompt_sec = 88 * 512 * 2 * 29.6e9 / 710e12;
+  EXPECT_NEAR(mixed.serial_sec, prompt_sec + 31 * pass_sec, 0.1);
+  EXPECT_EQ(mixed.unmixed_sec, 0);
+  EXPECT_EQ(mixed.sec(), mixed.serial_sec) << "more than 32 passes over the weights";
+  std::vector<SequenceWork> one_short = same(88, 512, 32);
+  one_short.back().generated = 2;
+  EXPECT_NEAR(work_floor(shape, one_short, kRates).serial_sec, prompt_sec + pass_sec, 0.1)
+      << "its prompt may be the last";
+  shape.placement.mixing = false;
+  const WorkFloor apart = work_floor(shape, same(88, 512, 32), kRates);
+  EXPECT_NEAR(apart.unmixed_sec, std::max(prompt_sec, pass_sec) + 31 * pass_sec, 0.1);
+}
+
+TEST(WorkFloor, TheDiskAndGpuMemoryBoundWhereTheirRatesAreKnown) {
+  const ModelSpec spec = testing::opt_spec(48, 7168, 56);
+  Placement placement;
+  placement.percents = parse_percents({0, 40, 0, 50, 100, 0});
+  placement.gpu_batch_size = 16;
+  const Workload work{.max_prompt_len = 512, .max_gen_len = 32, .max_total_len = 544, .num_requests = 16};
+  const RunShape shape =
+      make_run_shape(spec, testing::tensor_sizes(spec), placement, work, testing::test_traits());
+  MeasuredRates rates = kRates;
+  EXPECT_EQ(work_floor(shape, same(16, 512, 32), rates).disk_sec, 0) << "left out";
+  rates.disk_read_bytes_per_sec = 2e9;
+  rates.pass_products_sec = 3;
+  const WorkFloor floor = work_floor(shape, same(16, 512, 32), rates);
+  std::int64_t disk = 0;
+  for (const UnitStream& unit : shape.units) disk += unit.disk_bytes;
+  const double half_kv = 0.5 * 16 * 31 * (512 + 16) * 48 * 7168 * 2 * 2;
+  EXPECT_NEAR(floor.disk_sec, (32 * static_cast<double>(disk) + half_kv) / 2e9, 1e-6);
+  EXPECT_EQ(floor.gpu_sec, 96) << "32 passes over all weights";
+  EXPECT_EQ(floor.sec(), floor.disk_sec);
+}
+
+HardwareProfile machine() {
+  HardwareProfile hardware;
+  hardware.link.h2d = {{64, 16}, {32768, 50}};
+  hardware.link.d2h = {{64, 16}, {32768, 40}};
+  hardware.gpu.products = {{.rows = 1, .tflop_per_sec = 2}, {.rows = 512, .tflop_per_sec = 600}};
+  hardware.cpu.attention = {{KvFormat::kF16, 15, 120, 0}};
+  hardware.disk.read = {{8, 1024, 1.5, 0}, {32, 1024, 1.75, 0}};
+  hardware.beside_attention = {{15, 0.8, 0.9, 0.95}};
+  return hardware;
+}
+
+TEST(ProfileFloor, RatesAreThoseOfTheProfile) {
+  const RunShape attended = opt_30b(44, true);
+  const MeasuredRates together = measured_rates(machine(), attended, {});
+  EXPECT_NEAR(together.h2d_bytes_per_sec, 0.8 * 50e9, 1);
+  EXPECT_NEAR(together.cpu_attention_bytes_per_sec, 0.95 * 120e9, 1);
+  EXPECT_NEAR(together.disk_read_bytes_per_sec, 1.75e9, 1);
+  EXPECT_NEAR(together.flops, 600e12, 1e6);
+  EXPECT_NEAR(together.pass_products_sec, 2 * 29.9e9 / 2e12, 1e-3) << "a row of all matrices";
+  EXPECT_NEAR(measured_rates(machine(), opt_30b(44, false), {}).h2d_bytes_per_sec, 50e9, 1)
+      << "the CPU does not attend";
+  HardwareProfile cpu_device = machine();
+  cpu_device.memory.gpu_is_host = true;
+  EXPECT_NEAR(measured_rates(cpu_device, attended, {}).h2d_bytes_per_sec, 50e9, 1) << "lanes take turns";
+}
+
+TEST(ProfileFloor, PeaksAreTheHighestMeasured) {
+  const std::array<double, kNumLanes> peaks = peak_rates(machine(), KvFormat::kF16);
+  EXPECT_NEAR(peaks[lane_index(LaneKind::kH2dUrgent)], 50e9, 1);
+  EXPECT_NEAR(peaks[lane_index(LaneKind::kD2h)], 40e9, 1);
+  EXPECT_NEAR(peaks[lane_index(LaneKind::kDiskRead)], 1.75e9, 1);
+  EXPECT_NEAR(peaks[lane_index(LaneKind::kCpu)], 120e9, 1);
+  EXPECT_EQ(peaks[lane_index(LaneKind::kGpu)], 0);
 }
 
 TEST(WorkFloor, ARateThatIsNeededIsNotZero) {

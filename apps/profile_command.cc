@@ -4,15 +4,18 @@
 #include <concepts>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include <CLI/App.hpp>
 #include <fmt/format.h>
 
 #include "apps/bench_common.h"
 #include "apps/commands.h"
+#include "apps/profile/find_profile.h"
 #include "apps/profile/parts.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -24,7 +27,7 @@ namespace {
 
 struct Options {
   ProfileOptions rig;
-  std::string output = "-";
+  std::string output;  ///< empty: the user's own profile
   std::string name;
   std::string memory, disk_size = "2GiB";
 };
@@ -64,8 +67,28 @@ void write(const std::string& path, const std::string& text) {
                "give --output a path on a disk with free space");
 }
 
+/// The user's own profile, replaced as a whole: a command that reads it meanwhile finds the old one.
+void write_own(const std::filesystem::path& path, const std::string& text) {
+  std::error_code failed;
+  std::filesystem::create_directories(path.parent_path(), failed);
+  std::filesystem::path beside = path;
+  beside += ".new";
+  write(beside.string(), text);
+  std::filesystem::rename(beside, path, failed);
+  SLUICE_CHECK(!failed, Code::kIo, fmt::format("cannot write '{}': {}", path.string(), failed.message()),
+               "give --output FILE");
+}
+
+std::filesystem::path own_path() {
+  std::filesystem::path own = user_profile_path();
+  SLUICE_CHECK(!own.empty(), Code::kInvalidArgument,
+               "neither HOME nor XDG_CONFIG_HOME says where your own profile is", "give --output FILE, or -");
+  return own;
+}
+
 void run(Options options) {
   require_measuring_build();
+  const std::filesystem::path own = options.output.empty() ? own_path() : std::filesystem::path();
   if (!options.memory.empty()) options.rig.memory_bytes = parse_bytes(options.memory, "--memory");
   options.rig.disk_bytes = parse_bytes(options.disk_size, "--disk-size");
   const auto start = std::chrono::steady_clock::now();
@@ -93,9 +116,11 @@ void run(Options options) {
   visit_fields(rounder, profile);
   const std::string text = to_yaml(profile);
   policy::parse_hardware(text, "the measured profile");  // what is written can be read
-  write(options.output, text);
+  own.empty() ? write(options.output, text) : write_own(own, text);
   log_info("measured in {:.0f} s",
            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  if (!own.empty())
+    log_info("wrote {}: `sluice plan` and `sluice generate` count with it from now on", own.string());
 }
 
 }  // namespace
@@ -104,8 +129,9 @@ void add_profile_command(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("profile", "Measure this machine for `sluice plan`, in under 2 minutes");
-  command->add_option("--output", options->output, "The YAML file; - is standard output")
-      ->capture_default_str();
+  command->add_option("--output", options->output,
+                      "The YAML file, - is standard output; default: your own profile, "
+                      "~/.config/sluice/hardware.yaml, which `plan` and `generate` then count with");
   command->add_option("--name", options->name, "A name of the machine, for people");
   command->add_option("--device", options->rig.device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   command->add_option("--disk-dir", options->rig.disk_dir,
@@ -120,8 +146,7 @@ void add_profile_command(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--memory", options->memory, "Host memory to measure with; default: at most 4GiB");
   command->footer(
-      "Example: sluice profile --output machine.yaml && sluice plan --hardware machine.yaml --model "
-      "random:opt-30b\n"
+      "Example: sluice profile && sluice plan --model random:opt-30b\n"
       "Nothing else should run meanwhile. policy/HARDWARE.md says what each figure means.");
   command->callback([options] { run(*options); });
 }

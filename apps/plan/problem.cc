@@ -6,10 +6,9 @@
 #include <CLI/App.hpp>
 #include <fmt/format.h>
 
-#include "apps/bench_common.h"
 #include "apps/generate/model.h"
 #include "apps/generate/requests.h"
-#include "apps/profile/parts.h"
+#include "apps/profile/find_profile.h"
 #include "core/config/config.h"
 #include "core/config/model_config.h"
 #include "core/config/nearest.h"
@@ -20,6 +19,7 @@
 #include "kernels/format/format_rules.h"
 #include "kernels/ops/expand.h"
 #include "offload/choose_device.h"
+#include "offload/plan_run.h"
 #include "offload/weights/weight_source.h"
 
 namespace sluice::apps {
@@ -156,8 +156,6 @@ void set_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {
   problem.budget_bytes = {{bytes(flags.gpu_memory, "--gpu-memory", memory.gpu_gib),
                            bytes(flags.cpu_memory, "--cpu-memory", memory.cpu_gib),
                            bytes(flags.disk_memory, "--disk-memory", memory.disk_gib)}};
-  if (memory.gpu_is_host)
-    problem.host_bytes = static_cast<std::int64_t>(memory.cpu_gib * static_cast<double>(1_GiB));
   const auto beyond = [&](Tier tier, double gib, const char* flag) {
     const auto most = static_cast<std::int64_t>(gib * static_cast<double>(1_GiB));
     if (problem.budget_bytes[tier] > most) {
@@ -167,6 +165,12 @@ void set_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {
   };
   beyond(Tier::kGpu, memory.gpu_gib, "--gpu-memory");
   beyond(Tier::kCpu, memory.cpu_gib, "--cpu-memory");
+  if (memory.gpu_is_host) {
+    problem.host_bytes = static_cast<std::int64_t>(memory.cpu_gib * static_cast<double>(1_GiB));
+  } else if (!flags.gpu_memory.empty()) {
+    problem.budget_bytes[Tier::kGpu] = offload::arena_budget(problem.budget_bytes[Tier::kGpu]);
+    problem.beside_gpu_bytes = offload::kKernelBytes;
+  }
 }
 
 policy::PlanChoices choices_of(const PlanFlags& flags) {
@@ -197,7 +201,8 @@ void add_plan_flags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--model", flags.model, "A store, a Hugging Face folder, or random:NAME")->required();
   command.add_option(
       "--hardware", flags.hardware,
-      "A profile (sluice profile), or the name of one that ships; default: this machine is measured");
+      "A profile (sluice profile), or the name of one that ships; default: the user's own, or a short "
+      "measurement");
   command.add_option("--format", flags.format,
                      "Of the decoder layers' matrices, for a model that is no store yet");
   command.add_option("--sparsity", flags.sparsity, "Share of zeros in them")->check(CLI::Range(0.0, 1.0));
@@ -246,50 +251,7 @@ void add_plan_flags(CLI::App& command, PlanFlags& flags) {
 }
 
 policy::HardwareProfile hardware_of(const PlanFlags& flags) {
-  if (flags.hardware.empty()) {
-    log_info(
-        "no --hardware: this machine is measured for about 10 seconds; `sluice profile` does it thoroughly");
-    ProfileOptions options{.device = flags.device, .disk_dir = flags.disk_dir, .rounds = 1};
-    options.memory_bytes = 512_MiB;
-    options.disk_bytes = 256_MiB;
-    Rig rig(options);
-    policy::HardwareProfile profile;
-    profile.machine = {.name = "this machine",
-                       .device = rig.device->description(),
-                       .cpu = machine_text(rig.pool.num_threads()),
-                       .date = {},
-                       .source = "a short measurement"};
-    measure_memory(rig, profile);
-    measure_link(rig, profile);
-    measure_host(rig, profile);
-    measure_disk(rig, profile);
-    measure_gpu(rig, profile);
-    return profile;
-  }
-  if (!fs::exists(flags.hardware)) {
-    if (auto builtin = policy::find_builtin_hardware(flags.hardware)) return *builtin;
-    const std::vector<std::string> names = policy::builtin_hardware_names();
-    const std::vector<std::string_view> known(names.begin(), names.end());
-    throw Error(Code::kNotFound,
-                fmt::format("--hardware {}: neither a file nor a profile that ships", flags.hardware),
-                suggest_name(flags.hardware, known));
-  }
-  policy::ReadProfile read =
-      policy::parse_hardware(sluice::detail::read_config_file(flags.hardware), flags.hardware);
-  for (const MissingField& field : read.defaulted)
-    log_warn("{}: {} is missing; {} is used", flags.hardware, field.key, field.default_value);
-  try {
-    const offload::DeviceChoice choice = offload::choose_device(offload::parse_device(flags.device));
-    kernels::ThreadPool pool(offload::default_threads(choice));  // the CPU device names its threads
-    const std::string here = offload::make_device(choice, pool)->description();
-    if (here != read.profile.machine.device) {
-      log_warn("{} is a profile of another machine: its device is '{}', this one's is '{}'", flags.hardware,
-               read.profile.machine.device, here);
-    }
-  } catch (const Error& e) {
-    log_debug("this machine's device is not known: {}", e.what());
-  }
-  return read.profile;
+  return find_profile(flags.hardware, flags.device, flags.disk_dir).hardware;
 }
 
 std::vector<NamedProblem> problems_of(const PlanFlags& flags, const policy::HardwareProfile& hardware) {

@@ -31,9 +31,8 @@ struct PlanFlags {
 /// Adds the options that make the problem.
 void add_plan_flags(CLI::App& command, PlanFlags& flags);
 
-/// The profile that --hardware names (a file, or one that ships), or a short measurement of this machine.
-/// Says which fields took defaults, and warns of a profile of another machine. Throws Error{kNotFound,
-/// kInvalidArgument}.
+/// The profile that --hardware names (a file, or one that ships), the user's own, or a short measurement of
+/// this machine: profile/find_profile.h. Throws Error{kNotFound, kInvalidArgument}.
 policy::HardwareProfile hardware_of(const PlanFlags& flags);
 
 /// One problem for each format that may be chosen, at least one. Throws Error{kInvalidArgument, kNotFound}

@@ -1,4 +1,5 @@
 // `sluice plan` and `sluice profile` through the command line.
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -65,7 +66,7 @@ TEST(Plan, ItsFlagsAreThoseOfGenerate) {
   const TempDir dir;
   const Outcome planned =
       run({"plan", "--model", "random:opt-125m", "--hardware", "laptop-8gb", "--prompt-len", "8", "--gen-len",
-           "2", "--num-requests", "4", "--gpu-memory", "300MiB", "--json", "--no-marginal"});
+           "2", "--num-requests", "4", "--gpu-memory", "364MiB", "--json", "--no-marginal"});
   ASSERT_EQ(planned.status, 0) << planned.err;
   std::vector<std::string> words = {
       "generate", "--print-config", "--model", "random:opt-125m", "--prompt-len", "8", "--gen-len", "2"};
@@ -192,20 +193,28 @@ TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
   if (kBuildType == "Debug" || !kSanitize.empty())
     GTEST_SKIP() << "a debug or sanitizer build measures nothing";
   const TempDir dir;
+  const std::string before = std::getenv("XDG_CONFIG_HOME");
+  setenv("XDG_CONFIG_HOME", std::string(dir / "").c_str(), 1);
   const Outcome profiled = run({"profile", "--device", "cpu", "--rounds", "1", "--memory", "64MiB",
-                                "--disk-size", "64MiB", "--output", dir / "here.yaml", "--name", "here"});
+                                "--disk-size", "64MiB", "--name", "here"});
   ASSERT_EQ(profiled.status, 0) << profiled.err;
-  const policy::ReadProfile read = policy::parse_hardware(text_of(dir / "here.yaml"), "here.yaml");
+  EXPECT_THAT(profiled.err, HasSubstr("wrote " + (dir / "sluice/hardware.yaml")));
+  EXPECT_EQ(profiled.out, "");
+  const policy::ReadProfile read =
+      policy::parse_hardware(text_of(dir / "sluice/hardware.yaml"), "hardware.yaml");
   EXPECT_EQ(read.profile.machine.name, "here");
   EXPECT_TRUE(read.defaulted.empty()) << read.defaulted.front().key;
   EXPECT_TRUE(read.profile.memory.gpu_is_host);
   EXPECT_GT(read.profile.link.h2d.size(), 3U);
   EXPECT_FALSE(read.profile.beside.empty());
-  const Outcome planned = run({"plan", "--model", "random:opt-125m", "--hardware", dir / "here.yaml",
-                               "--device", "cpu", "--prompt-len", "8", "--gen-len", "2", "--num-requests",
-                               "2", "--gpu-memory", "600MiB", "--cpu-memory", "600MiB", "--no-marginal"});
+  const Outcome planned =
+      run({"plan", "--model", "random:opt-125m", "--device", "cpu", "--prompt-len", "8", "--gen-len", "2",
+           "--num-requests", "2", "--gpu-memory", "600MiB", "--cpu-memory", "600MiB", "--no-marginal"});
+  setenv("XDG_CONFIG_HOME", before.c_str(), 1);
   EXPECT_EQ(planned.status, 0) << planned.err;
+  EXPECT_THAT(planned.err, HasSubstr("counting with " + (dir / "sluice/hardware.yaml")));
   EXPECT_THAT(planned.err, Not(HasSubstr("another machine")));
+  EXPECT_THAT(planned.out, HasSubstr("plan for random:opt-125m on here"));
 }
 
 }  // namespace

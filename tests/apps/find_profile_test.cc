@@ -1,0 +1,98 @@
+// Which hardware profile a command counts with.
+#include "apps/profile/find_profile.h"
+
+#include <cstdlib>
+#include <fstream>
+
+#include <gmock/gmock.h>
+
+#include "core/error.h"
+#include "tests/apps/temp_dir.h"
+
+namespace sluice::apps {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// A configuration folder of its own, in place of the one that tests cannot see into.
+class FindProfileTest : public ::testing::Test {
+ protected:
+  FindProfileTest() : before_(std::getenv("XDG_CONFIG_HOME")) {
+    setenv("XDG_CONFIG_HOME", std::string(dir_ / "").c_str(), 1);
+  }
+  ~FindProfileTest() override { setenv("XDG_CONFIG_HOME", before_.c_str(), 1); }
+
+  void write_own(const std::string& yaml) {
+    std::filesystem::create_directories(dir_ / "sluice");
+    std::ofstream(user_profile_path()) << yaml;
+  }
+
+  /// What is said on standard error meanwhile.
+  template <class Body>
+  static std::string said(const Body& body) {
+    ::testing::internal::CaptureStderr();
+    body();
+    return ::testing::internal::GetCapturedStderr();
+  }
+
+  const std::string before_;
+  const TempDir dir_;
+};
+
+TEST_F(FindProfileTest, TheUsersOwnLiesInTheConfigurationFolder) {
+  EXPECT_EQ(user_profile_path(), std::filesystem::path(dir_ / "sluice/hardware.yaml"));
+  const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
+  setenv("HOME", "/home/somebody", 1);
+  setenv("XDG_CONFIG_HOME", "relative", 1);
+  EXPECT_EQ(user_profile_path(), "/home/somebody/.config/sluice/hardware.yaml") << "as the standard has it";
+  unsetenv("XDG_CONFIG_HOME");
+  EXPECT_EQ(user_profile_path(), "/home/somebody/.config/sluice/hardware.yaml");
+  unsetenv("HOME");
+  EXPECT_EQ(user_profile_path(), "");
+  EXPECT_FALSE(user_profile("cpu"));
+  setenv("HOME", home.c_str(), 1);
+}
+
+TEST_F(FindProfileTest, TheUsersOwnIsTakenIfItIsOfThisDevice) {
+  EXPECT_FALSE(user_profile("cpu, 2 threads"));
+  write_own("machine: {device: \"cpu, 2 threads\", name: desk}\n");
+  const auto own = user_profile("cpu, 2 threads");
+  ASSERT_TRUE(own);
+  EXPECT_EQ(own->hardware.machine.name, "desk");
+  EXPECT_EQ(own->origin, std::string(dir_ / "sluice/hardware.yaml"));
+}
+
+TEST_F(FindProfileTest, TheUsersOwnOfAnotherMachineIsWarnedOfAndLeftAlone) {
+  write_own("machine: {device: \"some GPU\"}\n");
+  const std::string warning = said([] { EXPECT_FALSE(user_profile("cpu, 2 threads")); });
+  EXPECT_THAT(warning,
+              HasSubstr("another machine: its device is 'some GPU', this one's is 'cpu, 2 threads'"));
+  EXPECT_THAT(warning, HasSubstr("not used"));
+}
+
+TEST_F(FindProfileTest, ANamedProfileOfAnotherMachineIsWarnedOfAndTaken) {
+  std::ofstream(dir_ / "other.yaml") << "machine: {device: \"some GPU\"}\nmemory: {gpu_gib: 3}\n";
+  std::optional<KnownProfile> named;
+  const std::string warning = said([&] { named = named_profile(dir_ / "other.yaml", "cpu, 2 threads"); });
+  EXPECT_EQ(named->hardware.memory.gpu_gib, 3);
+  EXPECT_THAT(warning,
+              HasSubstr("another machine: its device is 'some GPU', this one's is 'cpu, 2 threads'"));
+  EXPECT_THAT(warning, Not(HasSubstr("not used")));
+  EXPECT_THAT(warning, HasSubstr("memory.cpu_gib is missing; 16 is used"));
+}
+
+TEST_F(FindProfileTest, WhatCannotBeReadIsNamed) {
+  write_own("memory: {gpu_gib: none}\n");
+  try {
+    user_profile("cpu");
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), HasSubstr("sluice/hardware.yaml:1: memory.gpu_gib"));
+  }
+  EXPECT_THROW(named_profile("laptop-9gb", ""), Error);
+  EXPECT_EQ(named_profile("laptop-8gb", "").origin, "--hardware laptop-8gb");
+}
+
+}  // namespace
+}  // namespace sluice::apps

@@ -79,10 +79,12 @@ void run_bench(const Options& options) {
   const InterruptScope interrupt;
   const OpenedModel model = open_model(options.config.model, interrupt.token());
   std::vector<offload::Request> requests = ragged_requests(options, model.spec);
-  policy::Workload workload;
-  for (const offload::Request& request : requests)
-    workload.add_request(std::ssize(request.prompt_ids), request.max_new_tokens);
-  const offload::EngineOptions planned = plan_engine(options.config, model.source, workload);
+  RunWork wanted;
+  for (const offload::Request& request : requests) {
+    wanted.workload.add_request(std::ssize(request.prompt_ids), request.max_new_tokens);
+    wanted.requests.push_back({std::ssize(request.prompt_ids), request.max_new_tokens});
+  }
+  const offload::EngineOptions planned = plan_engine(options.config, model.source, wanted).options;
 
   policy::MeasuredRates rates;
   {  // before the run takes the memory
@@ -126,7 +128,7 @@ void run_bench(const Options& options) {
   }
   const offload::WeightSource weights(model.source);
   const policy::RunShape shape =
-      policy::make_run_shape(weights.spec(), weights.sizes(), placement, workload,
+      policy::make_run_shape(weights.spec(), weights.sizes(), placement, wanted.workload,
                              offload::device_traits(weights, engine.options().device));
   const policy::WorkFloor floor = policy::work_floor(shape, work, rates);
   fmt::print("  rates            h2d {:.1f} and host read {:.1f} GB/s together, products {:.0f} TFLOP/s\n",
@@ -176,8 +178,14 @@ void add_bench_ragged(CLI::App& bench) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--num-gpu-batches", config.placement.num_gpu_batches, "0: chosen")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--cpu-cache-compute", config.placement.cpu_cache_compute,
-                    "The CPU attends for decode rows whose KV is off the GPU");
+  const auto attends = [&config](bool value) {
+    return [&config, value] { config.placement.cpu_cache_compute = value; };
+  };
+  command
+      ->add_flag_callback("--cpu-cache-compute", attends(true),
+                          "The CPU attends for decode rows whose KV is off the GPU")
+      ->excludes(command->add_flag_callback("--no-cpu-cache-compute", attends(false), "It does not"));
+  command->add_option("--hardware", config.compute.hardware, "As of sluice generate");
   command->callback([options] { run_bench(*options); });
 }
 

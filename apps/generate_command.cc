@@ -10,6 +10,7 @@
 
 #include "apps/commands.h"
 #include "apps/generate/flags.h"
+#include "apps/generate/forecast.h"
 #include "apps/generate/model.h"
 #include "apps/generate/plan.h"
 #include "apps/generate/progress.h"
@@ -21,6 +22,10 @@
 #include "core/config/config.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "offload/choose_device.h"
+#include "offload/plan_run.h"
+#include "offload/weights/weight_source.h"
+#include "policy/run_shape.h"
 
 namespace sluice::apps {
 namespace {
@@ -89,10 +94,11 @@ class GenerateCommand {
     try {
       execute(*generator, output, interrupt.token());
     } catch (...) {
-      report(generator->stats(), stats_file);  // what was achieved until then
+      report(*generator, stats_file, nullptr);  // what was achieved until then
       throw;
     }
-    report(generator->stats(), stats_file);
+    const std::optional<Forecast> said = forecast_of(*generator);
+    report(*generator, stats_file, said ? &*said : nullptr);
     if (is_synthetic()) fmt::print("{}", benchmark_report(generator->stats(), options_.workload));
     stats_file.finish();
   }
@@ -118,9 +124,29 @@ class GenerateCommand {
         requests_,
         {.spec = &model_.spec, .tokenizer = model_.tokenizer.get(), .add_bos = config_.model.add_bos},
         on_bad_request(flags_));
-    const policy::Workload workload = workload_of(requests_);
-    if (workload.num_requests > 0) options_ = plan_engine(config_, model_.source, workload);
+    plan(defaults);
     options_.trace_file = flags_.trace;
+  }
+
+  void plan(const offload::Request& defaults) {
+    RunWork work = work_of(requests_);
+    if (work.requests.empty()) return;
+    const PlacementConfig& stated = config_.placement;
+    work.fill_block = is_synthetic() && config_.synthetic.num_prompts == 0 && stated.gpu_batch_size == 0 &&
+                      stated.num_gpu_batches == 0;
+    EnginePlan plan = plan_engine(config_, model_.source, work);
+    options_ = std::move(plan.options);
+    profile_ = std::move(plan.profile);
+    const std::string& hardware = config_.compute.hardware;
+    if (!profile_ && !hardware.empty())
+      profile_ = named_profile(hardware, device_description(config_.compute.device));
+    if (!work.fill_block || !plan.searched) return;
+    // The planner chose the block that the benchmark runs.
+    SyntheticWork block = synthetic_work(config_);
+    block.num_prompts = options_.placement.block_size();
+    requests_ = synthetic_requests(block, model_.spec, defaults);
+    options_.workload = work_of(requests_).workload;
+    log_info("the benchmark runs one block: {} prompts (--num-prompts)", block.num_prompts);
   }
 
   void execute(Generator& generator, ResultOutput& output, std::stop_token stop) {
@@ -139,11 +165,35 @@ class GenerateCommand {
                  });
   }
 
-  void report(const offload::RunStats& stats, StatsFile& stats_file) const {
-    if (log_enabled(LogLevel::kInfo)) {
-      fmt::print(stderr, "{}", run_report(stats, counts_, options_.placement));
+  /// By the profile that was planned with or named, else the user's own; nothing if there is none.
+  std::optional<Forecast> forecast_of(const Generator& generator) {
+    const bool wanted = log_enabled(LogLevel::kInfo) || !flags_.stats_out.empty();
+    const offload::EngineOptions* const ran = generator.options();
+    if (!wanted || ran == nullptr || counts_.work.empty()) return std::nullopt;
+    try {
+      if (!profile_) profile_ = user_profile(generator.stats().device);
+      if (!profile_) return std::nullopt;
+      const offload::WeightSource weights(model_.source);
+      std::vector<Encoding> formats;
+      for (const offload::SourceTensor& tensor : weights.tensors()) formats.push_back(tensor.format.encoding);
+      const policy::RunShape shape =
+          make_run_shape(weights.spec(), weights.sizes(), ran->placement, ran->workload,
+                         offload::run_traits(weights, *ran, offload::device_kind(ran->device)));
+      return forecast(*profile_, shape, formats, counts_.work, static_cast<int>(config_.compute.threads));
+    } catch (const Error& e) {  // the run is over and well: a bad profile takes only these lines
+      log_warn("no bound and no prediction: {}", e.what());
+      return std::nullopt;
     }
-    stats_file.write(summary_json(stats, counts_));
+  }
+
+  void report(const Generator& generator, StatsFile& stats_file, const Forecast* said) const {
+    const offload::RunStats stats = generator.stats();
+    const offload::EngineOptions* const ran = generator.options();
+    if (log_enabled(LogLevel::kInfo)) {
+      fmt::print(stderr, "{}",
+                 run_report(stats, counts_, ran != nullptr ? ran->placement : options_.placement, said));
+    }
+    stats_file.write(summary_json(stats, counts_, said));
   }
 
   const GenerateFlags& flags_;
@@ -151,6 +201,7 @@ class GenerateCommand {
   std::vector<PendingRequest> requests_;
   OpenedModel model_;
   offload::EngineOptions options_;
+  std::optional<KnownProfile> profile_;  // that the planner counted with, or the report does
   RunCounts counts_;
 };
 

@@ -1,8 +1,10 @@
 // The settings of `generate`: from a YAML file (--run-config), --set and flags, in this order. Plain data.
-// Zero or an empty text means "not stated" where a rule then decides.
+// Zero, null or an empty text means "not stated": the planner, or a default that depends on other settings,
+// decides (plan.h).
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,10 +43,10 @@ struct PlacementConfig {
   std::vector<int> percent;
   std::int64_t gpu_batch_size = 0;
   std::int64_t num_gpu_batches = 0;
-  bool cpu_cache_compute = false;
+  std::optional<bool> cpu_cache_compute;
   KvFormat kv_format = KvFormat::kF16;
-  std::int64_t max_tokens_per_gpu_batch = 8192;
-  std::int64_t prefetch_depth = 2;
+  std::int64_t max_tokens_per_gpu_batch = 0;
+  std::int64_t prefetch_depth = 0;
   bool mixing = true;
   std::string piece_size;
 };
@@ -56,12 +58,13 @@ void visit_fields(Visitor& visit, PlacementConfig& placement) {
   visit("num_gpu_batches", placement.num_gpu_batches,
         "GPU batches that share a pass over the weights; 0: chosen", at_least(0));
   visit("cpu_cache_compute", placement.cpu_cache_compute,
-        "the CPU attends for decode rows whose KV is off the GPU");
+        "the CPU attends for decode rows whose KV is off the GPU; null: chosen, with percent false");
   visit("kv_format", placement.kv_format, "what K and V are rounded to");
   visit("max_tokens_per_gpu_batch", placement.max_tokens_per_gpu_batch,
-        "most rows of a GPU batch in one pass; bounds its workspace", at_least(1));
-  visit("prefetch_depth", placement.prefetch_depth, "layers whose weights are on the GPU at once",
-        at_least(2));
+        "most rows of a GPU batch in one pass; bounds its workspace; 0: chosen, with percent 8192",
+        at_least(0));
+  visit("prefetch_depth", placement.prefetch_depth,
+        "layers whose weights are on the GPU at once, at least 2; 0: chosen, with percent 2", at_least(0));
   visit("mixing", placement.mixing, "prefill and decode rows may share a pass");
   visit("piece_size", placement.piece_size, "weights move in pieces of this size; empty: 32MiB");
 }
@@ -87,6 +90,7 @@ struct ComputeConfig {
   std::string device = "auto";
   bool batch_invariant = false;
   std::int64_t threads = 0;
+  std::string hardware;
 };
 
 template <class Visitor>
@@ -96,6 +100,8 @@ void visit_fields(Visitor& visit, ComputeConfig& compute) {
         "results do not depend on the shape of the block, bit for bit; slower on a GPU");
   visit("threads", compute.threads, "of the compute pool; 0: all cores, but one beside a GPU",
         between(0, 4096));
+  visit("hardware", compute.hardware,
+        "profile that planning and the report count with, a file or one that ships; empty: your own");
 }
 
 /// What requests have that say nothing themselves.
@@ -133,7 +139,8 @@ struct SyntheticConfig {
 template <class Visitor>
 void visit_fields(Visitor& visit, SyntheticConfig& synthetic) {
   visit("prompt_len", synthetic.prompt_len, "tokens of each random prompt; 0: no benchmark", at_least(0));
-  visit("num_prompts", synthetic.num_prompts, "how many prompts; 0: one block", at_least(0));
+  visit("num_prompts", synthetic.num_prompts, "how many prompts; 0: one block, 4 where its shape is open",
+        at_least(0));
 }
 
 struct GenerateConfig {

@@ -14,6 +14,7 @@ class EngineGenerator final : public Generator {
     engine_.run(std::move(stop), on_result);
   }
   offload::RunStats stats() const override { return engine_.stats(); }
+  const offload::EngineOptions* options() const override { return &engine_.options(); }
 
  private:
   offload::Engine engine_;

@@ -18,9 +18,9 @@ CLI::Option* add_setting(CLI::App& to, GenerateFlags& flags, const std::string& 
   return to.add_option_function<T>(names, set, help);
 }
 
-template <class Section>
+template <class Section, class T>
 CLI::Option* add_switch(CLI::App& to, GenerateFlags& flags, const std::string& name,
-                        Section GenerateConfig::*section, bool Section::*field, bool value,
+                        Section GenerateConfig::*section, T Section::*field, bool value,
                         const std::string& help) {
   const auto set = [&flags, section, field, value] {
     flags.overrides.push_back([=](GenerateConfig& config) { config.*section.*field = value; });
@@ -77,8 +77,8 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
   command.option_defaults()->group("Placement");
   add_setting(command, flags, "--percent", &GenerateConfig::placement, &PlacementConfig::percent,
               "W-gpu W-cpu C-gpu C-cpu A-gpu A-cpu: shares of weights, KV cache and activations; the "
-              "rest of each pair is on disk. Default: weights fill GPU, CPU and disk budgets in this "
-              "order, KV on the CPU with CPU attention")
+              "rest of each pair is on disk. Default: the planner chooses what is predicted to be the "
+              "fastest, with the other placement flags where they are stated (sluice plan shows why)")
       ->expected(6)
       ->allow_extra_args(false);
   add_setting(command, flags, "--gpu-batch-size", &GenerateConfig::placement,
@@ -90,7 +90,10 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
       ->check(CLI::PositiveNumber);
   add_switch(command, flags, "--cpu-cache-compute", &GenerateConfig::placement,
              &PlacementConfig::cpu_cache_compute, true,
-             "The CPU attends for decode rows whose KV is off the GPU, instead of moving it");
+             "The CPU attends for decode rows whose KV is off the GPU, instead of moving it")
+      ->excludes(add_switch(command, flags, "--no-cpu-cache-compute", &GenerateConfig::placement,
+                            &PlacementConfig::cpu_cache_compute, false,
+                            "It does not: KV that is off the GPU moves there; default with --percent"));
   const auto set_kv_format = [&flags](const std::string& name) {
     flags.overrides.push_back([format = parse_kv_format(name).value()](GenerateConfig& config) {
       config.placement.kv_format = format;
@@ -100,10 +103,12 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
       ->check(CLI::IsMember({"fp16", "fp32"}));
   add_setting(command, flags, "--prefetch-depth", &GenerateConfig::placement,
               &PlacementConfig::prefetch_depth,
-              "Layers whose weights are on the GPU at once, at least 2 (default)");
+              "Layers whose weights are on the GPU at once; default: chosen, with --percent 2")
+      ->check(CLI::Range(2, 1024));
   add_setting(command, flags, "--max-tokens-per-gpu-batch", &GenerateConfig::placement,
               &PlacementConfig::max_tokens_per_gpu_batch,
-              "Most rows of a GPU batch in one pass; bounds its workspace (default 8192)")
+              "Most rows of a GPU batch in one pass; bounds its workspace. Default: chosen, with --percent "
+              "8192")
       ->check(CLI::PositiveNumber);
   add_setting(command, flags, "--piece-size", &GenerateConfig::placement, &PlacementConfig::piece_size,
               "Weights move in pieces of this size (default 32MiB)");
@@ -115,7 +120,7 @@ void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
   command.option_defaults()->group("Memory");
   add_setting(command, flags, "--gpu-memory", &GenerateConfig::memory, &MemoryConfig::gpu,
               "Budget, for example 16GiB, of which a GPU's kernels get 64 MiB; default: what the placement "
-              "needs");
+              "needs, or with the planner most of what is free");
   add_setting(command, flags, "--cpu-memory", &GenerateConfig::memory, &MemoryConfig::cpu,
               "Budget of CPU memory");
   add_setting(command, flags, "--disk-memory", &GenerateConfig::memory, &MemoryConfig::disk,
@@ -129,6 +134,9 @@ void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
   add_setting(command, flags, "--threads", &GenerateConfig::compute, &ComputeConfig::threads,
               "Of the compute pool; default: all cores, but one beside a GPU")
       ->check(CLI::PositiveNumber);
+  add_setting(command, flags, "--hardware", &GenerateConfig::compute, &ComputeConfig::hardware,
+              "Profile that the planner and the report count with: a file or one that ships; default: your "
+              "own (sluice profile), or, where there is something to choose, a short measurement");
 }
 
 void add_generation_flags(CLI::App& command, GenerateFlags& flags) {
@@ -162,7 +170,7 @@ void add_synthetic_flags(CLI::App& command, GenerateFlags& flags) {
               "Tokens of each prompt; with --gen-len tokens generated after it")
       ->check(CLI::PositiveNumber);
   add_setting(command, flags, "--num-prompts", &GenerateConfig::synthetic, &SyntheticConfig::num_prompts,
-              "How many; default: one block")
+              "How many; default: one block, of 4 sequences where nothing has to be chosen")
       ->check(CLI::PositiveNumber);
 }
 

@@ -18,6 +18,8 @@ class Generator {
   virtual void run(std::stop_token stop, const std::function<void(offload::Result)>& on_result) = 0;
   /// From the thread of run(), between its calls of on_token and on_result too.
   virtual offload::RunStats stats() const = 0;
+  /// As the engine filled them in; null where there is none.
+  virtual const offload::EngineOptions* options() const { return nullptr; }
 };
 
 /// For a run in which nothing is left to do: no model is loaded.

@@ -5,19 +5,12 @@
 #include "core/error.h"
 #include "core/units.h"
 #include "offload/choose_device.h"
-#include "offload/memory/usable_memory.h"
-#include "offload/plan_run.h"
 #include "offload/weights/weight_source.h"
-#include "policy/default_placement.h"
 
 namespace sluice::apps {
 namespace {
 
 constexpr std::int64_t kUnstated = -1;
-
-// A run without budgets may take at most this share of what is free; the rest is for the page cache of others
-// and for what the process itself needs.
-constexpr double kUsableShare = 0.9;
 
 PerTier<std::int64_t> stated_budgets(const MemoryConfig& config) {
   const auto bytes = [](const std::string& text, std::string_view flag) {
@@ -27,31 +20,21 @@ PerTier<std::int64_t> stated_budgets(const MemoryConfig& config) {
            bytes(config.disk, "--disk-memory")}};
 }
 
-std::int64_t usable_share(std::int64_t bytes) {
-  return static_cast<std::int64_t>(kUsableShare * static_cast<double>(bytes));
-}
-
-/// What the rule may fill where nothing is stated. On the CPU device both memory tiers are host memory: what
-/// one of them leaves is the other's, and without any statement each gets half.
-PerTier<std::int64_t> budgets_for_rule(const PerTier<std::int64_t>& stated,
-                                       const std::filesystem::path& disk_dir,
-                                       const offload::DeviceChoice& device) {
-  PerTier<std::int64_t> budgets = stated;
-  const std::int64_t host = usable_share(offload::usable_host_bytes());
-  std::int64_t& gpu = budgets[Tier::kGpu];
-  std::int64_t& cpu = budgets[Tier::kCpu];
-  if (const std::optional<std::int64_t> free = offload::device_free_bytes(device)) {
-    gpu = gpu == kUnstated ? usable_share(*free) : offload::arena_budget(gpu);
-    if (cpu == kUnstated) cpu = host;
-  }
-  if (gpu == kUnstated && cpu == kUnstated) gpu = host / 2;
-  if (gpu == kUnstated) gpu = std::max<std::int64_t>(0, host - cpu);
-  if (cpu == kUnstated) cpu = std::max<std::int64_t>(0, host - gpu);
-  if (budgets[Tier::kDisk] == kUnstated) {
-    const auto folder = disk_dir.empty() ? std::filesystem::temp_directory_path() : disk_dir;
-    budgets[Tier::kDisk] = usable_share(offload::usable_disk_bytes(folder));
-  }
-  return budgets;
+/// What --percent states, and FlexGen's defaults for the rest.
+policy::Placement stated_placement(const PlacementConfig& stated, std::int64_t num_requests) {
+  policy::Placement placement;
+  placement.percents = policy::parse_percents(stated.percent);
+  placement.cpu_attention = stated.cpu_cache_compute.value_or(false);
+  placement.mixing = stated.mixing;
+  placement.kv_format = stated.kv_format;
+  if (stated.max_tokens_per_gpu_batch > 0)
+    placement.max_tokens_per_gpu_batch = stated.max_tokens_per_gpu_batch;
+  if (stated.prefetch_depth > 0) placement.prefetch_depth = stated.prefetch_depth;
+  placement.gpu_batch_size = stated.gpu_batch_size;
+  if (placement.gpu_batch_size == 0)
+    placement.gpu_batch_size = std::clamp<std::int64_t>(num_requests, 1, stated_block_size({}));
+  placement.num_gpu_batches = std::max<std::int64_t>(1, stated.num_gpu_batches);
+  return placement;
 }
 
 }  // namespace
@@ -63,42 +46,28 @@ std::int64_t stated_block_size(const PlacementConfig& config) {
   return gpu_batch_size * std::max<std::int64_t>(1, config.num_gpu_batches);
 }
 
-offload::EngineOptions plan_engine(const GenerateConfig& config, const offload::ModelSource& model,
-                                   const policy::Workload& workload) {
-  const PlacementConfig& wanted = config.placement;
-  offload::EngineOptions options;
-  options.workload = workload;
+EnginePlan plan_engine(const GenerateConfig& config, const offload::ModelSource& model, const RunWork& work) {
+  const PlacementConfig& stated = config.placement;
+  EnginePlan plan;
+  offload::EngineOptions& options = plan.options;
+  options.workload = work.workload;
   options.budget_bytes = stated_budgets(config.memory);
   options.disk_dir = config.memory.disk_dir;
   options.num_threads = static_cast<int>(config.compute.threads);
-  if (!wanted.piece_size.empty()) options.weight_piece_bytes = parse_bytes(wanted.piece_size, "--piece-size");
+  if (!stated.piece_size.empty()) options.weight_piece_bytes = parse_bytes(stated.piece_size, "--piece-size");
   if (!config.memory.pin_weights) options.host_weights = offload::HostWeights::kPageable;
   if (config.compute.batch_invariant) options.batch_invariance = kernels::BatchInvariance::kOn;
   options.device = offload::choose_device(offload::parse_device(config.compute.device));
-
-  policy::Placement& placement = options.placement;
-  placement.cpu_attention = wanted.cpu_cache_compute;
-  placement.mixing = wanted.mixing;
-  placement.max_tokens_per_gpu_batch = wanted.max_tokens_per_gpu_batch;
-  placement.prefetch_depth = wanted.prefetch_depth;
-  placement.kv_format = wanted.kv_format;
-  placement.gpu_batch_size = wanted.gpu_batch_size;
-  placement.num_gpu_batches = wanted.num_gpu_batches;
-  if (wanted.percent.empty()) {
-    const offload::WeightSource weights(model);
-    placement = policy::default_placement(
-        weights.spec(), weights.sizes(), workload,
-        budgets_for_rule(options.budget_bytes, options.disk_dir, options.device), placement,
-        offload::device_traits(weights, options.device, options.host_weights));
+  if (stated.percent.empty()) {
+    ChosenPlacement chosen = choose_placement(config, offload::WeightSource(model), work, options);
+    options.placement = chosen.placement;
+    plan.searched = chosen.profile.has_value();
+    plan.profile = std::move(chosen.profile);
   } else {
-    placement.percents = policy::parse_percents(wanted.percent);
-    if (placement.gpu_batch_size == 0) {
-      placement.gpu_batch_size = std::clamp<std::int64_t>(workload.num_requests, 1, stated_block_size({}));
-    }
-    placement.num_gpu_batches = std::max<std::int64_t>(1, placement.num_gpu_batches);
+    options.placement = stated_placement(stated, work.workload.num_requests);
   }
-  validate(placement);
-  return options;
+  validate(options.placement);
+  return plan;
 }
 
 }  // namespace sluice::apps

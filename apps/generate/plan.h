@@ -1,16 +1,25 @@
 // From settings and work to what the engine reserves. Reads how much memory is free; one thread.
 #pragma once
 
+#include <optional>
+
+#include "apps/generate/choose_placement.h"
 #include "apps/generate/config.h"
+#include "apps/profile/find_profile.h"
 #include "offload/engine.h"
 #include "policy/placement.h"
 
 namespace sluice::apps {
 
-/// Placement (the stated one, or the rule's), budgets, folder and threads. Throws Error{kInvalidArgument}
-/// naming the flag, Error{kOutOfMemory} if the rule finds no placement that fits.
-offload::EngineOptions plan_engine(const GenerateConfig& config, const offload::ModelSource& model,
-                                   const policy::Workload& workload);
+struct EnginePlan {
+  offload::EngineOptions options;
+  bool searched = false;                ///< the planner chose the placement
+  std::optional<KnownProfile> profile;  ///< that it counted with
+};
+
+/// Placement (the stated one, or choose_placement's), budgets, folder and threads. Throws
+/// Error{kInvalidArgument} naming the flag, Error{kOutOfMemory} if no placement fits.
+EnginePlan plan_engine(const GenerateConfig& config, const offload::ModelSource& model, const RunWork& work);
 
 /// Sequences of one block that the flags state: what the synthetic benchmark runs without --num-prompts.
 std::int64_t stated_block_size(const PlacementConfig& config);

@@ -138,18 +138,20 @@ void prepare_requests(std::vector<PendingRequest>& requests, const RequestLimits
   }
 }
 
-policy::Workload workload_of(const std::vector<PendingRequest>& requests) {
-  policy::Workload work;
+RunWork work_of(const std::vector<PendingRequest>& requests) {
+  RunWork all;
+  policy::Workload& work = all.workload;
   for (const PendingRequest& pending : requests) {
     if (!pending.problem.ok()) continue;
     const offload::Request& request = pending.request;
     const auto prompt_len = static_cast<std::int64_t>(request.prompt_ids.size());
     work.add_request(prompt_len, request.max_new_tokens);
+    all.requests.push_back({prompt_len, request.max_new_tokens});
     if (request.want_prompt_logprobs) work.max_logprob_rows = std::max(work.max_logprob_rows, prompt_len);
     if (request.want_logprobs)
       work.max_top_logprobs = std::max(work.max_top_logprobs, request.num_top_logprobs);
   }
-  return work;
+  return all;
 }
 
 std::uint64_t request_hash(const PendingRequest& pending) {

@@ -11,6 +11,7 @@
 #include "core/tokenizer/tokenizer.h"
 #include "offload/engine.h"
 #include "policy/placement.h"
+#include "policy/play_queue.h"
 
 namespace sluice::apps {
 
@@ -51,8 +52,15 @@ struct RequestLimits {
 void prepare_requests(std::vector<PendingRequest>& requests, const RequestLimits& limits,
                       OnBadRequest on_bad);
 
-/// What the engine must be able to hold for those without a problem.
-policy::Workload workload_of(const std::vector<PendingRequest>& requests);
+/// What a run has to do.
+struct RunWork {
+  policy::Workload workload;                    ///< what the engine must be able to hold
+  std::vector<policy::RequestLength> requests;  ///< in the order of submission
+  bool fill_block = false;                      ///< as many as the chosen block has seats, of these lengths
+};
+
+/// Of those without a problem.
+RunWork work_of(const std::vector<PendingRequest>& requests);
 
 /// A hash of everything that decides the result of `request` but the model.
 std::uint64_t request_hash(const PendingRequest& request);

@@ -45,7 +45,8 @@ class Run {
     counts_ = {.total = static_cast<std::int64_t>(requests_.size()),
                .done = output_.num_done_before(),
                .done_before = output_.num_done_before(),
-               .refused = 0};
+               .refused = 0,
+               .work = {}};
     for (std::size_t i = 0; i < requests_.size(); ++i) {
       const auto index = static_cast<std::int64_t>(i);
       if (output_.is_done(index)) continue;
@@ -86,9 +87,13 @@ class Run {
       offload::Request request = pending.request;
       request.draw_key = pending.has_seed ? 0 : static_cast<std::uint64_t>(index);
       request.on_token = [this](std::int32_t) { on_progress_(); };
+      const std::int64_t prompt_len = std::ssize(request.prompt_ids);
+      const policy::SequenceWork work{prompt_len, 0,
+                                      policy::Workload::seat_tokens(prompt_len, request.max_new_tokens)};
       const std::int64_t engine_index = generator.submit(std::move(request));
       SLUICE_ASSERT(engine_index == static_cast<std::int64_t>(index_of_.size()));
       index_of_.push_back(index);
+      counts_.work.push_back(work);
     } catch (const Error& e) {
       pending.problem = {e.code(), fmt::format("{}: {}", pending.place, e.what())};
       if (on_bad == OnBadRequest::kStop) pending.problem.throw_if_failed();
@@ -108,6 +113,7 @@ class Run {
     const PendingRequest& pending = requests_[static_cast<std::size_t>(index)];
     output_.put(index, format_result(pending, result, format_, requests_.size() == 1));
     ++counts_.done;
+    counts_.work[static_cast<std::size_t>(result.index)].generated = std::ssize(result.token_ids);
     on_progress_();
   }
 

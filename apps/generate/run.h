@@ -9,6 +9,7 @@
 #include "apps/generate/generator.h"
 #include "apps/generate/requests.h"
 #include "apps/output/result_output.h"
+#include "policy/work_floor.h"
 
 namespace sluice::apps {
 
@@ -20,6 +21,8 @@ struct RunCounts {
   std::int64_t done = 0;         ///< results and refusals, earlier runs included
   std::int64_t done_before = 0;  ///< by the run that is resumed
   std::int64_t refused = 0;      ///< requests with a problem
+  /// Those of this run in the order of submission, as they ran; what is not done has generated nothing.
+  std::vector<policy::SequenceWork> work = {};
 };
 
 /// Runs every request that has no problem and is not done yet, and writes all results to `output`.

@@ -33,6 +33,8 @@ ordered_json to_json(T& value) {
     return fields.take();
   } else if constexpr (std::is_same_v<T, KvFormat>) {
     return kv_format_name(value);
+  } else if constexpr (sluice::detail::kIsOptional<T>) {
+    return value ? to_json(*value) : ordered_json();
   } else {
     return value;
   }

@@ -55,14 +55,17 @@ std::string device_description(const std::string& choice) {
 }
 
 KnownProfile named_profile(const std::string& name, const std::string& here) {
-  if (!fs::exists(name)) {
-    if (auto shipped = policy::find_builtin_hardware(name)) return {*shipped, "--hardware " + name};
+  KnownProfile profile{{}, "--hardware " + name};
+  if (fs::exists(name)) {
+    profile.hardware = read_profile(name);
+  } else if (auto shipped = policy::find_builtin_hardware(name)) {
+    profile.hardware = *std::move(shipped);
+  } else {
     const std::vector<std::string> names = policy::builtin_hardware_names();
     const std::vector<std::string_view> known(names.begin(), names.end());
     throw Error(Code::kNotFound, fmt::format("--hardware {}: neither a file nor a profile that ships", name),
                 suggest_name(name, known));
   }
-  KnownProfile profile{read_profile(name), "--hardware " + name};
   const std::string& device = profile.hardware.machine.device;
   if (!here.empty() && here != device) log_warn("{}", not_from_here(name, device, here));
   return profile;
@@ -105,9 +108,9 @@ KnownProfile measured_profile(const std::string& device, const std::string& disk
 KnownProfile find_profile(const std::string& name, const std::string& device, const std::string& disk_dir) {
   if (!name.empty()) {
     std::string here;
-    try {
-      here = device_description(device);
-    } catch (const Error& e) {  // planning for another machine needs no device of this one
+    try {  // who names one that ships means another machine
+      if (fs::exists(name)) here = device_description(device);
+    } catch (const Error& e) {
       log_debug("this machine's device is not known: {}", e.what());
     }
     KnownProfile named = named_profile(name, here);

@@ -37,7 +37,8 @@ std::optional<KnownProfile> user_profile(const std::string& here);
 /// Measures for about 10 seconds, and says so.
 KnownProfile measured_profile(const std::string& device, const std::string& disk_dir);
 
-/// The named one, else the user's own, else a measurement; says which.
+/// For planning alone: the named one, else the user's own, else a measurement; says which. A shipped one is
+/// not warned of.
 KnownProfile find_profile(const std::string& name, const std::string& device, const std::string& disk_dir);
 
 }  // namespace sluice::apps

@@ -195,6 +195,18 @@ TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
        Code::kOutOfMemory,
        "--cpu-memory"},
       {{"generate", "--model", store, "x", "--gpu-memory", "lots"}, Code::kInvalidArgument, "--gpu-memory"},
+      {{"generate", "--model", store, "x", "--gpu-memory", "1MiB", "--cpu-memory", "1MiB", "--disk-memory",
+        "0"},
+       Code::kOutOfMemory,
+       "more is needed"},
+      {{"generate", "--model", store, "x", "--hardware", "laptop-9gb"}, Code::kNotFound, "laptop-8gb"},
+      {{"generate", "--model", store, "x", "--cpu-cache-compute", "--no-cpu-cache-compute"},
+       Code::kInvalidArgument,
+       "--no-cpu-cache-compute"},
+      {{"generate", "--model", store, "x", "--gpu-memory", "9MiB", "--gpu-batch-size", "9",
+        "--max-tokens-per-gpu-batch", "8"},
+       Code::kInvalidArgument,
+       "--max-tokens-per-gpu-batch 8 is below --gpu-batch-size 9"},
       {{"generate", "--model", store, "x", "--top-p", "2"}, Code::kInvalidArgument, "top_p"},
       {{"generate", "--model", store, "--input", dir_ / "bad.jsonl"},
        Code::kInvalidArgument,
@@ -281,6 +293,8 @@ TEST_F(GenerateTest, PrintsAConfigurationThatReadsBackAndFlagsWin) {
       "--stop",    "a: \"b\"", "--kv-format", "fp32", "--temperature", "0.7"};
   const ProgramResult first = run_program(std::vector<std::string>{"generate", "--print-config"} + flags);
   EXPECT_EQ(first.status, 0) << first.err;
+  EXPECT_THAT(first.out, HasSubstr("prefetch_depth: 0")) << "0 and null are chosen";
+  EXPECT_THAT(first.out, HasSubstr("cpu_cache_compute: ~"));
   write_text(dir_ / "config.yaml", first.out);
   const ProgramResult second =
       run_program({"generate", "--print-config", "--run-config", dir_ / "config.yaml"});
@@ -351,6 +365,54 @@ TEST_F(GenerateTest, RunsTheSyntheticBenchmark) {
   EXPECT_EQ(summary.at("prompt_tokens"), 96);
 }
 
+// The three commands of a new user but the first, whose profile ships here: the plan's flags, the planner's
+// choice and the same flags by hand are one placement, and the report has the bound and the prediction.
+TEST_F(GenerateTest, AsksThePlannerWhereThereIsSomethingToChoose) {
+  const std::vector<std::string> work = {"--model",       "random:opt-125m",
+                                         "--prompt-len",  "8",
+                                         "--gen-len",     "2",
+                                         "--num-prompts", "4",
+                                         "--hardware",    "laptop-8gb",
+                                         "--gpu-memory",  "250MiB",
+                                         "--cpu-memory",  "700MiB",
+                                         "--disk-dir",    dir_ / ""};
+  const ProgramResult result =
+      run_program(std::vector<std::string>{"generate", "--stats-out", dir_ / "stats.jsonl"} + work);
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::string chosen = "planned with --hardware laptop-8gb in ";
+  ASSERT_THAT(result.err, HasSubstr(chosen));
+  const std::size_t at = result.err.find("--percent", result.err.find(chosen));
+  std::istringstream flags(result.err.substr(at, result.err.find('\n', at) - at));
+  std::vector<std::string> by_hand = work;
+  for (std::string word; flags >> word;) by_hand.push_back(word);
+  EXPECT_THAT(result.err, HasSubstr("laptop-8gb is a profile of another machine: its device is 'mobile GPU"));
+  EXPECT_THAT(result.err, HasSubstr("bound      "));
+  EXPECT_THAT(result.err, HasSubstr("predicted  measured difference"));
+  const json summary = json::parse(lines_of(read_text(dir_ / "stats.jsonl")).at(1));
+  EXPECT_EQ(summary.at("profile"), "--hardware laptop-8gb");
+  EXPECT_GT(summary.at("bound").at("tokens_per_sec").get<double>(), 0);
+  EXPECT_EQ(summary.at("predicted").at("num_passes"), summary.at("num_passes"));
+
+  const ProgramResult repeated = run_program(std::vector<std::string>{"generate"} + by_hand);
+  EXPECT_EQ(repeated.status, 0) << repeated.err;
+  EXPECT_THAT(repeated.err, Not(HasSubstr("planned with"))) << "nothing is left to choose";
+  const auto placement_of = [](const std::string& text) {
+    const std::size_t line = text.find("  placement  ");
+    return text.substr(line, text.find('\n', line) - line);
+  };
+  EXPECT_EQ(placement_of(repeated.err), placement_of(result.err));
+}
+
+// Small models start at once: nothing is measured, and no profile of another machine is in the way.
+TEST_F(GenerateTest, MeasuresNothingWhereEverythingFits) {
+  const ProgramResult result =
+      run_program({"generate", "--model", *suite_dir / "store", "The old man", "--max-new-tokens", "5"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_THAT(result.err, Not(HasSubstr("measured for")));
+  EXPECT_THAT(result.err, HasSubstr("placement  100 0 100 0 100 0, 1 x 1 sequences, CPU attention off"));
+  EXPECT_THAT(result.err, HasSubstr("bound      not known, nor a prediction: `sluice profile`"));
+}
+
 TEST_F(GenerateTest, WritesATraceForPerfetto) {
   const ProgramResult result = run({"The old man", "--gen-len", "3", "--trace", dir_ / "trace.json"});
   EXPECT_EQ(result.status, 0) << result.err;
@@ -408,7 +470,7 @@ TEST_F(GenerateTest, SaysWhatItIs) {
 }
 
 TEST_F(GenerateTest, ExplainsEveryCommand) {
-  for (const char* command : {"generate", "convert", "inspect", "bench"}) {
+  for (const char* command : {"generate", "convert", "inspect", "bench", "profile", "plan"}) {
     const ProgramResult result = run_program({command, "--help"});
     EXPECT_EQ(result.status, 0) << command;
     EXPECT_THAT(result.out, HasSubstr("Usage: sluice")) << command;

@@ -41,11 +41,11 @@ TEST_F(FlagsTest, StartsFromTheDocumentedDefaults) {
   EXPECT_THAT(flags_.prompts, ElementsAre("hello"));
   EXPECT_EQ(c.generation.max_new_tokens, 32);
   EXPECT_EQ(c.placement.kv_format, KvFormat::kF16);
-  EXPECT_EQ(c.placement.prefetch_depth, 2);
-  EXPECT_EQ(c.placement.max_tokens_per_gpu_batch, 8192);
+  EXPECT_EQ(c.placement.prefetch_depth, 0) << "chosen";
+  EXPECT_EQ(c.placement.max_tokens_per_gpu_batch, 0) << "chosen";
   EXPECT_TRUE(c.placement.mixing);
   EXPECT_TRUE(c.model.add_bos);
-  EXPECT_FALSE(c.placement.cpu_cache_compute);
+  EXPECT_EQ(c.placement.cpu_cache_compute, std::nullopt) << "chosen";
   EXPECT_TRUE(c.placement.percent.empty());
 }
 
@@ -66,7 +66,9 @@ TEST_F(FlagsTest, ReadsEverySetting) {
        [](const auto& c) { return c.placement.percent == std::vector<int>{20, 80, 0, 100, 0, 100}; }},
       {{"--gpu-batch-size", "32"}, [](const auto& c) { return c.placement.gpu_batch_size == 32; }},
       {{"--num-gpu-batches", "3"}, [](const auto& c) { return c.placement.num_gpu_batches == 3; }},
-      {{"--cpu-cache-compute"}, [](const auto& c) { return c.placement.cpu_cache_compute; }},
+      {{"--cpu-cache-compute"}, [](const auto& c) { return c.placement.cpu_cache_compute == true; }},
+      {{"--no-cpu-cache-compute"}, [](const auto& c) { return c.placement.cpu_cache_compute == false; }},
+      {{"--hardware", "t4-208gb"}, [](const auto& c) { return c.compute.hardware == "t4-208gb"; }},
       {{"--kv-format", "fp32"}, [](const auto& c) { return c.placement.kv_format == KvFormat::kF32; }},
       {{"--prefetch-depth", "5"}, [](const auto& c) { return c.placement.prefetch_depth == 5; }},
       {{"--max-tokens-per-gpu-batch", "64"},
@@ -151,6 +153,9 @@ TEST_F(FlagsTest, RefusesBadValuesByName) {
                                              {"--num-gpu-batches", "-1"},
                                              {"--kv-format", "int8"},
                                              {"--threads", "0"},
+                                             {"--prefetch-depth", "1"},
+                                             {"--max-tokens-per-gpu-batch", "0"},
+                                             {"--no-cpu-cache-compute", "--cpu-cache-compute"},
                                              {"--max-new-tokens", "-1"},
                                              {"--top-k", "many"},
                                              {"--temperature", "-2"},

@@ -47,6 +47,61 @@ TEST(RunReport, GivesRatesLanesAndMemory) {
   EXPECT_THAT(text, HasSubstr("peak resident size 5.00 GiB"));
 }
 
+/// A bound of 3.2 s on the GPU, a prediction of 3.6 s, and peaks of two lanes.
+Forecast example_forecast() {
+  Forecast forecast;
+  forecast.origin = "/home/me/.config/sluice/hardware.yaml";
+  forecast.floor.gpu_sec = 3.2;
+  forecast.floor.h2d_sec = 1;
+  forecast.predicted.total_sec = 3.6;
+  forecast.predicted.prefill_sec = 1.25;
+  forecast.predicted.decode_sec = 2.25;
+  forecast.predicted.generated_tokens = 256;
+  forecast.predicted.passes.resize(32);
+  const auto lane = [&](policy::LaneKind kind) -> policy::SimulatedLane& {
+    return forecast.predicted.lanes[policy::lane_index(kind)];
+  };
+  lane(policy::LaneKind::kDiskRead) = {.steps = 20, .bytes = 3'220'000'000, .busy_sec = 1.5};
+  lane(policy::LaneKind::kGpu) = {.steps = 40, .busy_sec = 3.3};
+  forecast.peak_bytes_per_sec[policy::lane_index(policy::LaneKind::kDiskRead)] = 2e9;
+  return forecast;
+}
+
+TEST(RunReport, WithAProfileGivesTheBoundAndPredictedAgainstMeasured) {
+  const Forecast forecast = example_forecast();
+  const std::string text = run_report(example(), {.total = 9, .done = 9}, {}, &forecast);
+  EXPECT_THAT(text,
+              HasSubstr("bound      80.0 tokens/s (products and attention on the GPU), of which 80 % are "
+                        "reached; by /home/me/.config/sluice/hardware.yaml"));
+  EXPECT_THAT(text, HasSubstr("lane                bytes      GB/s  of peak     busy  stalled"));
+  EXPECT_THAT(text, HasSubstr("disk_read        3.00 GiB      1.61     80 %   50.0 %    2.5 %"));
+  EXPECT_THAT(text, HasSubstr("gpu                     -         -        -   75.0 %   25.0 %"));
+  EXPECT_THAT(text, HasSubstr("                    predicted  measured difference\n"
+                              "  tokens/s             71.111    64.000    +11.1 %\n"
+                              "  prefill s             1.250     1.000    +25.0 %\n"
+                              "  decode s              2.250     2.500    -10.0 %\n"
+                              "  disk_read busy s      1.500     2.000    -25.0 %\n"
+                              "  gpu busy s            3.300     3.000    +10.0 %\n"));
+}
+
+TEST(RunReport, WithoutAProfileSaysHowToGetTheLines) {
+  const std::string text = run_report(example(), {.total = 9, .done = 9}, {});
+  EXPECT_THAT(text, HasSubstr("bound      not known, nor a prediction: `sluice profile`"));
+  EXPECT_THAT(text, Not(HasSubstr("predicted ")));
+  EXPECT_THAT(text, Not(HasSubstr("of peak")));
+}
+
+// A microsecond more or less of a lane that hardly works is no news.
+TEST(RunReport, DoesNotCompareALaneThatHardlyWorks) {
+  offload::RunStats stats = example();
+  stats.lanes.push_back({"d2h_urgent", 1000, 5, 0.01, 0});
+  const Forecast forecast = example_forecast();
+  EXPECT_THAT(run_report(stats, {}, {}, &forecast),
+              HasSubstr("d2h_urgent busy s     0.000     0.010          -\n"));
+  EXPECT_FALSE(
+      summary_json(stats, {}, &forecast).at("predicted").at("difference").contains("d2h_urgent busy s"));
+}
+
 TEST(RunReport, SurvivesARunOfNothing) { EXPECT_THAT(run_report({}, {}, {}), HasSubstr("0 of 0 done")); }
 
 TEST(BenchmarkReport, GivesFlexGensFigures) {
@@ -69,6 +124,21 @@ TEST(SummaryJson, CarriesTheSameNumbers) {
   EXPECT_EQ(json.at("total_tokens_per_sec"), 64.0);
   EXPECT_EQ(json.at("first_layer_sec"), 8.5);
   EXPECT_EQ(json.at("device_bytes"), 17_GiB);
+}
+
+TEST(SummaryJson, CarriesTheForecast) {
+  const Forecast forecast = example_forecast();
+  const nlohmann::ordered_json json = summary_json(example(), {}, &forecast);
+  EXPECT_EQ(json.at("profile"), forecast.origin);
+  EXPECT_DOUBLE_EQ(json.at("bound").at("tokens_per_sec"), 80);
+  EXPECT_DOUBLE_EQ(json.at("bound").at("reached"), 0.8);
+  EXPECT_EQ(json.at("bound").at("wall"), "products and attention on the GPU");
+  EXPECT_DOUBLE_EQ(json.at("predicted").at("wall_sec"), 3.6);
+  EXPECT_DOUBLE_EQ(json.at("predicted").at("lane_busy_sec").at("gpu"), 3.3);
+  EXPECT_NEAR(json.at("predicted").at("difference").at("tokens/s"), 1. / 9, 1e-12);
+  EXPECT_DOUBLE_EQ(json.at("lanes").at(0).at("share_of_peak"), 0.805);
+  EXPECT_FALSE(json.at("lanes").at(2).contains("share_of_peak"));
+  EXPECT_FALSE(summary_json(example(), {}).contains("bound")) << "without a profile";
 }
 
 TEST(ProgressText, ShowsRatesSinceTheLastSample) {

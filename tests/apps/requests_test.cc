@@ -100,7 +100,7 @@ TEST_F(RequestsTest, StopsAtABadLineOrKeepsGoing) {
   EXPECT_EQ(requests[1].problem.code(), Code::kInvalidArgument);
   EXPECT_EQ(requests[1].id, "\"b\"");
   EXPECT_EQ(requests[2].id, "2");
-  EXPECT_EQ(workload_of(requests).num_requests, 1);
+  EXPECT_EQ(work_of(requests).workload.num_requests, 1);
 }
 
 TEST_F(RequestsTest, EndsAtTheContextsEnd) {
@@ -139,7 +139,11 @@ TEST_F(RequestsTest, WorkloadCoversEveryRequest) {
       "{\"prompt_ids\": [1,1,1,1,1], \"max_new_tokens\": 2, \"prompt_logprobs\": true}\n"
       "{\"prompt_ids\": [1], \"max_new_tokens\": 8, \"logprobs\": 3}\n");
   prepare_requests(requests, limits(), OnBadRequest::kStop);
-  const policy::Workload work = workload_of(requests);
+  const RunWork run = work_of(requests);
+  const policy::Workload& work = run.workload;
+  ASSERT_EQ(run.requests.size(), 2U);
+  EXPECT_EQ(run.requests[0].prompt_len, 5);
+  EXPECT_EQ(run.requests[1].gen_len, 8);
   EXPECT_EQ(work.num_requests, 2);
   EXPECT_EQ(work.max_prompt_len, 5);
   EXPECT_EQ(work.max_gen_len, 8);

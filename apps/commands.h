@@ -16,6 +16,7 @@ void add_inspect_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_profile_command(CLI::App& app);
 void add_plan_command(CLI::App& app);
+void add_sweep_command(CLI::App& app);
 
 // Parts of `bench`.
 void add_bench_io(CLI::App& bench);

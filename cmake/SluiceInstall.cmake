@@ -50,6 +50,6 @@ if(SLUICE_TESTS)
 endif()
 
 install(FILES LICENSE README.md DESTINATION share/doc/sluice)
-foreach(package libfmt9 libhwy1 libpcre2-8-0 libspdlog1.10 liburing2 libxxhash0 libyaml-cpp0.7)
+foreach(package libfmt9 libhwy1 libjs-chart.js libpcre2-8-0 libspdlog1.10 liburing2 libxxhash0 libyaml-cpp0.7)
   install(FILES "/usr/share/doc/${package}/copyright" DESTINATION share/doc/sluice/licences RENAME ${package} OPTIONAL)
 endforeach()

@@ -9,6 +9,7 @@ packages=(
   liburing-dev libyaml-cpp-dev libboost-dev libcli11-dev nlohmann-json3-dev
   libspdlog-dev libfmt-dev libhwy-dev libpcre2-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev
+  libjs-chart.js
 )
 case "${1:-}" in
   "") ;;

@@ -14,5 +14,7 @@ struct EmbeddedText {
 std::span<const EmbeddedText> builtin_model_texts();
 /// configs/hardware/*.yaml, sorted by name.
 std::span<const EmbeddedText> builtin_hardware_texts();
+/// configs/sweeps/*.yaml, sorted by name.
+std::span<const EmbeddedText> builtin_sweep_texts();
 
 }  // namespace sluice::detail

@@ -1,0 +1,110 @@
+#include "apps/sweep/child_process.h"
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <thread>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/error.h"
+
+namespace sluice::apps {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kCannotRun = 127;
+
+/// From here to execv only calls that are safe after fork in a program with threads.
+[[noreturn]] void become(const char* program, char* const* argv, const char* stderr_file, pid_t parent) {
+  // A group of its own, so that the terminal's Ctrl-C reaches it once, through us.
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(kCannotRun);
+  const int null = open("/dev/null", O_RDWR);
+  const int err = open(stderr_file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  if (null < 0 || err < 0) _exit(kCannotRun);
+  dup2(null, STDIN_FILENO);
+  dup2(null, STDOUT_FILENO);
+  dup2(err, STDERR_FILENO);
+  execv(program, argv);
+  _exit(kCannotRun);
+}
+
+class Child {
+ public:
+  explicit Child(pid_t pid) : pid_(pid) {}
+
+  /// Waits until the child ends or `until`; true if it ended.
+  bool wait_until(Clock::time_point until, const std::stop_token* stop) {
+    constexpr auto kPoll = std::chrono::milliseconds(10);
+    for (;;) {
+      const pid_t ended = waitpid(pid_, &status_, WNOHANG);
+      if (ended == pid_) return true;
+      SLUICE_CHECK(ended == 0 || errno == EINTR, Code::kIo,
+                   fmt::format("waiting for a run: {}", std::strerror(errno)), "run the sweep again");
+      if (Clock::now() >= until || (stop != nullptr && stop->stop_requested())) return false;
+      std::this_thread::sleep_for(kPoll);
+    }
+  }
+  void signal(int number) const { kill(pid_, number); }
+  int status() const { return status_; }
+
+ private:
+  const pid_t pid_;
+  int status_ = 0;
+};
+
+}  // namespace
+
+ChildOutcome run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments,
+                       const ChildOptions& options, const std::stop_token& stop) {
+  std::vector<std::string> words = {program.string()};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const auto start = Clock::now();
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  SLUICE_CHECK(pid >= 0, Code::kIo, fmt::format("no process for a run: {}", std::strerror(errno)),
+               "raise the limit on processes (ulimit -u)");
+  if (pid == 0) become(argv[0], argv.data(), options.stderr_file.c_str(), parent);
+
+  const auto after = [](double sec) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(sec));
+  };
+  Child child(pid);
+  ChildOutcome outcome;
+  const auto limit = options.timeout_sec > 0 ? start + after(options.timeout_sec) : Clock::time_point::max();
+  if (!child.wait_until(limit, &stop)) {
+    const bool is_stop = stop.stop_requested();
+    outcome.end = is_stop ? ChildOutcome::End::kStopped : ChildOutcome::End::kTimedOut;
+    child.signal(is_stop ? SIGINT : SIGTERM);
+    if (!child.wait_until(Clock::now() + after(options.grace_sec), nullptr)) {
+      child.signal(SIGKILL);
+      child.wait_until(Clock::time_point::max(), nullptr);
+    }
+  } else if (WIFSIGNALED(child.status())) {
+    outcome.end = ChildOutcome::End::kSignalled;
+  }
+  outcome.number = WIFSIGNALED(child.status()) ? WTERMSIG(child.status()) : WEXITSTATUS(child.status());
+  outcome.sec = std::chrono::duration<double>(Clock::now() - start).count();
+  return outcome;
+}
+
+std::filesystem::path this_program() {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
+  SLUICE_CHECK(!error, Code::kIo, fmt::format("/proc/self/exe: {}", error.message()), "mount /proc");
+  return path;
+}
+
+}  // namespace sluice::apps

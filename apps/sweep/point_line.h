@@ -1,0 +1,34 @@
+// A point's result as one JSON object a line; configs/sweeps/README.md lists the fields. Pure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "apps/sweep/points.h"
+#include "core/error.h"
+#include "policy/planner.h"
+
+namespace sluice::apps {
+
+enum class PointStatus : std::uint8_t {
+  kOk,
+  kRefused,  ///< said no before it began: it does not fit, or its flags contradict each other
+  kFailed,
+};
+std::string_view status_name(PointStatus status);
+PointStatus status_of(Code code);
+
+/// {"kind": "point", "id", "number", "sweep", "label"?, "flags", "published_tokens_per_sec"?}
+nlohmann::ordered_json point_json(const SweepPoint& point);
+/// Adds "status", and the message and code of a failure.
+void set_status(nlohmann::ordered_json& line, const Status& status);
+/// Adds "placement", "placement_flags", "format", "requests", "predicted".
+void set_prediction(nlohmann::ordered_json& line, const policy::PlanCandidate& plan,
+                    const std::string& format);
+/// Adds "measured", and "error_percent" of the prediction where there is one. `run` and `summary` are the
+/// lines of --stats-out. Throws Error{kCorrupt} if they lack a figure.
+void set_measurement(nlohmann::ordered_json& line, const nlohmann::json& run, const nlohmann::json& summary);
+
+}  // namespace sluice::apps

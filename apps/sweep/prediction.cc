@@ -1,0 +1,171 @@
+#include "apps/sweep/prediction.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "apps/plan/problem.h"
+#include "core/error.h"
+#include "core/units.h"
+
+namespace sluice::apps {
+namespace {
+
+// They change a run's speed, and the simulation does not know them.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kUnpredicted = {
+    {{"pin-weight", "1"}, {"piece-size", ""}, {"batch-invariant", "false"}, {"compress-weight", "false"}}};
+
+void refuse_unpredicted(const SweepPoint& point) {
+  for (const auto& [name, harmless] : kUnpredicted) {
+    const std::string value = point.value(std::string(name));
+    SLUICE_CHECK(value.empty() || value == harmless, Code::kUnsupported,
+                 fmt::format("{}: {} is not predicted", name, value),
+                 name == "compress-weight" ? "state format: int4_g64" : "leave it out, or run the sweep");
+  }
+}
+
+PlanFlags parse_plan_flags(const SweepPoint& point) {
+  PlanFlags flags;
+  CLI::App app;
+  add_plan_flags(app, flags);
+  std::vector<std::string> words = arguments_of(point, FlagReader::kPlan);
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+  try {
+    app.parse(words);
+  } catch (const CLI::ParseError& e) {
+    throw Error(Code::kInvalidArgument, e.what(), "see sluice plan --help");
+  }
+  return flags;
+}
+
+/// The profile of a machine with `threads` threads that attend, as far as its rows tell.
+void limit_threads(policy::HardwareProfile& hardware, int threads) {
+  const auto limit = [threads](auto& rows) {
+    if (rows.empty()) return;
+    std::erase_if(rows, [&](const auto& row) { return row.threads > threads; });
+    SLUICE_CHECK(!rows.empty(), Code::kUnsupported,
+                 fmt::format("threads: {}: the profile has no row of so few", threads),
+                 "profile with fewer threads, or leave it out");
+  };
+  limit(hardware.cpu.attention);
+  limit(hardware.beside_attention);
+}
+
+/// Budgets beyond those of the profile's machine are what a sweep asks about: no warning for each point.
+void raise_memory(policy::HardwareProfile& hardware, const PlanFlags& flags) {
+  const auto raise = [](double& gib, const std::string& budget, const char* flag) {
+    if (!budget.empty())
+      gib = std::max(gib, static_cast<double>(parse_bytes(budget, flag)) / static_cast<double>(1_GiB));
+  };
+  if (hardware.memory.gpu_is_host) return;  // both tiers share what there is
+  raise(hardware.memory.gpu_gib, flags.gpu_memory, "--gpu-memory");
+  raise(hardware.memory.cpu_gib, flags.cpu_memory, "--cpu-memory");
+}
+
+/// What `generate` makes of stated percents.
+policy::Placement stated_placement(const PlanFlags& flags, const policy::PlanProblem& problem) {
+  constexpr std::int64_t kGpuBatchSize = 4;
+  policy::Placement placement;
+  placement.percents = policy::parse_percents(flags.percent);
+  placement.cpu_attention = flags.cpu_cache_compute;
+  placement.mixing = !flags.no_mixing;
+  placement.kv_format = problem.choices.kv_format;
+  placement.gpu_batch_size = kGpuBatchSize;
+  if (flags.gpu_batch_size > 0) {
+    placement.gpu_batch_size = flags.gpu_batch_size;
+  } else if (!problem.fill_block) {
+    placement.gpu_batch_size = std::clamp<std::int64_t>(std::ssize(problem.requests), 1, kGpuBatchSize);
+  }
+  placement.num_gpu_batches = std::max<std::int64_t>(1, flags.num_gpu_batches);
+  if (flags.max_tokens_per_gpu_batch > 0) placement.max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch;
+  if (flags.prefetch_depth > 0) placement.prefetch_depth = flags.prefetch_depth;
+  validate(placement);
+  return placement;
+}
+
+[[noreturn]] void refuse_placement(const policy::PlanProblem& problem, const policy::Placement& placement) {
+  const policy::MemoryPlan memory = make_memory_plan(
+      make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits),
+      problem.weights_on_disk);
+  std::string lacks;
+  for (const Tier tier : kTiers) {
+    const std::int64_t missing = memory.total[tier] - problem.budget_bytes[tier];
+    if (missing <= 0) continue;
+    lacks += fmt::format("{}{} of {} memory more than the {} there are", lacks.empty() ? "" : " and ",
+                         format_bytes(missing), tier_name(tier), format_bytes(problem.budget_bytes[tier]));
+  }
+  if (lacks.empty()) {
+    lacks = fmt::format("{} of host memory for both tiers, where {} are",
+                        format_bytes(memory.total[Tier::kGpu] + memory.total[Tier::kCpu]),
+                        format_bytes(problem.host_bytes));
+  }
+  throw Error(Code::kOutOfMemory, fmt::format("the placement needs {}", lacks),
+              "lower its block or its share there, or state percent: plan");
+}
+
+PointPlan predict_one(const SweepPoint& point, const PlanFlags& flags, const NamedProblem& named) {
+  if (!point.is_planned()) {
+    const policy::Placement placement = stated_placement(flags, named.problem);
+    auto candidate = policy::predict(named.problem, placement);
+    if (!candidate) refuse_placement(named.problem, placement);
+    return {std::move(*candidate), named.format};
+  }
+  policy::PlanRefusal refusal;
+  auto result = make_plan(named.problem, &refusal);
+  SLUICE_CHECK(result, Code::kOutOfMemory, refusal.problem, refusal.remedy);
+  return {std::move(result->best), named.format};
+}
+
+}  // namespace
+
+Predictor::Predictor(std::span<const SweepPoint> points, std::int64_t step_budget)
+    : step_budget_(step_budget) {
+  for (const SweepPoint& point : points) {
+    const std::string name = point.value("hardware");
+    if (name.empty() || profiles_.contains(name)) continue;
+    PlanFlags flags;
+    flags.hardware = name;
+    if (!point.value("device").empty()) flags.device = point.value("device");
+    profiles_[name] = hardware_of(flags);
+  }
+}
+
+PointPlan Predictor::predict(const SweepPoint& point) const {
+  SLUICE_CHECK(point.problem.empty(), Code::kInvalidArgument, point.problem, "");
+  refuse_unpredicted(point);
+  const PlanFlags flags = parse_plan_flags(point);
+  const auto profile = profiles_.find(flags.hardware);
+  SLUICE_CHECK(profile != profiles_.end(), Code::kInvalidArgument, "a prediction needs a hardware profile",
+               "state hardware: [NAME], or give --hardware NAME");
+  policy::HardwareProfile hardware = profile->second;
+  raise_memory(hardware, flags);
+  if (const std::string threads = point.value("threads"); !threads.empty()) {
+    int count = 0;
+    const auto [end, error] = std::from_chars(threads.data(), threads.data() + threads.size(), count);
+    SLUICE_CHECK(error == std::errc() && end == threads.data() + threads.size() && count > 0,
+                 Code::kInvalidArgument, fmt::format("threads: '{}' is no count", threads),
+                 "write a whole number from 1");
+    limit_threads(hardware, count);
+  }
+  std::optional<PointPlan> best;
+  std::optional<Error> refused;
+  for (NamedProblem& named : problems_of(flags, hardware)) {
+    named.problem.step_budget = step_budget_;
+    try {
+      PointPlan plan = predict_one(point, flags, named);
+      if (!best || plan.candidate.tokens_per_sec() > best->candidate.tokens_per_sec()) best = std::move(plan);
+    } catch (const Error& e) {
+      if (e.code() != Code::kOutOfMemory) throw;
+      if (!refused) refused = e;
+    }
+  }
+  if (!best) throw Error(*refused);
+  return std::move(*best);
+}
+
+}  // namespace sluice::apps

@@ -1,0 +1,165 @@
+#include "apps/sweep/run_point.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "apps/plan/explain.h"
+#include "apps/sweep/child_process.h"
+#include "apps/sweep/known_flags.h"
+#include "apps/sweep/point_line.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/store/posix_file.h"
+#include "core/units.h"
+
+namespace sluice::apps {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr std::int64_t kMostFileBytes = 16_MiB;
+
+// What a plan states itself.
+constexpr std::array<std::string_view, 9> kPlacementFlags = {
+    "percent",        "gpu-batch-size", "num-gpu-batches", "cpu-cache-compute",       "no-cpu-cache-compute",
+    "prefetch-depth", "no-mixing",      "kv-format",       "max-tokens-per-gpu-batch"};
+
+std::vector<std::string> words_of(const std::string& text) {
+  std::istringstream in(text);
+  std::vector<std::string> words;
+  for (std::string word; in >> word;) words.push_back(word);
+  return words;
+}
+
+/// The command line of the run; with `plan`, its placement in place of what the point says of it.
+std::vector<std::string> command_of(const SweepPoint& point, const PointPlan* plan) {
+  if (plan == nullptr) return arguments_of(point, FlagReader::kGenerate);
+  SweepPoint rest = point;
+  for (const std::string_view name : kPlacementFlags) rest.flags.erase(std::string(name));
+  if (!point.value("allow-formats").empty()) rest.flags["format"] = plan->format;
+  if (!point.value("prompt-len").empty())
+    rest.flags["num-requests"] = std::to_string(plan->candidate.num_requests);
+  std::vector<std::string> words = arguments_of(rest, FlagReader::kGenerate);
+  for (std::string& word : words_of(flags_of(plan->candidate.placement))) words.push_back(std::move(word));
+  return words;
+}
+
+/// The line "error: ..." that the run wrote, without its head.
+std::string message_of(const std::filesystem::path& messages) {
+  constexpr std::string_view kHead = "error: ";
+  std::istringstream in(detail::read_text_file(messages, kMostFileBytes));
+  std::string found;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with(kHead)) found = line.substr(kHead.size());
+  }
+  return found;
+}
+
+Code code_of_exit(int status) {
+  constexpr std::array kCodes = {Code::kInvalidArgument, Code::kNotFound, Code::kCorrupt,
+                                 Code::kOutOfMemory,     Code::kIo,       Code::kDevice,
+                                 Code::kUnsupported,     Code::kCancelled};
+  const auto* const found =
+      std::find_if(kCodes.begin(), kCodes.end(), [&](Code code) { return exit_status(code) == status; });
+  return found == kCodes.end() ? Code::kInternal : *found;
+}
+
+void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const RunFolder& folder) {
+  using End = ChildOutcome::End;
+  const std::string message = message_of(folder.messages());
+  const std::string said = message.empty() ? "" : fmt::format("; it said: {}", message);
+  switch (outcome.end) {
+    case End::kStopped:
+      throw Error(Code::kCancelled, "stopped on request");
+    case End::kTimedOut:
+      throw Error(
+          Code::kInternal,
+          fmt::format("the run took more than the {:.0f} s of timeout_sec{}", point.timeout_sec, said),
+          "raise timeout_sec, or take a smaller point");
+    case End::kSignalled:
+      throw Error(Code::kInternal, fmt::format("the run was ended by signal {}{}", outcome.number, said),
+                  outcome.number == SIGKILL ? "if the machine ran out of memory, lower --cpu-memory"
+                                            : "please report this with the point's flags");
+    case End::kExited:
+      break;
+  }
+  if (outcome.number == 0) return;
+  Status(code_of_exit(outcome.number),
+         message.empty() ? fmt::format("the run ended with status {}", outcome.number) : message)
+      .throw_if_failed();
+}
+
+/// The lines "run" and "summary" of the statistics.
+std::pair<json, json> read_stats(const std::filesystem::path& path) {
+  std::istringstream in(detail::read_text_file(path, kMostFileBytes));
+  json run;
+  json summary;
+  for (std::string line; std::getline(in, line);) {
+    json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (parsed.is_discarded() || !parsed.is_object()) continue;
+    const std::string kind = parsed.value("kind", "");
+    if (kind == "run")
+      run = std::move(parsed);
+    else if (kind == "summary")
+      summary = std::move(parsed);
+  }
+  return {std::move(run), std::move(summary)};
+}
+
+}  // namespace
+
+RunFolder::RunFolder() {
+  std::string name = (std::filesystem::temp_directory_path() / "sluice_sweep_XXXXXX").string();
+  SLUICE_CHECK(mkdtemp(name.data()) != nullptr, Code::kIo, fmt::format("{}: {}", name, std::strerror(errno)),
+               "set TMPDIR to a folder that you may write");
+  path_ = name;
+}
+
+RunFolder::~RunFolder() {
+  std::error_code error;
+  std::filesystem::remove_all(path_, error);
+  if (error) log_warn("{}: could not be removed: {}", path_.string(), error.message());
+}
+
+void run_point(const SweepPoint& point, const Predictor& predictor, const RunFolder& folder,
+               const std::stop_token& stop, ordered_json& line) {
+  SLUICE_CHECK(point.problem.empty(), Code::kInvalidArgument, point.problem, "");
+  std::optional<PointPlan> plan;
+  const bool states_plan = std::any_of(point.flags.begin(), point.flags.end(), [](const auto& flag) {
+    return flag.second == kPlanned && flag.first != "percent";
+  });
+  if (!point.value("hardware").empty()) {
+    try {
+      plan = predictor.predict(point);
+      set_prediction(line, plan->candidate, plan->format);
+    } catch (const Error& e) {
+      if (e.code() != Code::kUnsupported || point.is_planned()) throw;
+      line["not_predicted"] = e.what();
+    }
+  } else {
+    SLUICE_CHECK(!states_plan, Code::kInvalidArgument, "the planner needs a hardware profile",
+                 "state hardware: [NAME], or give --hardware NAME");
+  }
+  std::vector<std::string> words = {"generate"};
+  const bool runs_plan = plan && point.is_planned();
+  for (std::string& word : command_of(point, runs_plan ? &*plan : nullptr)) words.push_back(std::move(word));
+  words.push_back("--stats-out=" + folder.stats().string());
+  std::filesystem::remove(folder.stats());
+  const ChildOutcome outcome = run_child(
+      this_program(), words, {.stderr_file = folder.messages(), .timeout_sec = point.timeout_sec}, stop);
+  line["took_sec"] = outcome.sec;
+  throw_if_failed(outcome, point, folder);
+  const auto [run, summary] = read_stats(folder.stats());
+  set_measurement(line, run, summary);
+}
+
+}  // namespace sluice::apps

@@ -1,0 +1,169 @@
+// Sweeps that run: the program starts itself for every point.
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "tests/apps/program.h"
+#include "tests/apps/temp_dir.h"
+
+namespace sluice::apps {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr const char* kRuns = R"(description: Quick runs.
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu}
+axes:
+  percent: [100 0 100 0 100 0, 0 100 0 100 0 100]
+  block: [2x1, 1x2]
+)";
+
+// A machine without a GPU, as far as memory plans ask.
+constexpr const char* kHere = "memory: {gpu_gib: 4, cpu_gib: 8, gpu_is_host: true}\n";
+
+std::vector<json> lines_of(const std::string& path) {
+  std::vector<json> lines;
+  std::istringstream in(read_text(path));
+  for (std::string line; std::getline(in, line);) {
+    json parsed = json::parse(line, nullptr, false);
+    if (!parsed.is_discarded()) lines.push_back(std::move(parsed));
+  }
+  return lines;
+}
+
+std::vector<std::string> sweep(const TempDir& dir, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {"sweep", dir / "runs.yaml", "--output", dir / "out.jsonl"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+/// Waits until `done()`; false after half a minute.
+bool eventually(const std::function<bool()>& done) {
+  for (int i = 0; i < 3000; ++i) {
+    if (done()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+TEST(SweepRuns, MeasureBesideThePrediction) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kRuns);
+  write_text(dir / "here.yaml", kHere);
+  const ProgramResult result =
+      run_program(sweep(dir, {"--hardware", dir / "here.yaml", "--report", dir / "out.html"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[0]["mode"], "run");
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    const json& line = lines[i];
+    EXPECT_EQ(line["status"], "ok");
+    const double measured = line["measured"]["tokens_per_sec"].get<double>();
+    EXPECT_GT(measured, 0);
+    EXPECT_EQ(line["measured"]["generated_tokens"], 4);
+    EXPECT_GT(line["took_sec"].get<double>(), line["measured"]["total_sec"].get<double>());
+    EXPECT_NEAR(line["error_percent"].get<double>(),
+                100 * (line["predicted"]["tokens_per_sec"].get<double>() / measured - 1), 1e-6);
+    EXPECT_GT(line["measured"]["memory_bytes"]["gpu"].get<std::int64_t>(), 0);
+    EXPECT_EQ(line["measured"]["memory_bytes"]["gpu"], line["predicted"]["memory_bytes"]["gpu"])
+        << "the plan's bytes are those that are reserved";
+  }
+  EXPECT_THAT(read_text(dir / "out.html"), HasSubstr("\"measured\""));
+}
+
+TEST(SweepRuns, APlannedPointRunsThePlan) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", R"(description: x
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, device: cpu, gpu-memory: 300MiB, cpu-memory: 1GiB,
+        block: 3x1}
+)");
+  write_text(dir / "here.yaml", kHere);
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const json line = lines_of(dir / "out.jsonl").at(1);
+  EXPECT_EQ(line["requests"], 3) << "a block is filled";
+  EXPECT_EQ(line["placement"]["gpu_batch_size"], 3);
+  EXPECT_THAT(line["placement_flags"].get<std::string>(),
+              HasSubstr(line["placement"]["percent"].get<std::string>()));
+}
+
+TEST(SweepRuns, RefusedAndFailedPointsDoNotEndIt) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", R"(description: x
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu, percent: 100 0 100 0 100 0}
+points:
+  - {label: small, gpu-memory: 1MiB}
+  - {label: missing, model: nothing}
+  - {label: contradicts, percent: 90 90 0 100 0 100}
+  - {label: fits}
+)");
+  const ProgramResult result = run_program(sweep(dir));
+  EXPECT_EQ(result.status, exit_status(Code::kInternal)) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("1 of 4 points failed, the first: "));
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 5U);
+  EXPECT_EQ(lines[1]["status"], "refused");
+  EXPECT_EQ(lines[1]["code"], "out_of_memory");
+  EXPECT_EQ(lines[2]["status"], "failed");
+  EXPECT_EQ(lines[2]["code"], "not_found");
+  EXPECT_THAT(lines[2]["message"].get<std::string>(), HasSubstr("nothing"));
+  EXPECT_EQ(lines[3]["status"], "refused");
+  EXPECT_EQ(lines[4]["status"], "ok");
+}
+
+constexpr const char* kEndless = R"(description: x
+flags: {model: "random:opt-125m", prompt-len: 8, device: cpu, percent: 100 0 100 0 100 0, ignore-eos: true}
+points:
+  - {label: short, gen-len: 2, num-prompts: 2}
+  - {label: long, gen-len: 1500, num-prompts: 64}
+)";
+
+TEST(SweepRuns, ATimeoutIsAFailureOfThePoint) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", std::string(kEndless) + "timeout_sec: 3\n");
+  const ProgramResult result = run_program(sweep(dir));
+  EXPECT_EQ(result.status, exit_status(Code::kInternal)) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[2]["status"], "failed");
+  EXPECT_THAT(lines[2]["message"].get<std::string>(), HasSubstr("more than the 3 s of timeout_sec"));
+}
+
+TEST(SweepRuns, AfterAKillItResumesAndNoRunIsLeftBehind) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kEndless);
+  RunningProgram killed(sweep(dir));
+  ASSERT_TRUE(eventually([&] { return lines_of(dir / "out.jsonl").size() == 2; }))
+      << "the first point is done";
+  killed.signal(SIGKILL);
+  EXPECT_EQ(killed.wait(), 128 + SIGKILL);
+  EXPECT_EQ(lines_of(dir / "out.jsonl").size(), 2U);
+  // The same sweep, but the long point is ended by its limit: the short one is not run again.
+  write_text(dir / "runs.yaml", std::string(kEndless) + "timeout_sec: 1\n");
+  const ProgramResult resumed = run_program(sweep(dir, {"--resume"}));
+  EXPECT_THAT(resumed.err, HasSubstr("1 of 2 points are done"));
+  EXPECT_EQ(lines_of(dir / "out.jsonl").size(), 3U);
+}
+
+TEST(SweepRuns, CtrlCPassesOnAndTheFileCanBeResumed) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kEndless);
+  RunningProgram interrupted(sweep(dir, {"--report", dir / "out.html"}));
+  ASSERT_TRUE(eventually([&] { return lines_of(dir / "out.jsonl").size() == 2; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  interrupted.signal(SIGINT);
+  EXPECT_EQ(interrupted.wait(), exit_status(Code::kCancelled));
+  EXPECT_EQ(lines_of(dir / "out.jsonl").size(), 2U) << "the interrupted point has no line";
+  EXPECT_THAT(read_text(dir / "out.html"), HasSubstr("\"number\":0"));
+}
+
+}  // namespace
+}  // namespace sluice::apps

@@ -53,13 +53,12 @@ void validate(const Placement& placement) {
   whole(placement.percents.weights, "weight");
   whole(placement.percents.kv_cache, "KV cache");
   whole(placement.percents.activations, "activation");
-  // Steps number batches and slots in 16 bits, seats and rows in 32.
   const auto bounded = [&](std::int64_t value, std::int64_t least, std::int64_t most, const char* what) {
     if (value < least || value > most)
       add(fmt::format("{} is {}, it may be {} to {}", what, value, least, most));
   };
-  bounded(placement.gpu_batch_size, 1, 1 << 20, "gpu_batch_size");
-  bounded(placement.num_gpu_batches, 1, 1024, "num_gpu_batches");
+  bounded(placement.gpu_batch_size, 1, kMostGpuBatchSize, "gpu_batch_size");
+  bounded(placement.num_gpu_batches, 1, kMostGpuBatches, "num_gpu_batches");
   bounded(placement.prefetch_depth, 2, 1024, "prefetch_depth");
   if (placement.max_tokens_per_gpu_batch < placement.gpu_batch_size) {
     add(fmt::format("max_tokens_per_gpu_batch {} is below gpu_batch_size {}",

@@ -25,6 +25,10 @@ struct Percents {
 Percents parse_percents(const std::vector<int>& six);
 std::string to_string(const Percents& percents);
 
+// Steps number batches in 16 bits, seats and rows in 32.
+inline constexpr std::int64_t kMostGpuBatchSize = 1 << 20;
+inline constexpr std::int64_t kMostGpuBatches = 1024;
+
 struct Placement {
   Percents percents;
   bool cpu_attention = false;  ///< decode rows over CPU- and disk-resident KV are attended on the CPU

@@ -13,7 +13,8 @@ constexpr std::array<int, 4> kDepths = {2, 3, 4, 6};
 }  // namespace
 
 std::int64_t PlanLattice::most_requests() const {
-  return problem_.fill_block ? kMostSeats : std::ssize(problem_.requests);
+  if (!problem_.fill_block) return std::ssize(problem_.requests);
+  return problem_.most_seats > 0 ? std::min(kMostSeats, problem_.most_seats) : kMostSeats;
 }
 
 std::vector<std::int64_t> PlanLattice::batch_counts() const {

@@ -40,6 +40,7 @@ struct PlanProblem {
   std::vector<RequestLength> requests;
   /// As many requests as the block has seats, whatever the block: `requests` gives their lengths in turn.
   bool fill_block = false;
+  std::int64_t most_seats = 0;  ///< with fill_block: no block has more; 0: no such bound
   DeviceTraits traits;
   HardwareProfile hardware;
   PerTier<std::int64_t> budget_bytes{};

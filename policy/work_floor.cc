@@ -31,7 +31,8 @@ WorkFloor work_floor(const RunShape& shape, std::span<const SequenceWork> work, 
   std::int64_t shortest = std::numeric_limits<std::int64_t>::max();
   std::int64_t tokens = 0;
   std::int64_t page_passes = 0;
-  double attended = 0;  // KV positions read by decode rows
+  std::int64_t decoded_tokens = 0, decoded_page_passes = 0;  // without each first token
+  double attended = 0;                                       // KV positions read by decode rows
   double prompt_flops = 0;
   double decode_flops = 0;
   const auto head = static_cast<double>(shape.spec.vocab_size * shape.spec.embed_dim);
@@ -42,7 +43,10 @@ WorkFloor work_floor(const RunShape& shape, std::span<const SequenceWork> work, 
     page_passes += one.generated * kv_pages(one.seat_tokens);
     // The first token comes with the prompt; the n-th after it reads the prompt and n tokens.
     const auto prompt = static_cast<double>(one.prompt_len);
-    const auto decoded = static_cast<double>(std::max<std::int64_t>(0, one.generated - 1));
+    const std::int64_t after_first = std::max<std::int64_t>(0, one.generated - 1);
+    decoded_tokens += after_first;
+    decoded_page_passes += after_first * kv_pages(one.seat_tokens);
+    const auto decoded = static_cast<double>(after_first);
     const double read = decoded * prompt + decoded * (decoded + 1) / 2;
     attended += read;
     prompt_flops += prompt * layer_flops(shape) + (one.generated > 0 ? 2 * head : 0);
@@ -84,7 +88,9 @@ WorkFloor work_floor(const RunShape& shape, std::span<const SequenceWork> work, 
   const double pass_sec = std::max({pass_h2d, pass_disk, read_sec});
   floor.serial_sec = prompt_sec + static_cast<double>(std::max<std::int64_t>(0, shortest - 1)) * pass_sec;
   if (shape.placement.mixing) return floor;
-  const double decoding = passes - 1;
+  const auto decoding = static_cast<double>(
+      std::max({longest - 1, div_up(decoded_tokens, shape.placement.block_size()),
+                all_pages > 0 ? div_up(decoded_page_passes, all_pages) : 0, std::int64_t{0}}));
   floor.unmixed_sec =
       std::max(prompt_sec, pass_sec) + std::max({decoding * pass_h2d + kv_h2d, floor.cpu_sec, decode_sec,
                                                  decoding * read_sec, decoding * pass_disk + kv_disk});

@@ -10,6 +10,7 @@
 #include "core/log.h"
 #include "core/units.h"
 #include "offload/choose_device.h"
+#include "offload/io/disk_dir.h"
 #include "offload/memory/usable_memory.h"
 #include "offload/plan_run.h"
 #include "policy/memory_plan.h"
@@ -37,6 +38,22 @@ std::int64_t usable_share(std::int64_t bytes) {
   return static_cast<std::int64_t>(kUsableShare * static_cast<double>(bytes));
 }
 
+/// Most of what is free in the folder of the disk tier; nothing in a temporary folder that takes RAM, of
+/// which the memory tiers may take all they can.
+std::int64_t unstated_disk_budget(const std::filesystem::path& disk_dir) {
+  std::filesystem::path folder = disk_dir;
+  if (folder.empty()) {
+    std::error_code error;
+    folder = std::filesystem::temp_directory_path(error);
+    if (error || offload::lies_in_memory(folder)) {
+      log_info("no disk tier: the temporary folder {}; --disk-dir names another",
+               error ? "cannot be used" : "lies in memory");
+      return 0;
+    }
+  }
+  return usable_share(offload::usable_disk_bytes(folder));
+}
+
 /// Stated budgets, and most of what is free where nothing is. On the CPU device both memory tiers are host
 /// memory, which they share.
 void set_budgets(PlanProblem& problem, const offload::EngineOptions& options) {
@@ -60,8 +77,7 @@ void set_budgets(PlanProblem& problem, const offload::EngineOptions& options) {
   }
   problem.budget_bytes[Tier::kDisk] = stated[Tier::kDisk];
   if (stated[Tier::kDisk] < 0) {
-    const auto folder = options.disk_dir.empty() ? std::filesystem::temp_directory_path() : options.disk_dir;
-    problem.budget_bytes[Tier::kDisk] = usable_share(offload::usable_disk_bytes(folder));
+    problem.budget_bytes[Tier::kDisk] = unstated_disk_budget(options.disk_dir);
   }
 }
 
@@ -94,6 +110,8 @@ std::optional<Placement> resident(const PlanProblem& problem) {
     placement.num_gpu_batches = div_up(requests, placement.gpu_batch_size);
   }
   const std::int64_t size = placement.gpu_batch_size;
+  if (size > policy::kMostGpuBatchSize || placement.num_gpu_batches > policy::kMostGpuBatches)
+    return std::nullopt;
   std::int64_t tokens = choices.max_tokens_per_gpu_batch;
   if (tokens > 0 && tokens < size) return std::nullopt;
   if (tokens == 0) tokens = std::max(size, std::min(kMostTokens, size * problem.workload.max_prompt_len));
@@ -169,6 +187,7 @@ PlanProblem plan_problem(const PlacementConfig& stated, const offload::WeightSou
     problem.formats.push_back(tensor.format.encoding);
   problem.workload = work.workload;
   problem.fill_block = work.fill_block || work.requests.size() > kMostRequests;
+  if (!work.fill_block) problem.most_seats = std::ssize(work.requests);
   const std::size_t stride = div_up(work.requests.size(), kMostRequests);
   for (std::size_t i = 0; i < work.requests.size(); i += stride) problem.requests.push_back(work.requests[i]);
   problem.traits = offload::run_traits(weights, options, offload::device_kind(options.device));

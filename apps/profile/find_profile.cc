@@ -31,6 +31,21 @@ std::string not_from_here(const std::string& path, const std::string& device, co
                      device, here);
 }
 
+/// A device's description without what another run on the same machine may have otherwise: threads of the
+/// CPU, and total memory, which drivers count differently.
+std::string lasting(std::string_view description) {
+  std::string text;
+  while (!description.empty()) {
+    const std::size_t end = std::min(description.find(", "), description.size());
+    const std::string_view part = description.substr(0, end);
+    if (!part.ends_with(" threads") && !part.ends_with("iB")) text += fmt::format("{}, ", part);
+    description.remove_prefix(std::min(end + 2, description.size()));
+  }
+  return text;
+}
+
+bool same_device(const std::string& a, const std::string& b) { return lasting(a) == lasting(b); }
+
 }  // namespace
 
 fs::path user_profile_path() {
@@ -67,7 +82,7 @@ KnownProfile named_profile(const std::string& name, const std::string& here) {
                 suggest_name(name, known));
   }
   const std::string& device = profile.hardware.machine.device;
-  if (!here.empty() && here != device) log_warn("{}", not_from_here(name, device, here));
+  if (!here.empty() && !same_device(here, device)) log_warn("{}", not_from_here(name, device, here));
   return profile;
 }
 
@@ -77,7 +92,7 @@ std::optional<KnownProfile> user_profile(const std::string& here) {
   if (path.empty() || !fs::exists(path, unreadable)) return std::nullopt;
   KnownProfile profile{read_profile(path.string()), path.string()};
   const std::string& device = profile.hardware.machine.device;
-  if (device == here) return profile;
+  if (same_device(device, here)) return profile;
   log_warn("{}; it is not used, `sluice profile` replaces it", not_from_here(path.string(), device, here));
   return std::nullopt;
 }

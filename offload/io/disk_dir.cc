@@ -42,9 +42,7 @@ fs::path resolve(const fs::path& asked) {
 }
 
 void warn_if_in_memory(const fs::path& folder) {
-  struct statfs stat = {};
-  if (statfs(folder.c_str(), &stat) != 0) return;
-  if (stat.f_type == TMPFS_MAGIC || stat.f_type == RAMFS_MAGIC) {
+  if (lies_in_memory(folder)) {
     log_warn(
         "{} lies in memory, not on a disk: the disk tier will take RAM; name another folder with --disk-dir",
         folder.string());
@@ -67,6 +65,11 @@ pid_t owner_of(const std::string& name) {
 }
 
 }  // namespace
+
+bool lies_in_memory(const fs::path& folder) {
+  struct statfs stat = {};
+  return statfs(folder.c_str(), &stat) == 0 && (stat.f_type == TMPFS_MAGIC || stat.f_type == RAMFS_MAGIC);
+}
 
 DiskDir::DiskDir(const fs::path& asked) {
   const fs::path parent = resolve(asked);

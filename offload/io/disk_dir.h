@@ -10,6 +10,9 @@
 
 namespace sluice::offload {
 
+/// Whether files there take RAM (tmpfs, ramfs).
+bool lies_in_memory(const std::filesystem::path& folder);
+
 class DiskDir {
  public:
   /// `asked` is --disk-dir; empty: the system's temporary folder. A missing last folder is made. Warns if the

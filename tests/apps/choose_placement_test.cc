@@ -175,6 +175,28 @@ TEST(ChoosePlacement, PlansByTheNamedProfileAndKeepsWhatIsStated) {
   EXPECT_EQ(stated.kv_format, KvFormat::kF32);
 }
 
+TEST(ChoosePlacement, ABlockHasNoMoreSeatsThanThereAreRequests) {
+  const offload::WeightSource weights(source_of(model_of(6, 4, 64)));
+  const RunWork many = work_of(std::vector<policy::RequestLength>(1100, {8, 4}));
+  const GenerateConfig config = config_with_profile();
+  const policy::Placement chosen =
+      choose_placement(config, weights, many, options_for(many, {{4_MiB, 512_MiB, 0}})).placement;
+  EXPECT_LE(chosen.block_size(), 1100 + chosen.num_gpu_batches - 1)
+      << "the last GPU batch may have empty seats";
+}
+
+// One block of all requests would have more GPU batches than a placement can.
+TEST(ChoosePlacement, ManyRequestsInSmallBatchesArePlanned) {
+  const offload::WeightSource weights(source_of(model_of(2, 2, 32)));
+  const RunWork many = work_of(std::vector<policy::RequestLength>(5000, {8, 2}));
+  GenerateConfig config = config_with_profile();
+  config.placement.gpu_batch_size = 4;
+  const ChosenPlacement chosen =
+      choose_placement(config, weights, many, options_for(many, {{256_MiB, 64_MiB, 0}}));
+  EXPECT_TRUE(chosen.profile);
+  EXPECT_EQ(chosen.placement.gpu_batch_size, 4);
+}
+
 struct Refused {
   PerTier<std::int64_t> budget_bytes;
   PlacementConfig stated;

@@ -1,13 +1,14 @@
 // Which hardware profile a command counts with.
 #include "apps/profile/find_profile.h"
 
-#include <cstdlib>
 #include <fstream>
+#include <optional>
 
 #include <gmock/gmock.h>
 
 #include "core/error.h"
 #include "tests/apps/temp_dir.h"
+#include "tests/support/scoped_env.h"
 
 namespace sluice::apps {
 namespace {
@@ -18,11 +19,6 @@ using ::testing::Not;
 /// A configuration folder of its own, in place of the one that tests cannot see into.
 class FindProfileTest : public ::testing::Test {
  protected:
-  FindProfileTest() : before_(std::getenv("XDG_CONFIG_HOME")) {
-    setenv("XDG_CONFIG_HOME", std::string(dir_ / "").c_str(), 1);
-  }
-  ~FindProfileTest() override { setenv("XDG_CONFIG_HOME", before_.c_str(), 1); }
-
   void write_own(const std::string& yaml) {
     std::filesystem::create_directories(dir_ / "sluice");
     std::ofstream(user_profile_path()) << yaml;
@@ -36,22 +32,23 @@ class FindProfileTest : public ::testing::Test {
     return ::testing::internal::GetCapturedStderr();
   }
 
-  const std::string before_;
   const TempDir dir_;
+  const sluice::testing::ScopedEnv config_{"XDG_CONFIG_HOME", std::string(dir_ / "")};
 };
 
 TEST_F(FindProfileTest, TheUsersOwnLiesInTheConfigurationFolder) {
   EXPECT_EQ(user_profile_path(), std::filesystem::path(dir_ / "sluice/hardware.yaml"));
-  const std::string home = std::getenv("HOME") != nullptr ? std::getenv("HOME") : "";
-  setenv("HOME", "/home/somebody", 1);
-  setenv("XDG_CONFIG_HOME", "relative", 1);
-  EXPECT_EQ(user_profile_path(), "/home/somebody/.config/sluice/hardware.yaml") << "as the standard has it";
-  unsetenv("XDG_CONFIG_HOME");
+  using sluice::testing::ScopedEnv;
+  const ScopedEnv home("HOME", "/home/somebody");
+  {
+    const ScopedEnv relative("XDG_CONFIG_HOME", "relative");
+    EXPECT_EQ(user_profile_path(), "/home/somebody/.config/sluice/hardware.yaml") << "as the standard has it";
+  }
+  const ScopedEnv unset("XDG_CONFIG_HOME", std::nullopt);
   EXPECT_EQ(user_profile_path(), "/home/somebody/.config/sluice/hardware.yaml");
-  unsetenv("HOME");
+  const ScopedEnv homeless("HOME", std::nullopt);
   EXPECT_EQ(user_profile_path(), "");
   EXPECT_FALSE(user_profile("cpu"));
-  setenv("HOME", home.c_str(), 1);
 }
 
 TEST_F(FindProfileTest, TheUsersOwnIsTakenIfItIsOfThisDevice) {
@@ -61,6 +58,9 @@ TEST_F(FindProfileTest, TheUsersOwnIsTakenIfItIsOfThisDevice) {
   ASSERT_TRUE(own);
   EXPECT_EQ(own->hardware.machine.name, "desk");
   EXPECT_EQ(own->origin, std::string(dir_ / "sluice/hardware.yaml"));
+  EXPECT_TRUE(user_profile("cpu, 1 threads")) << "a run takes as many threads as its user says";
+  write_own("machine: {device: \"NVIDIA H100 80GB HBM3, sm_90, 79.19 GiB\"}\n");
+  EXPECT_TRUE(user_profile("NVIDIA H100 80GB HBM3, sm_90, 79.10 GiB"));
 }
 
 TEST_F(FindProfileTest, TheUsersOwnOfAnotherMachineIsWarnedOfAndLeftAlone) {

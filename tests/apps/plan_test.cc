@@ -13,6 +13,7 @@
 #include "policy/hardware.h"
 #include "tests/apps/run_command.h"
 #include "tests/apps/temp_dir.h"
+#include "tests/support/scoped_env.h"
 
 namespace sluice::apps {
 namespace {
@@ -193,8 +194,7 @@ TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
   if (kBuildType == "Debug" || !kSanitize.empty())
     GTEST_SKIP() << "a debug or sanitizer build measures nothing";
   const TempDir dir;
-  const std::string before = std::getenv("XDG_CONFIG_HOME");
-  setenv("XDG_CONFIG_HOME", std::string(dir / "").c_str(), 1);
+  const sluice::testing::ScopedEnv config("XDG_CONFIG_HOME", std::string(dir / ""));
   const Outcome profiled = run({"profile", "--device", "cpu", "--rounds", "1", "--memory", "64MiB",
                                 "--disk-size", "64MiB", "--name", "here"});
   ASSERT_EQ(profiled.status, 0) << profiled.err;
@@ -210,7 +210,6 @@ TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
   const Outcome planned =
       run({"plan", "--model", "random:opt-125m", "--device", "cpu", "--prompt-len", "8", "--gen-len", "2",
            "--num-requests", "2", "--gpu-memory", "600MiB", "--cpu-memory", "600MiB", "--no-marginal"});
-  setenv("XDG_CONFIG_HOME", before.c_str(), 1);
   EXPECT_EQ(planned.status, 0) << planned.err;
   EXPECT_THAT(planned.err, HasSubstr("counting with " + (dir / "sluice/hardware.yaml")));
   EXPECT_THAT(planned.err, Not(HasSubstr("another machine")));

@@ -78,6 +78,9 @@ TEST(WorkFloor, OfOneBlockThePromptsComeFirst) {
   shape.placement.mixing = false;
   const WorkFloor apart = work_floor(shape, same(88, 512, 32), kRates);
   EXPECT_NEAR(apart.unmixed_sec, std::max(prompt_sec, pass_sec) + 31 * pass_sec, 0.1);
+  // Three blocks need three times the passes; each prompt's pass gives a token that no decoding pass makes.
+  const WorkFloor three = work_floor(shape, same(264, 512, 32), kRates);
+  EXPECT_NEAR(three.unmixed_sec, std::max(3 * prompt_sec, pass_sec) + 3 * 31 * pass_sec, 0.1);
 }
 
 TEST(WorkFloor, TheDiskAndGpuMemoryBoundWhereTheirRatesAreKnown) {

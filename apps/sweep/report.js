@@ -6,8 +6,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const points = data.points;
 const GIB = 2 ** 30;
 
-// Okabe and Ito (2008): told apart by colour-blind people, too. Black is the page's ink, for dark pages.
-const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d1f", "ink"];
+// Okabe and Ito (2008): told apart by colour-blind people, too; lighter ones where the page is dark.
+const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8c6d1f", "#1c2430"];
+const ON_DARK = ["#4ea5e0", "#e69f00", "#2dbd92", "#f0753a", "#a5dcff", "#e59ac4", "#c8a456", "#e6e9ee"];
 const SHAPES = ["circle", "triangle", "rect", "rectRot", "star", "crossRot"];
 const LANES = [["gpu", "#0072b2"], ["cpu", "#e69f00"], ["h2d", "#009e73"], ["d2h", "#cc79a7"],
   ["disk_read", "#d55e00"], ["disk_write", "#8c6d1f"]];
@@ -46,14 +47,25 @@ function value(p, key) {
 
 const flagNames = unique(points.flatMap((p) => Object.keys(p.flags)));
 const varies = (key) => unique(points.map((p) => value(p, key))).length > 1;
-const varying = flagNames.filter((key) => key !== "format" && varies(key));
+const FIRST = ["model", "percent", "gpu-batch-size", "num-gpu-batches", "gpu-memory", "cpu-memory"];
+const rank = (key) => FIRST.includes(key) ? FIRST.indexOf(key) : key === "hardware" ? FIRST.length + 1 : FIRST.length;
+const varying = flagNames.filter((key) => key !== "format" && varies(key)).sort((a, b) => rank(a) - rank(b));
 const dimensions = unique(["model", "hardware", "placement", "format", "gpu-memory", "sweep", ...varying])
   .filter((key) => (flagNames.includes(key) || ["placement", "format", "sweep"].includes(key)) && varies(key))
   .filter((key) => unique(points.map((p) => value(p, key))).length <= 24);
 
+/// A flag as a reader says it: "opt-30b", "48x3", "no cpu-cache-compute".
+function spoken(p, key) {
+  const text = value(p, key);
+  if (key === "num-gpu-batches" && p.flags["gpu-batch-size"] !== undefined) return "";
+  if (key === "gpu-batch-size" && p.flags["num-gpu-batches"] !== undefined) return `${text}x${p.flags["num-gpu-batches"]}`;
+  if (text === "true" || text === "false") return text === "true" ? key : `no ${key}`;
+  return ["threads", "gen-len", "prompt-len", "num-requests", "prefetch-depth"].includes(key) ? `${key} ${text}` : text;
+}
+
 function name(p) {
   if (p.label) return value(p, "hardware") !== "–" && varies("hardware") ? `${p.label}, ${value(p, "hardware")}` : p.label;
-  const parts = varying.filter((key) => p.flags[key] !== undefined).map((key) => value(p, key));
+  const parts = varying.filter((key) => p.flags[key] !== undefined).map((key) => spoken(p, key)).filter((part) => part);
   return parts.join(" · ") || p.id;
 }
 
@@ -71,9 +83,11 @@ const charts = new Map();
 /// The values of a dimension, in the order in which they first come, with what stands for each.
 function scale(key, marks) {
   const values = key ? unique(points.filter(isOk).map((p) => value(p, key))) : [""];
+  if (values.every((v) => !isNaN(parseFloat(v)))) values.sort((a, b) => parseFloat(a) - parseFloat(b));
   return new Map(values.map((v, i) => [v, marks[i % marks.length]]));
 }
-const ink = (colour) => colour === "ink" ? css("--ink") : colour;
+const isDark = matchMedia("(prefers-color-scheme: dark)");
+const ink = (colour) => isDark.matches ? ON_DARK[COLOURS.indexOf(colour)] : colour;
 const haystack = new Map(points.map((p) => [p, [name(p), p.status, placed(p), p.message || "",
   ...Object.entries(p.flags).map(([k, v]) => `${k}=${v}`)].join(" ").toLowerCase()]));
 const shown = () => points.filter((p) => state.words.every((word) => haystack.get(p).includes(word)));
@@ -93,12 +107,17 @@ function axis(title, values, {fromZero = true} = {}) {
   if (log) {
     result.min = Math.min(...values) / 1.25;
     result.max = Math.max(...values) * 1.25;
-    const decades = Math.log10(result.max / result.min);
-    result.ticks.callback = (tick) => {
-      const mantissa = Number((tick / 10 ** Math.floor(Math.log10(tick) + 1e-9)).toFixed(6));
-      const wanted = decades > 3 ? [1] : [1, 2, 5];
-      return wanted.includes(mantissa) ? Number(tick.toPrecision(3)).toString() : "";
+    const wanted = result.max / result.min > 3000 ? [1] : [1, 2, 5];
+    result.afterBuildTicks = (built) => {
+      built.ticks = [];
+      for (let exponent = Math.floor(Math.log10(result.min)); exponent <= Math.log10(result.max); ++exponent) {
+        for (const mantissa of wanted) {
+          const tick = mantissa * 10 ** exponent;
+          if (tick >= result.min && tick <= result.max) built.ticks.push({value: tick});
+        }
+      }
     };
+    result.ticks.callback = (tick) => Number(tick.toPrecision(3)).toLocaleString("en", {maximumSignificantDigits: 3});
   } else {
     result.beginAtZero = fromZero;
     result.grace = "6%";
@@ -310,7 +329,7 @@ function drawLanes(list) {
     data: {
       labels: bars.map(label),
       datasets: used.map(([lane, colour]) => ({
-        label: lane, counts: true, backgroundColor: colour, borderColor: css("--card"), borderWidth: 1,
+        label: lane, counts: true, backgroundColor: ink(colour), borderColor: css("--card"), borderWidth: 1,
         data: shares.map((each) => each.get(lane) || 0),
       })),
     },
@@ -468,10 +487,10 @@ function start() {
   const machines = Object.values(sweep.hardware).map((each) => `${each.machine} (${each.source})`);
   const told = counts.filter(([, n]) => n > 0).map(([s, n]) => `${n} ${s}`).join(", ");
   element("summary").textContent = `${points.length} of ${count(sweep.points, "point")}, ` +
-    `${sweep.mode === "simulate" ? "predicted" : "run"}: ${told}.` +
-    (machines.length > 0 ? ` Profiles: ${machines.join("; ")}.` : "");
+    `${sweep.mode === "simulate" ? "predicted" : "run"}: ${told}.`;
   element("footer").textContent = `sluice ${sweep.version}, commit ${sweep.commit}. Throughput is generated tokens over the ` +
-    "time of prefill and decode; the latency of a block is the time from its first prompt to its last token.";
+    "time of prefill and decode; the latency of a block is the time from its first prompt to its last token." +
+    (machines.length > 0 ? ` Profiles: ${machines.join("; ")}.` : "");
   state.colourBy = dimensions[0] || "";
   state.shapeBy = dimensions[1] || "";
   fill(element("colour-by"), "nothing", dimensions, state.colourBy);
@@ -483,7 +502,7 @@ function start() {
     state.words = event.target.value.toLowerCase().split(/\s+/).filter((word) => word);
     render();
   };
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+  isDark.addEventListener("change", render);
   render();
 }
 

@@ -1,0 +1,14 @@
+// A share of the planner's properties that is quick; planner_long_test.cc has the thousands.
+#include <gtest/gtest.h>
+
+#include "tests/policy/planner_properties.h"
+
+namespace sluice::policy::testing {
+namespace {
+
+TEST(PlannerProperty, NeverExceedsATier) { expect_no_tier_exceeded({0, 1000}); }
+TEST(PlannerProperty, MoreMemoryIsNotSlower) { expect_monotone_in_memory({0, 100}); }
+TEST(PlannerProperty, ReachesTheBestOfAGrid) { expect_best_of_grid({10'000, 40}, Grid::kCoarse); }
+
+}  // namespace
+}  // namespace sluice::policy::testing

@@ -65,7 +65,8 @@ void run(const Options& options) {
   const policy::PlanProblem& problem = *best.problem;
   const policy::Placement& placement = best.result.best.placement;
   best.model = options.flags.model;
-  best.machine = hardware.machine.name.empty() ? options.flags.hardware : hardware.machine.name;
+  const std::string& named = hardware.machine.name.empty() ? options.flags.hardware : hardware.machine.name;
+  best.machine = named.empty() ? hardware.machine.device : named;
   best.source = hardware.machine.source;
   if (options.marginal) {
     best.with_more_gpu = with_one_more_gib(problem, placement, Tier::kGpu);
@@ -98,8 +99,8 @@ void add_plan_command(CLI::App& app) {
   command->add_flag("!--no-marginal", options->marginal, "Leave out what one more GiB would bring");
   command->add_option("--trace", options->trace, "Write the predicted timeline, for ui.perfetto.dev");
   command->footer(R"(Examples
-  sluice profile --output machine.yaml
-  sluice plan --model random:opt-30b --hardware machine.yaml --gpu-memory 16GiB --prompt-len 512 --gen-len 32
+  sluice profile
+  sluice plan --model random:opt-30b --gpu-memory 16GiB --prompt-len 512 --gen-len 32
   sluice plan --model ~/stores/opt-30b --hardware t4-208gb --input requests.jsonl --json
 The exit status is 0 only if a placement fits.)");
   command->callback([options] { run(*options); });

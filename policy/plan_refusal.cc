@@ -17,6 +17,10 @@ namespace sluice::policy::detail {
 
 namespace {
 
+// A byte of GPU and of CPU memory in bytes of disk, roughly as they are paid for.
+constexpr std::int64_t kGpuPrice = 20;
+constexpr std::int64_t kCpuPrice = 5;
+
 /// The smallest run, in the few ways in which it can be placed.
 std::vector<Placement> smallest_placements(const PlanProblem& problem) {
   const PlanChoices& choices = problem.choices;
@@ -100,13 +104,13 @@ PlanRefusal refuse_plan(const PlanProblem& problem) {
   std::int64_t least = std::numeric_limits<std::int64_t>::max();
   for (const Placement& placement : smallest_placements(problem)) {
     const MemoryPlan memory = memory_of(problem, placement);
-    std::int64_t missing = 0;
+    std::int64_t price = 0;
     std::string problem_text;
     std::string remedy;
     const auto lacks = [&](std::int64_t needed, std::int64_t budget, std::string_view what,
-                           std::string_view flag) {
+                           std::string_view flag, std::int64_t byte_price) {
       if (needed <= budget) return;
-      missing += needed - budget;
+      price += byte_price * (needed - budget);
       problem_text +=
           fmt::format("{}{} memory: {} more is needed ({} of {})", problem_text.empty() ? "" : "; ", what,
                       format_bytes(needed - budget), format_bytes(needed), format_bytes(budget));
@@ -114,15 +118,15 @@ PlanRefusal refuse_plan(const PlanProblem& problem) {
       remedy += fmt::format("{}{} to {}MiB", remedy.empty() ? "raise " : " and ", flag,
                             div_up(needed + beside, 1_MiB));
     };
-    lacks(memory.total[Tier::kGpu], problem.budget_bytes[Tier::kGpu], "GPU", "--gpu-memory");
-    lacks(memory.total[Tier::kCpu], problem.budget_bytes[Tier::kCpu], "CPU", "--cpu-memory");
-    lacks(memory.total[Tier::kDisk], problem.budget_bytes[Tier::kDisk], "disk", "--disk-memory");
-    if (missing == 0 && problem.host_bytes >= 0) {
+    lacks(memory.total[Tier::kGpu], problem.budget_bytes[Tier::kGpu], "GPU", "--gpu-memory", kGpuPrice);
+    lacks(memory.total[Tier::kCpu], problem.budget_bytes[Tier::kCpu], "CPU", "--cpu-memory", kCpuPrice);
+    lacks(memory.total[Tier::kDisk], problem.budget_bytes[Tier::kDisk], "disk", "--disk-memory", 1);
+    if (price == 0 && problem.host_bytes >= 0) {
       lacks(memory.total[Tier::kGpu] + memory.total[Tier::kCpu], problem.host_bytes, "host",
-            "the sum of --gpu-memory and --cpu-memory");
+            "the sum of --gpu-memory and --cpu-memory", kCpuPrice);
     }
-    if (missing >= least || missing == 0) continue;
-    least = missing;
+    if (price >= least || price == 0) continue;
+    least = price;
     best.problem = fmt::format("no placement fits: even {} needs more than there is; {}",
                                placement.block_size() == 1
                                    ? std::string("one sequence at a time")

@@ -6,7 +6,7 @@
 namespace sluice::policy::detail {
 
 /// For a problem of which no placement fits: of the few ways in which its smallest run can be placed, the one
-/// that misses least says what to do.
+/// whose missing bytes cost least says what to do.
 PlanRefusal refuse_plan(const PlanProblem& problem);
 
 }  // namespace sluice::policy::detail

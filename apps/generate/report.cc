@@ -167,7 +167,8 @@ std::string run_report(const offload::RunStats& stats, const RunCounts& counts,
       stats.decode_sec, per_sec(stats.decode_passes_tokens, stats.decode_sec));
   add(text, "  total      {} tokens in {:.3f} s, {:.1f} tokens/s, {} passes\n", stats.generated_tokens,
       stats.wall_sec, per_sec(stats.generated_tokens, stats.wall_sec), stats.num_passes);
-  add_bound(text, stats, forecast);
+  // Of an interrupted run neither is known, with or without a profile.
+  if (counts.done == counts.total && stats.num_passes > 0) add_bound(text, stats, forecast);
   add_lanes(text, stats, forecast);
   if (forecast != nullptr) add_comparison(text, stats, *forecast);
   add_memory(text, stats);

@@ -249,27 +249,35 @@ std::int64_t number_after(const std::string& text, const std::string& words) {
 // The remedy is one: with it, the run fits.
 TEST(ChoosePlacement, WhatTheRemedyNamesFits) {
   const offload::WeightSource weights(source_of(model_of(6, 4, 64)));
-  const auto refusal = [&](std::int64_t prompt_len, std::int64_t gpu_bytes,
-                           std::int64_t cpu_bytes) -> std::string {
+  const auto refusal = [&](std::int64_t prompt_len,
+                           const PerTier<std::int64_t>& budget_bytes) -> std::string {
     const RunWork work = work_of({{prompt_len, 8}});
     try {
-      choose_placement(config_with_profile(), weights, work, options_for(work, {{gpu_bytes, cpu_bytes, 0}}));
+      choose_placement(config_with_profile(), weights, work, options_for(work, budget_bytes));
     } catch (const Error& e) {
       return e.what();
     }
     return {};
   };
-  for (const auto& [gpu_bytes, cpu_bytes] :
-       {std::pair{5_MiB, 12_MiB}, {1_MiB, 64_MiB}, {2_MiB, 3_MiB}, {64_KiB, 16_MiB}}) {
-    const std::string said = refusal(400, gpu_bytes, cpu_bytes);
+  const std::vector<PerTier<std::int64_t>> budgets = {{{5_MiB, 12_MiB, 0}},
+                                                      {{1_MiB, 64_MiB, 0}},
+                                                      {{2_MiB, 3_MiB, 0}},
+                                                      {{64_KiB, 16_MiB, 0}},
+                                                      {{8_MiB, 1_MiB, 1_MiB}}};
+  for (const PerTier<std::int64_t>& budget_bytes : budgets) {
+    const std::string said = refusal(400, budget_bytes);
     ASSERT_NE(said, "");
-    const std::int64_t gpu = number_after(said, "--gpu-memory to ");
-    const std::int64_t cpu = number_after(said, "--cpu-memory to ");
-    EXPECT_EQ(refusal(400, gpu > 0 ? gpu * 1_MiB : gpu_bytes, cpu > 0 ? cpu * 1_MiB : cpu_bytes), "") << said;
+    PerTier<std::int64_t> raised = budget_bytes;
+    for (const Tier tier : kTiers) {
+      const std::int64_t mib = number_after(said, fmt::format("--{}-memory to ", tier_name(tier)));
+      if (mib > 0) raised[tier] = mib * 1_MiB;
+    }
+    EXPECT_NE(raised, budget_bytes) << said;
+    EXPECT_EQ(refusal(400, raised), "") << said;
     const std::int64_t longest = number_after(said, "the longest has 408 tokens, ");
     if (longest == 0) continue;
-    EXPECT_EQ(refusal(longest - 8, gpu_bytes, cpu_bytes), "") << said;
-    EXPECT_NE(refusal(longest - 8 + kKvPageTokens, gpu_bytes, cpu_bytes), "") << said;
+    EXPECT_EQ(refusal(longest - 8, budget_bytes), "") << said;
+    EXPECT_NE(refusal(longest - 8 + kKvPageTokens, budget_bytes), "") << said;
   }
 }
 

@@ -89,6 +89,7 @@ TEST(RunReport, WithoutAProfileSaysHowToGetTheLines) {
   EXPECT_THAT(text, HasSubstr("bound      not known, nor a prediction: `sluice profile`"));
   EXPECT_THAT(text, Not(HasSubstr("predicted ")));
   EXPECT_THAT(text, Not(HasSubstr("of peak")));
+  EXPECT_THAT(run_report(example(), {.total = 9, .done = 8}, {}), Not(HasSubstr("bound"))) << "interrupted";
 }
 
 // A microsecond more or less of a lane that hardly works is no news.

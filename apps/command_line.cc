@@ -20,7 +20,7 @@ using AddCommand = void (*)(CLI::App&);
 // The subcommands, in the order of --help.
 constexpr AddCommand kCommands[] = {
     add_generate_command, add_convert_command, add_prune_command, add_inspect_command,
-    add_bench_command,    add_profile_command, add_plan_command,    add_sweep_command,
+    add_bench_command,    add_profile_command, add_plan_command,  add_sweep_command,
 };
 
 void add_global_options(CLI::App& app) {

@@ -95,11 +95,11 @@ void add_sweep_command(CLI::App& app) {
       ->check(CLI::Range(std::int64_t{10'000}, std::int64_t{1'000'000'000}))
       ->capture_default_str();
   command->footer(R"(Examples
-  sluice sweep opt-30b-flexgen --simulate --output points.jsonl --report report.html
+  sluice sweep opt-flexgen-t4 --simulate --output points.jsonl --report report.html
   sluice sweep mine.yaml --hardware machine.yaml --output runs.jsonl --report runs.html
   sluice sweep --report-only runs.jsonl
-A file has flags (of every point), axes (all combinations of their values) and points; configs/sweeps/README.md.
-The exit status is 0 only if no point failed; a point that does not fit is refused, which is a result.)");
+A file has flags (of every point), axes (all combinations) and points: configs/sweeps/README.md.
+The exit status is 0 only if no point failed; one that does not fit is refused, which is a result.)");
   command->callback([options] { run(*options); });
 }
 

@@ -99,11 +99,12 @@ policy::Placement stated_placement(const PlanFlags& flags, const policy::PlanPro
     lacks += fmt::format("{}{} of {} memory more than the {} there are", lacks.empty() ? "" : " and ",
                          format_bytes(missing), tier_name(tier), format_bytes(problem.budget_bytes[tier]));
   }
-  if (lacks.empty()) {
-    lacks = fmt::format("{} of host memory for both tiers, where {} are",
-                        format_bytes(memory.total[Tier::kGpu] + memory.total[Tier::kCpu]),
+  const std::int64_t both = memory.total[Tier::kGpu] + memory.total[Tier::kCpu];
+  if (lacks.empty() && problem.host_bytes >= 0 && both > problem.host_bytes) {
+    lacks = fmt::format("{} of host memory for both tiers, where {} are", format_bytes(both),
                         format_bytes(problem.host_bytes));
   }
+  if (lacks.empty()) lacks = "more than its budgets as the engine runs it";
   throw Error(Code::kOutOfMemory, fmt::format("the placement needs {}", lacks),
               "lower its block or its share there, or state percent: plan");
 }

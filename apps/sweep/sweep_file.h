@@ -65,7 +65,7 @@ void visit_fields(Visitor& visit, SweepFile& sweep) {
 /// Throws Error{kInvalidArgument} with every problem, a line each.
 SweepFile parse_sweep(std::string_view yaml, const std::string& source, const std::string& name);
 
-/// A file, or the name of a sweep that ships ("opt-30b-flexgen"). Throws Error{kNotFound, kIo} too.
+/// A file, or the name of a sweep that ships ("gpu-memory"). Throws Error{kNotFound, kIo} too.
 SweepFile load_sweep(const std::string& path_or_name);
 std::vector<std::string> builtin_sweep_names();
 

@@ -19,7 +19,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 std::optional<std::string> find_chromium() {
   if (const char* stated = std::getenv("SLUICE_CHROMIUM")) return stated;
@@ -38,7 +37,9 @@ addEventListener("load", () => {
   for (const canvas of document.querySelectorAll("canvas")) {
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width || 1, canvas.height || 1).data;
     const colours = new Set();
-    for (let i = 0; i < pixels.length; i += 4) if (pixels[i + 3] > 0) colours.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
+    for (let i = 0; i < pixels.length; i += 4) {
+      if (pixels[i + 3] > 0) colours.add(pixels[i] << 16 | pixels[i + 1] << 8 | pixels[i + 2]);
+    }
     found[canvas.id] = {drawn: Number(canvas.dataset.drawn || -1), colours: colours.size,
                         hidden: canvas.closest("section").hidden};
   }
@@ -117,7 +118,7 @@ std::string results(int n, int measured) {
     text += line.dump() + "\n";
   }
   return text +
-         R"({"kind":"point","id":"r","number":9999,"sweep":"s","flags":{},"status":"refused","message":"too large"})" +
+         R"({"kind":"point","id":"r","number":9999,"sweep":"s","flags":{},"status":"refused","message":"big"})" +
          "\n";
 }
 
@@ -161,7 +162,8 @@ TEST(SweepPageInput, FiltersAndSorts) {
     const filter = document.getElementById("filter");
     filter.value = "model=random:a ok";
     filter.dispatchEvent(new Event("input"));
-    const column = [...document.querySelectorAll("#head th")].find((th) => th.textContent.startsWith("predicted"));
+    const columns = [...document.querySelectorAll("#head th")];
+    const column = columns.find((th) => th.textContent.startsWith("predicted"));
     column.click();
     window.afterLoad = () => ({first: document.querySelector("#rows td").textContent,
                                sort: document.querySelector("#head [aria-sort]").textContent});)");

@@ -82,8 +82,8 @@ TEST(SweepRuns, MeasureBesideThePrediction) {
 TEST(SweepRuns, APlannedPointRunsThePlan) {
   const TempDir dir;
   write_text(dir / "runs.yaml", R"(description: x
-flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, device: cpu, gpu-memory: 300MiB, cpu-memory: 1GiB,
-        block: 3x1}
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, device: cpu, gpu-memory: 300MiB,
+        cpu-memory: 1GiB, block: 3x1}
 )");
   write_text(dir / "here.yaml", kHere);
   const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
@@ -98,7 +98,8 @@ flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, device: cpu, gpu-me
 TEST(SweepRuns, RefusedAndFailedPointsDoNotEndIt) {
   const TempDir dir;
   write_text(dir / "runs.yaml", R"(description: x
-flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu, percent: 100 0 100 0 100 0}
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu,
+        percent: 100 0 100 0 100 0}
 points:
   - {label: small, gpu-memory: 1MiB}
   - {label: missing, model: nothing}

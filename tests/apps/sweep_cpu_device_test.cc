@@ -1,0 +1,110 @@
+// The planner against real runs on the CPU device (label sweep: minutes, on a machine that does nothing
+// else): a profile of this machine, the sweep configs/sweeps/cpu-device.yaml, then the planner's choice and
+// the three best points in turn.
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "core/build_config.h"
+#include "tests/apps/program.h"
+#include "tests/apps/temp_dir.h"
+
+namespace sluice::apps {
+namespace {
+
+using nlohmann::json;
+
+std::vector<json> points_in(const std::string& path) {
+  std::vector<json> points;
+  std::istringstream in(read_text(path));
+  for (std::string line; std::getline(in, line);) {
+    json parsed = json::parse(line);
+    if (parsed["kind"] == "point") points.push_back(std::move(parsed));
+  }
+  return points;
+}
+
+double measured(const json& point) { return point["measured"]["tokens_per_sec"].get<double>(); }
+
+std::string name_of(const json& point) {
+  return point.value("label", "") + " " + point["placement"]["percent"].get<std::string>() +
+         fmt::format(", {} x {}, CPU attention {}", point["placement"]["gpu_batch_size"].get<int>(),
+                     point["placement"]["num_gpu_batches"].get<int>(),
+                     point["placement"]["cpu_attention"].get<bool>() ? "on" : "off");
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// A sweep file with the flags of these points.
+std::string file_of(const std::vector<json>& points) {
+  std::string yaml = "description: the best few\ntimeout_sec: 60\npoints:\n";
+  for (const json& point : points) {
+    yaml += fmt::format("  - {{label: \"{}\"", point["id"].get<std::string>());
+    for (const auto& [flag, value] : point["flags"].items())
+      yaml += fmt::format(", {}: \"{}\"", flag, value.get<std::string>());
+    yaml += "}\n";
+  }
+  return yaml;
+}
+
+TEST(CpuDeviceSweep, ThePlannersChoiceIsAmongTheBest) {
+  if (kBuildType != "Release") GTEST_SKIP() << "only a release build measures anything";
+  const TempDir dir;
+  const ProgramResult profiled = run_program({"profile", "--device", "cpu", "--output", dir / "here.yaml"});
+  ASSERT_EQ(profiled.status, 0) << profiled.err;
+  const ProgramResult swept =
+      run_program({"sweep", "cpu-device", "--hardware", dir / "here.yaml", "--output", dir / "all.jsonl"});
+  ASSERT_EQ(swept.status, 0) << swept.err;
+
+  std::vector<json> points = points_in(dir / "all.jsonl");
+  std::erase_if(points, [](const json& point) { return point["status"] != "ok"; });
+  ASSERT_GE(points.size(), 8U) << swept.err;
+  std::vector<double> errors;
+  for (const json& point : points) {
+    errors.push_back(std::abs(point["error_percent"].get<double>()));
+    std::printf("%8.2f tokens/s, predicted %8.2f: %s\n", measured(point),
+                point["predicted"]["tokens_per_sec"].get<double>(), name_of(point).c_str());
+  }
+  const auto within = std::count_if(errors.begin(), errors.end(), [](double error) { return error <= 10; });
+  std::printf("prediction error: median %.1f %%, largest %.1f %%, within 10 %% on %d of %d points\n",
+              median(errors), *std::max_element(errors.begin(), errors.end()), static_cast<int>(within),
+              static_cast<int>(points.size()));
+
+  // The planner's choice and the best three of the others, in turn.
+  std::stable_sort(points.begin(), points.end(), [](const json& a, const json& b) {
+    const bool a_planned = a.value("label", "") == "planned";
+    const bool b_planned = b.value("label", "") == "planned";
+    return a_planned != b_planned ? a_planned : measured(a) > measured(b);
+  });
+  ASSERT_EQ(points[0].value("label", ""), "planned");
+  points.resize(4);
+  write_text(dir / "best.yaml", file_of(points));
+  std::map<std::string, std::vector<double>> rates;
+  constexpr int kRounds = 7;
+  for (int round = 0; round < kRounds; ++round) {
+    const ProgramResult again = run_program(
+        {"sweep", dir / "best.yaml", "--output", dir / ("round" + std::to_string(round) + ".jsonl")});
+    ASSERT_EQ(again.status, 0) << again.err;
+    for (const json& point : points_in(dir / ("round" + std::to_string(round) + ".jsonl")))
+      rates[point["label"].get<std::string>()].push_back(measured(point));
+  }
+  double best = 0;
+  for (const json& point : points) {
+    const double rate = median(rates[point["id"].get<std::string>()]);
+    std::printf("median of %d: %8.2f tokens/s: %s\n", kRounds, rate, name_of(point).c_str());
+    best = std::max(best, rate);
+  }
+  const double planned = median(rates[points[0]["id"].get<std::string>()]);
+  std::printf("the planner's choice reaches %.1f %% of the best\n", 100 * planned / best);
+  EXPECT_GE(planned, 0.97 * best);
+}
+
+}  // namespace
+}  // namespace sluice::apps

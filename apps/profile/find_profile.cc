@@ -71,7 +71,7 @@ std::string device_description(const std::string& choice) {
 
 KnownProfile named_profile(const std::string& name, const std::string& here) {
   KnownProfile profile{{}, "--hardware " + name};
-  if (fs::exists(name)) {
+  if (fs::exists(name) && !fs::is_directory(name)) {
     profile.hardware = read_profile(name);
   } else if (auto shipped = policy::find_builtin_hardware(name)) {
     profile.hardware = *std::move(shipped);

@@ -1,5 +1,6 @@
 #include "apps/sweep/child_process.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -79,7 +80,9 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
   if (pid == 0) become(argv[0], argv.data(), options.stderr_file.c_str(), parent);
 
   const auto after = [](double sec) {
-    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(sec));
+    constexpr double kMostSec = 1e8;  // three years, which a clock's ticks can hold
+    return std::chrono::duration_cast<Clock::duration>(
+        std::chrono::duration<double>(std::min(sec, kMostSec)));
   };
   Child child(pid);
   ChildOutcome outcome;
@@ -101,10 +104,12 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
 }
 
 std::filesystem::path this_program() {
+  // Not where the link points: the child follows it to this very file, even if another has taken its place.
   std::error_code error;
-  const std::filesystem::path path = std::filesystem::read_symlink("/proc/self/exe", error);
-  SLUICE_CHECK(!error, Code::kIo, fmt::format("/proc/self/exe: {}", error.message()), "mount /proc");
-  return path;
+  std::filesystem::path link = "/proc/self/exe";
+  SLUICE_CHECK(std::filesystem::exists(link, error), Code::kIo, "/proc/self/exe does not exist",
+               "mount /proc");
+  return link;
 }
 
 }  // namespace sluice::apps

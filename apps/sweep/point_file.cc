@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -34,10 +36,15 @@ std::vector<ordered_json> last_of_each(const std::vector<ordered_json>& lines) {
   return last;
 }
 
+bool is_kind(const ordered_json& line, std::string_view kind) {
+  const auto found = line.find("kind");
+  return found != line.end() && *found == kind;
+}
+
 bool is_point(const ordered_json& line) {
   const auto has = [&](const char* key, auto is) { return line.contains(key) && is(line.at(key)); };
   const auto text = [](const ordered_json& value) { return value.is_string(); };
-  return line.value("kind", "") == "point" && has("id", text) && has("status", text) &&
+  return is_kind(line, "point") && has("id", text) && has("status", text) &&
          has("number", [](const ordered_json& value) { return value.is_number_integer(); }) &&
          has("flags", [](const ordered_json& value) { return value.is_object(); });
 }
@@ -81,8 +88,7 @@ SweepResults read_sweep_results(const std::string& path) {
                                             text.begin() + static_cast<std::ptrdiff_t>(end), nullptr,
                                             /*allow_exceptions=*/false);
     const bool is_header = number == 1;
-    const bool is_known =
-        line.is_object() && (is_header ? line.value("kind", "") == "sweep" : is_point(line));
+    const bool is_known = line.is_object() && (is_header ? is_kind(line, "sweep") : is_point(line));
     SLUICE_CHECK(
         is_known, Code::kCorrupt,
         fmt::format("{}:{}: {}", path, number,
@@ -108,7 +114,17 @@ PointFile::PointFile(const PointFileOptions& options, SweepHeader header, std::s
   }
   if (!has_content(options.path)) return;
   SweepResults found = read_sweep_results(options.path);
-  if (found.header.is_null()) return;  // killed before its first line was whole
+  if (found.header.is_null()) {  // killed before its first line was whole, if it is a sweep's
+    constexpr std::string_view kStart = R"({"kind":"sweep",)";
+    std::ifstream in(options.path, std::ios::binary);
+    std::string start(kStart.size(), '\0');
+    in.read(start.data(), std::ssize(start));
+    start.resize(static_cast<std::size_t>(in.gcount()));
+    SLUICE_CHECK(kStart.starts_with(start), Code::kCorrupt,
+                 fmt::format("{} is not the output of a sweep", options.path),
+                 "choose another --output, or remove the file");
+    return;
+  }
   const std::string changed = difference(found.header, header_);
   if (!options.resume) {
     const std::int64_t total = found.header.value("points", std::int64_t{0});
@@ -117,6 +133,9 @@ PointFile::PointFile(const PointFileOptions& options, SweepHeader header, std::s
         fmt::format("{} holds {} of {} points of an unfinished sweep", options.path, found.lines.size(),
                     total),
         changed.empty() ? "continue it with --resume, or remove the file" : "choose another --output");
+    SLUICE_CHECK(changed.empty(), Code::kInvalidArgument,
+                 fmt::format("{} holds the results of another sweep: {}", options.path, changed),
+                 "choose another --output, or remove the file");
     return;  // a finished one is written anew
   }
   SLUICE_CHECK(changed.empty(), Code::kInvalidArgument,

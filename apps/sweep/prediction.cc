@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "apps/plan/problem.h"
+#include "apps/profile/find_profile.h"
 #include "core/error.h"
 #include "core/units.h"
 
@@ -98,6 +99,8 @@ policy::Placement stated_placement(const PlanFlags& flags, const policy::PlanPro
     if (missing <= 0) continue;
     lacks += fmt::format("{}{} of {} memory more than the {} there are", lacks.empty() ? "" : " and ",
                          format_bytes(missing), tier_name(tier), format_bytes(problem.budget_bytes[tier]));
+    if (tier == Tier::kGpu && problem.beside_gpu_bytes > 0)
+      lacks += fmt::format(" beside the {} of library kernels", format_bytes(problem.beside_gpu_bytes));
   }
   const std::int64_t both = memory.total[Tier::kGpu] + memory.total[Tier::kCpu];
   if (lacks.empty() && problem.host_bytes >= 0 && both > problem.host_bytes) {
@@ -129,10 +132,9 @@ Predictor::Predictor(std::span<const SweepPoint> points, std::int64_t step_budge
   for (const SweepPoint& point : points) {
     const std::string name = point.value("hardware");
     if (name.empty() || profiles_.contains(name)) continue;
-    PlanFlags flags;
-    flags.hardware = name;
-    if (!point.value("device").empty()) flags.device = point.value("device");
-    profiles_[name] = hardware_of(flags);
+    // Which device is here is not asked: a CUDA context of this process would take memory beside every run,
+    // and each run warns of a profile that is not of its device.
+    profiles_[name] = named_profile(name, "").hardware;
   }
 }
 

@@ -75,6 +75,7 @@ Code code_of_exit(int status) {
 
 void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const RunFolder& folder) {
   using End = ChildOutcome::End;
+  if (outcome.end == End::kExited && outcome.number == 0) return;
   const std::string message = message_of(folder.messages());
   const std::string said = message.empty() ? "" : fmt::format("; it said: {}", message);
   switch (outcome.end) {
@@ -92,7 +93,6 @@ void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const
     case End::kExited:
       break;
   }
-  if (outcome.number == 0) return;
   Status(code_of_exit(outcome.number),
          message.empty() ? fmt::format("the run ended with status {}", outcome.number) : message)
       .throw_if_failed();
@@ -151,6 +151,11 @@ void run_point(const SweepPoint& point, const Predictor& predictor, const RunFol
   }
   std::vector<std::string> words = {"generate"};
   const bool runs_plan = plan && point.is_planned();
+  for (const char* name : {"allow-formats", "max-latency"}) {
+    SLUICE_CHECK(runs_plan || point.value(name).empty(), Code::kInvalidArgument,
+                 fmt::format("{} is for points that the planner completes, and this one is stated", name),
+                 "leave percent out, or give hardware");
+  }
   for (std::string& word : command_of(point, runs_plan ? &*plan : nullptr)) words.push_back(std::move(word));
   words.push_back("--stats-out=" + folder.stats().string());
   std::filesystem::remove(folder.stats());

@@ -73,6 +73,8 @@ void check_one_machine(const std::vector<SweepPoint>& points) {
               "predict it with --simulate, or give the machine's own profile: --hardware FILE");
 }
 
+constexpr std::int64_t kSimulatedPerLine = 20;
+
 class Sweep {
  public:
   Sweep(const SweepOptions& options, const std::vector<SweepPoint>& points, const Predictor& predictor,
@@ -86,6 +88,7 @@ class Sweep {
   }
 
   void run(const std::stop_token& stop) {
+    stop_ = stop;
     if (options_.mode == Mode::kSimulate) {
       simulate_all(stop);
       return;
@@ -135,7 +138,7 @@ class Sweep {
       work(line);
     } catch (...) {
       status = Status::from_current_exception();
-      if (status.code() == Code::kCancelled) return;
+      if (status.code() == Code::kCancelled && stop_.stop_requested()) return;  // else another's signal
     }
     set_status(line, status);
     file_.append(line);
@@ -153,6 +156,8 @@ class Sweep {
                line.contains("predicted")
                    ? fmt::format(", predicted {:.2f}", line["predicted"]["tokens_per_sec"].get<double>())
                    : "");
+    } else if (done % kSimulatedPerLine == 0) {
+      log_info("{} of {} points predicted", done, num_points_);
     }
   }
 
@@ -160,6 +165,7 @@ class Sweep {
   const Predictor& predictor_;
   PointFile& file_;
   std::vector<const SweepPoint*> todo_;
+  std::stop_token stop_;
   std::atomic<std::int64_t> num_done_ = 0;
   std::int64_t num_points_ = 0;
 };

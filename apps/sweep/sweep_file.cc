@@ -155,7 +155,7 @@ SweepFile parse_sweep(std::string_view yaml, const std::string& source, const st
 
 SweepFile load_sweep(const std::string& path_or_name) {
   const std::filesystem::path path(path_or_name);
-  if (std::filesystem::exists(path))
+  if (std::filesystem::exists(path) && !std::filesystem::is_directory(path))
     return parse_sweep(sluice::detail::read_config_file(path), path_or_name, path.stem().string());
   std::vector<std::string_view> known;
   for (const sluice::detail::EmbeddedText& file : sluice::detail::builtin_sweep_texts()) {
@@ -183,7 +183,11 @@ FlagSetting parse_setting(const std::string& assignment) {
   SLUICE_CHECK(flag != nullptr, Code::kInvalidArgument,
                fmt::format("--set {}: no flag of sluice generate or sluice plan", assignment),
                suggest_flag(name));
-  return {.name = flag->name, .values = {words_of(assignment.substr(equals + 1))}};
+  const std::string value = assignment.substr(equals + 1);
+  SLUICE_CHECK(flag->kind != KnownFlag::Kind::kSwitch || value == "true" || value == "false",
+               Code::kInvalidArgument, fmt::format("--set {}: is no value of a switch", assignment),
+               "write true or false");
+  return {.name = flag->name, .values = {words_of(value)}};
 }
 
 }  // namespace sluice::apps

@@ -134,7 +134,8 @@ TEST(SweepPoints, BecomeTheWordsOfACommandLine) {
               ElementsAre("--no-cpu-cache-compute", "--max-latency=4", "--model=m", "--no-mixing",
                           "--percent", "1", "99", "0", "100", "0", "100"));
   EXPECT_THAT(arguments_of(all[0], FlagReader::kGenerate),
-              ElementsAre("--model=m", "--no-mixing", "--percent", "1", "99", "0", "100", "0", "100"));
+              ElementsAre("--no-cpu-cache-compute", "--model=m", "--no-mixing", "--percent", "1", "99", "0",
+                          "100", "0", "100"));
 }
 
 TEST(SweepPoints, EachStandsOnEveryProfileAndOptionsWin) {
@@ -246,8 +247,9 @@ TEST(SweepCommand, PredictsEveryPoint) {
   const json refused = line_of(sweep, 0);
   EXPECT_EQ(refused["status"], "refused") << "2.5 GiB of weights in 1 GiB";
   EXPECT_EQ(refused["code"], "out_of_memory");
-  EXPECT_THAT(refused["message"].get<std::string>(),
-              HasSubstr("of gpu memory more than the 1.00 GiB there are"));
+  EXPECT_THAT(
+      refused["message"].get<std::string>(),
+      HasSubstr("of gpu memory more than the 960.00 MiB there are beside the 64.00 MiB of library kernels"));
 
   const json resident = line_of(sweep, 2);
   EXPECT_EQ(resident["status"], "ok");
@@ -360,6 +362,13 @@ TEST(SweepCommand, AFileThatIsNoSweepsIsRefused) {
   write_text(dir / "out.jsonl", "notes of mine\n");
   EXPECT_EQ(run(words).status, exit_status(Code::kCorrupt));
   EXPECT_EQ(read_text(dir / "out.jsonl"), "notes of mine\n");
+  for (const char* other : {"notes of mine", "{\"kind\": \"swe", "{\"kind\": 1}\n"}) {
+    write_text(dir / "out.jsonl", other);
+    EXPECT_EQ(run(words).status, exit_status(Code::kCorrupt)) << other;
+    EXPECT_EQ(read_text(dir / "out.jsonl"), other);
+  }
+  write_text(dir / "out.jsonl", "{\"kind\":\"swe");
+  EXPECT_EQ(run(words).status, 0) << "a sweep that was killed in its first line";
   write_text(dir / "out.jsonl", "{\"kind\": \"sweep\", \"points\": 1}\n{\"kind\": \"point\"}\n");
   const Outcome outcome = run(words);
   EXPECT_EQ(outcome.status, exit_status(Code::kCorrupt));

@@ -49,7 +49,9 @@ const flagNames = unique(points.flatMap((p) => Object.keys(p.flags)));
 const varies = (key) => unique(points.map((p) => value(p, key))).length > 1;
 const FIRST = ["model", "percent", "gpu-batch-size", "num-gpu-batches", "gpu-memory", "cpu-memory"];
 const rank = (key) => FIRST.includes(key) ? FIRST.indexOf(key) : key === "hardware" ? FIRST.length + 1 : FIRST.length;
-const varying = flagNames.filter((key) => key !== "format" && varies(key)).sort((a, b) => rank(a) - rank(b));
+// The format is a point's own also where the planner chose it among several.
+const varying = unique([...flagNames, "format"]).filter(varies).sort((a, b) => rank(a) - rank(b));
+const states = (p, key) => key === "format" || p.flags[key] !== undefined;
 const dimensions = unique(["model", "hardware", "placement", "format", "gpu-memory", "sweep", ...varying])
   .filter((key) => (flagNames.includes(key) || ["placement", "format", "sweep"].includes(key)) && varies(key))
   .filter((key) => unique(points.map((p) => value(p, key))).length <= 24);
@@ -65,7 +67,7 @@ function spoken(p, key) {
 
 function name(p) {
   if (p.label) return value(p, "hardware") !== "–" && varies("hardware") ? `${p.label}, ${value(p, "hardware")}` : p.label;
-  const parts = varying.filter((key) => p.flags[key] !== undefined).map((key) => spoken(p, key)).filter((part) => part);
+  const parts = varying.filter((key) => states(p, key)).map((key) => spoken(p, key)).filter((part) => part);
   return parts.join(" · ") || p.id;
 }
 
@@ -208,7 +210,7 @@ function memoryLines(list, at, x, y) {
   if (!varying.includes(budget)) return [];
   const groups = new Map();
   for (const p of list) {
-    const key = [p.label || "", ...varying.filter((each) => each !== budget).map((each) => p.flags[each])].join("\n");
+    const key = [p.label || "", ...varying.filter((each) => each !== budget).map((each) => value(p, each))].join("\n");
     groups.set(key, [...(groups.get(key) || []), p]);
   }
   return [...groups.values()].filter((group) => group.length > 1).map((group) => ({
@@ -383,7 +385,7 @@ const has = (get) => points.some((p) => get(p) !== undefined && get(p) !== "");
 const columns = [
   {title: "#", get: (p) => p.number + 1, number: true},
   {title: "label", get: (p) => p.label},
-  ...varying.map((key) => ({title: key, get: (p) => p.flags[key] === undefined ? "" : short(p.flags[key])})),
+  ...varying.map((key) => ({title: key, get: (p) => states(p, key) ? value(p, key) : ""})),
   {title: "status", get: (p) => p.status, kind: "status"},
   {title: "measured tokens/s", get: (p) => p.measured?.tokens_per_sec, number: true},
   {title: "predicted tokens/s", get: (p) => p.predicted?.tokens_per_sec, number: true},

@@ -59,7 +59,7 @@ struct Rendered {
 
 Rendered render(const std::string& chromium, const TempDir& dir, std::string page,
                 const std::string& script = {}) {
-  page.insert(page.rfind("</body>"), "<script>" + script + "</script>" + kProbe);
+  page.insert(page.rfind("</body>"), "<script>{" + script + "}</script>" + kProbe);
   write_text(dir / "page.html", page);
   const std::string command = fmt::format(
       "'{}' --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir='{}' "

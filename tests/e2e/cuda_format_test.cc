@@ -33,15 +33,15 @@ offload::ModelSource stored(Encoding encoding) {
   return source;
 }
 
-struct Setting {
+struct FormatSetting {
   std::vector<int> percents;
   bool cpu_attention;
 };
-const std::vector<Setting>& settings() {
-  static const std::vector<Setting> all = {{{100, 0, 100, 0, 100, 0}, false},
-                                           {{30, 40, 0, 100, 100, 0}, true},
-                                           {{0, 50, 0, 100, 0, 100}, false},
-                                           {{0, 0, 100, 0, 100, 0}, false}};
+const std::vector<FormatSetting>& format_settings() {
+  static const std::vector<FormatSetting> all = {{{100, 0, 100, 0, 100, 0}, false},
+                                                 {{30, 40, 0, 100, 100, 0}, true},
+                                                 {{0, 50, 0, 100, 0, 100}, false},
+                                                 {{0, 0, 100, 0, 100, 0}, false}};
   return all;
 }
 
@@ -116,7 +116,7 @@ TEST_P(CudaFormats, AreWithinTheLimitsOfTheirReference) {
     const std::vector<offload::Request> requests = testing::golden_requests(golden);
     const RunOutcome reference =
         testing::run_on_cuda(decoded, testing::placed({100, 0, 100, 0, 100, 0}, 4, 2, false), requests);
-    for (const Setting& setting : settings()) {
+    for (const FormatSetting& setting : format_settings()) {
       SCOPED_TRACE(fmt::format("{} weights {} {}", golden.cases, setting.percents[0], setting.percents[1]));
       const RunOutcome outcome = testing::run_on_cuda(
           source, testing::placed(setting.percents, 4, 2, setting.cpu_attention), requests);

@@ -1,6 +1,8 @@
 // Fused products over quantised weights, on the CUDA device.
 #include <cmath>
 
+#include <fmt/format.h>
+
 #include "tests/kernels/cuda/fused_on_device.h"
 
 namespace sluice::kernels {

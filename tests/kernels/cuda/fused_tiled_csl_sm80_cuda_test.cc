@@ -10,7 +10,7 @@ constexpr const char* kName = "tiled_csl_sm80";
 
 // Edges of tiles (128 x 64) and multipliers (8 tokens); lists that do and do not fit registers; the last have
 // their columns divided among thread blocks.
-const FusedCase kCases[] = {
+const FusedCase kTiledCslCases[] = {
     {{"one_element", 1, 1, Mask::kRandom, 0.0}, 1},
     {{"one_row", 1, 300, Mask::kRandom, 0.6}, 3, FusedBias::kSameType},
     {{"one_column", 300, 1, Mask::kRandom, 0.6}, 9, FusedBias::kOtherType},
@@ -74,7 +74,7 @@ TEST_P(FusedTiledCslSm80, ARowDoesNotSeeItsNeighbours) {
 
 INSTANTIATE_TEST_SUITE_P(Cuda, FusedTiledCslSm80,
                          ::testing::Combine(::testing::Values(DType::kF16, DType::kBF16),
-                                            ::testing::ValuesIn(kCases)),
+                                            ::testing::ValuesIn(kTiledCslCases)),
                          [](const auto& test) {
                            return fmt::format("{}_{}", dtype_name(std::get<0>(test.param)),
                                               std::get<1>(test.param).weight.name);

@@ -1,4 +1,6 @@
 // The C interface of libsluice_spmm on a GPU: products on a caller's stream, in the caller's memory.
+#include <gmock/gmock.h>
+
 #include "core/error.h"
 #include "kernels/bench/bench_matrix.h"
 #include "kernels/bench/cuda/judge.h"

@@ -13,7 +13,7 @@ namespace {
 
 using namespace testing;
 
-constexpr std::int64_t kRows = 20, kOut = 200, kIn = 12288 + 8;
+constexpr std::int64_t kRows = 20, kOutFeatures = 200, kInFeatures = 12288 + 8;
 
 class JudgeCuda : public CudaTest {
  protected:
@@ -21,14 +21,14 @@ class JudgeCuda : public CudaTest {
     CudaTest::SetUp();
     if (IsSkipped()) return;
     ThreadPool pool(4);
-    weights_.resize(kOut * kIn);
+    weights_.resize(kOutFeatures * kInFeatures);
     fill_bench_matrix(0.8, pool, weights_);
-    x_ = cuda->device().allocate(kRows * kIn * 2);
-    reference_ = cuda->device().allocate(kRows * kOut * 4);
-    squares_ = cuda->device().allocate(kOut * 4);
+    x_ = cuda->device().allocate(kRows * kInFeatures * 2);
+    reference_ = cuda->device().allocate(kRows * kOutFeatures * 4);
+    squares_ = cuda->device().allocate(kOutFeatures * 4);
     judgement_ = cuda->device().allocate(sizeof(Judgement));
     stream().bind_thread();
-    fill_random_half(x_.bytes.data(), kRows * kIn, raw());
+    fill_random_half(x_.bytes.data(), kRows * kInFeatures, raw());
     multiply(weights_);
   }
   cudaStream_t raw() { return as_cuda(stream()).raw(); }
@@ -36,12 +36,13 @@ class JudgeCuda : public CudaTest {
   float* squares() { return reinterpret_cast<float*>(squares_.bytes.data()); }
   void multiply(const std::vector<std::uint16_t>& weights) {
     const DeviceMemory w = cuda->put(std::as_bytes(std::span(weights)));
-    reference_product(x_.bytes.data(), w.bytes.data(), reference(), squares(), kRows, kOut, kIn, raw());
+    reference_product(x_.bytes.data(), w.bytes.data(), reference(), squares(), kRows, kOutFeatures,
+                      kInFeatures, raw());
     stream().synchronize();
   }
   /// The reference as fp16.
   std::vector<std::uint16_t> rounded() {
-    std::vector<float> values(kRows * kOut);
+    std::vector<float> values(kRows * kOutFeatures);
     cuda->fetch(reference_, std::as_writable_bytes(std::span(values)));
     std::vector<std::uint16_t> out;
     for (const float value : values) out.push_back(to_half(value).bits);
@@ -50,7 +51,7 @@ class JudgeCuda : public CudaTest {
   Judgement judge(const std::vector<std::uint16_t>& y) {
     const DeviceMemory on_device = cuda->put(std::as_bytes(std::span(y)));
     stream().fill(judgement_.bytes, std::byte{0});
-    judge_product(on_device.bytes.data(), reference(), squares(), kRows, kOut, kIn,
+    judge_product(on_device.bytes.data(), reference(), squares(), kRows, kOutFeatures, kInFeatures,
                   reinterpret_cast<Judgement*>(judgement_.bytes.data()), raw());
     Judgement found;
     cuda->fetch(judgement_, std::as_writable_bytes(std::span(&found, 1)));
@@ -62,22 +63,23 @@ class JudgeCuda : public CudaTest {
 };
 
 TEST_F(JudgeCuda, ReferenceIsTheProductOfDoubles) {
-  std::vector<std::uint16_t> x(kRows * kIn);
+  std::vector<std::uint16_t> x(kRows * kInFeatures);
   cuda->fetch(x_, std::as_writable_bytes(std::span(x)));
-  std::vector<float> found(kRows * kOut);
+  std::vector<float> found(kRows * kOutFeatures);
   cuda->fetch(reference_, std::as_writable_bytes(std::span(found)));
   for (std::int64_t n = 0; n < kRows; ++n) {
-    for (std::int64_t m = 0; m < kOut; m += 7) {
+    for (std::int64_t m = 0; m < kOutFeatures; m += 7) {
       double sum = 0;
       double l1 = 0;
-      for (std::int64_t k = 0; k < kIn; ++k) {
-        const double product = static_cast<double>(to_float(Half{x[static_cast<std::size_t>(n * kIn + k)]})) *
-                               to_float(Half{weights_[static_cast<std::size_t>(m * kIn + k)]});
+      for (std::int64_t k = 0; k < kInFeatures; ++k) {
+        const double product =
+            static_cast<double>(to_float(Half{x[static_cast<std::size_t>(n * kInFeatures + k)]})) *
+            to_float(Half{weights_[static_cast<std::size_t>(m * kInFeatures + k)]});
         sum += product;
         l1 += std::abs(product);
       }
       // Each of the sum's steps rounds a partial sum, of which none exceeds l1; typically far less is lost.
-      EXPECT_NEAR(found[static_cast<std::size_t>(n * kOut + m)], sum, 1e-5 * l1) << n << ", " << m;
+      EXPECT_NEAR(found[static_cast<std::size_t>(n * kOutFeatures + m)], sum, 1e-5 * l1) << n << ", " << m;
     }
   }
 }
@@ -91,7 +93,7 @@ TEST_F(JudgeCuda, AcceptsARoundedResultAndMissesNoLostWeight) {
 
   // One weight of some magnitude is lost; the rows that multiply it by something show it.
   std::vector<std::uint16_t> damaged = weights_;
-  for (std::size_t i = 3 * kIn; i < damaged.size(); ++i) {
+  for (std::size_t i = 3 * kInFeatures; i < damaged.size(); ++i) {
     if (std::abs(to_float(Half{damaged[i]})) < 0.1F) continue;
     damaged[i] = 0;
     break;
@@ -104,7 +106,7 @@ TEST_F(JudgeCuda, AcceptsARoundedResultAndMissesNoLostWeight) {
 TEST_F(JudgeCuda, FindsWhatWasNotWrittenAndWhatStrayed) {
   std::vector<std::uint16_t> y = rounded();
   y[5] = 0xFFFF;
-  y[kOut + 1] = 0x7C00;
+  y[kOutFeatures + 1] = 0x7C00;
   EXPECT_EQ(judge(y).not_finite, 2U);
 
   std::vector<std::uint8_t> guard(4096, 0xFF);

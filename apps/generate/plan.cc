@@ -20,7 +20,15 @@ PerTier<std::int64_t> stated_budgets(const MemoryConfig& config) {
            bytes(config.disk, "--disk-memory")}};
 }
 
-/// What --percent states, and FlexGen's defaults for the rest.
+}  // namespace
+
+std::int64_t stated_block_size(const PlacementConfig& config) {
+  // FlexGen's defaults: four sequences, one GPU batch.
+  constexpr std::int64_t kGpuBatchSize = 4;
+  const std::int64_t gpu_batch_size = config.gpu_batch_size > 0 ? config.gpu_batch_size : kGpuBatchSize;
+  return gpu_batch_size * std::max<std::int64_t>(1, config.num_gpu_batches);
+}
+
 policy::Placement stated_placement(const PlacementConfig& stated, std::int64_t num_requests) {
   policy::Placement placement;
   placement.percents = policy::parse_percents(stated.percent);
@@ -35,15 +43,6 @@ policy::Placement stated_placement(const PlacementConfig& stated, std::int64_t n
     placement.gpu_batch_size = std::clamp<std::int64_t>(num_requests, 1, stated_block_size({}));
   placement.num_gpu_batches = std::max<std::int64_t>(1, stated.num_gpu_batches);
   return placement;
-}
-
-}  // namespace
-
-std::int64_t stated_block_size(const PlacementConfig& config) {
-  // FlexGen's defaults: four sequences, one GPU batch.
-  constexpr std::int64_t kGpuBatchSize = 4;
-  const std::int64_t gpu_batch_size = config.gpu_batch_size > 0 ? config.gpu_batch_size : kGpuBatchSize;
-  return gpu_batch_size * std::max<std::int64_t>(1, config.num_gpu_batches);
 }
 
 EnginePlan plan_engine(const GenerateConfig& config, const offload::ModelSource& model, const RunWork& work) {

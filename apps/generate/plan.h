@@ -21,6 +21,10 @@ struct EnginePlan {
 /// Error{kInvalidArgument} naming the flag, Error{kOutOfMemory} if no placement fits.
 EnginePlan plan_engine(const GenerateConfig& config, const offload::ModelSource& model, const RunWork& work);
 
+/// What --percent states, and FlexGen's defaults for the rest; a block that nobody states has no more seats
+/// than `num_requests`. Not validated. Throws Error{kInvalidArgument} as parse_percents.
+policy::Placement stated_placement(const PlacementConfig& stated, std::int64_t num_requests);
+
 /// Sequences of one block that the flags state: what the synthetic benchmark runs without --num-prompts.
 std::int64_t stated_block_size(const PlacementConfig& config);
 

@@ -47,7 +47,9 @@ ordered_json workload_json(const policy::Workload& work) {
           {"max_total_len", work.max_total_len}};
 }
 
-ordered_json placement_json(const policy::Placement& p) {
+}  // namespace
+
+ordered_json run_placement_json(const policy::Placement& p) {
   return {{"percent", policy::to_string(p.percents)},
           {"gpu_batch_size", p.gpu_batch_size},
           {"num_gpu_batches", p.num_gpu_batches},
@@ -57,8 +59,6 @@ ordered_json placement_json(const policy::Placement& p) {
           {"max_tokens_per_gpu_batch", p.max_tokens_per_gpu_batch},
           {"prefetch_depth", p.prefetch_depth}};
 }
-
-}  // namespace
 
 ordered_json config_json(GenerateConfig config) { return to_json(config); }
 
@@ -73,7 +73,7 @@ StatsFile::StatsFile(const std::string& path, const GenerateConfig& config,
          {"device", devices_text()},
          {"model", model_fingerprint},
          {"config", config_json(config)},
-         {"placement", placement_json(options.placement)},
+         {"placement", run_placement_json(options.placement)},
          {"workload", workload_json(options.workload)}});
 }
 

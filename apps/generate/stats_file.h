@@ -28,6 +28,9 @@ class StatsFile {
   std::unique_ptr<Sink> sink_;
 };
 
+/// A placement as runs and sweeps write it.
+nlohmann::ordered_json run_placement_json(const policy::Placement& placement);
+
 /// The configuration as nested objects, by its own list of fields.
 nlohmann::ordered_json config_json(GenerateConfig config);
 

@@ -4,6 +4,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "apps/output/sink.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/store/checksum.h"
@@ -17,12 +18,6 @@ bool is_stream(const std::string& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
-}
-
-bool has_content(const std::filesystem::path& path) {
-  std::error_code error;
-  const auto bytes = std::filesystem::file_size(path, error);
-  return !error && bytes > 0;
 }
 
 std::string hash_of(std::span<const RequestKey> requests) {

@@ -78,6 +78,12 @@ class FileSink final : public Sink {
 
 }  // namespace
 
+bool has_content(const std::filesystem::path& path) {
+  std::error_code error;
+  const auto bytes = std::filesystem::file_size(path, error);
+  return !error && bytes > 0;
+}
+
 std::unique_ptr<Sink> make_stdout_sink() { return std::make_unique<StdoutSink>(); }
 
 std::unique_ptr<Sink> make_file_sink(const std::filesystem::path& path, std::int64_t keep_bytes) {

@@ -19,6 +19,9 @@ class Sink {
   virtual void finish() = 0;
 };
 
+/// Whether a file with at least one byte is there.
+bool has_content(const std::filesystem::path& path);
+
 /// Standard output.
 std::unique_ptr<Sink> make_stdout_sink();
 

@@ -49,12 +49,6 @@ bool is_point(const ordered_json& line) {
          has("flags", [](const ordered_json& value) { return value.is_object(); });
 }
 
-bool has_content(const std::string& path) {
-  std::error_code error;
-  const auto bytes = std::filesystem::file_size(path, error);
-  return !error && bytes > 0;
-}
-
 /// "mode was run and is simulate, ..."; empty if the file is of the same sweep.
 std::string difference(const SweepHeader& before, const SweepHeader& now) {
   std::string text;

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "apps/generate/stats_file.h"
 #include "apps/plan/explain.h"
 
 namespace sluice::apps {
@@ -17,17 +18,6 @@ double latency_sec(double total_sec, std::int64_t requests, std::int64_t block_s
   const double blocks =
       static_cast<double>(requests) / static_cast<double>(std::max<std::int64_t>(1, block_size));
   return total_sec / std::max(1.0, blocks);
-}
-
-ordered_json placement_json(const policy::Placement& p) {
-  return {{"percent", policy::to_string(p.percents)},
-          {"gpu_batch_size", p.gpu_batch_size},
-          {"num_gpu_batches", p.num_gpu_batches},
-          {"cpu_attention", p.cpu_attention},
-          {"mixing", p.mixing},
-          {"kv_format", kv_format_name(p.kv_format)},
-          {"max_tokens_per_gpu_batch", p.max_tokens_per_gpu_batch},
-          {"prefetch_depth", p.prefetch_depth}};
 }
 
 }  // namespace
@@ -85,7 +75,7 @@ void set_prediction(ordered_json& line, const policy::PlanCandidate& plan, const
   ordered_json memory;
   for (const Tier tier : kTiers) memory[std::string(tier_name(tier))] = plan.memory.total[tier];
   const Wall wall = wall_of(run);
-  line["placement"] = placement_json(plan.placement);
+  line["placement"] = run_placement_json(plan.placement);
   line["placement_flags"] = flags_of(plan.placement);
   line["format"] = format;
   line["requests"] = plan.num_requests;

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "apps/generate/plan.h"
 #include "apps/plan/problem.h"
 #include "apps/profile/find_profile.h"
 #include "core/error.h"
@@ -69,22 +70,18 @@ void raise_memory(policy::HardwareProfile& hardware, const PlanFlags& flags) {
 }
 
 /// What `generate` makes of stated percents.
-policy::Placement stated_placement(const PlanFlags& flags, const policy::PlanProblem& problem) {
-  constexpr std::int64_t kGpuBatchSize = 4;
-  policy::Placement placement;
-  placement.percents = policy::parse_percents(flags.percent);
-  placement.cpu_attention = flags.cpu_cache_compute;
-  placement.mixing = !flags.no_mixing;
-  placement.kv_format = problem.choices.kv_format;
-  placement.gpu_batch_size = kGpuBatchSize;
-  if (flags.gpu_batch_size > 0) {
-    placement.gpu_batch_size = flags.gpu_batch_size;
-  } else if (!problem.fill_block) {
-    placement.gpu_batch_size = std::clamp<std::int64_t>(std::ssize(problem.requests), 1, kGpuBatchSize);
-  }
-  placement.num_gpu_batches = std::max<std::int64_t>(1, flags.num_gpu_batches);
-  if (flags.max_tokens_per_gpu_batch > 0) placement.max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch;
-  if (flags.prefetch_depth > 0) placement.prefetch_depth = flags.prefetch_depth;
+policy::Placement placement_of(const PlanFlags& flags, const policy::PlanProblem& problem) {
+  const PlacementConfig stated{.percent = flags.percent,
+                               .gpu_batch_size = flags.gpu_batch_size,
+                               .num_gpu_batches = flags.num_gpu_batches,
+                               .cpu_cache_compute = flags.cpu_cache_compute,
+                               .kv_format = problem.choices.kv_format,
+                               .max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch,
+                               .prefetch_depth = flags.prefetch_depth,
+                               .mixing = !flags.no_mixing,
+                               .piece_size = {}};
+  policy::Placement placement =
+      stated_placement(stated, problem.fill_block ? stated_block_size(stated) : std::ssize(problem.requests));
   validate(placement);
   return placement;
 }
@@ -114,7 +111,7 @@ policy::Placement stated_placement(const PlanFlags& flags, const policy::PlanPro
 
 PointPlan predict_one(const SweepPoint& point, const PlanFlags& flags, const NamedProblem& named) {
   if (!point.is_planned()) {
-    const policy::Placement placement = stated_placement(flags, named.problem);
+    const policy::Placement placement = placement_of(flags, named.problem);
     auto candidate = policy::predict(named.problem, placement);
     if (!candidate) refuse_placement(named.problem, placement);
     return {std::move(*candidate), named.format};

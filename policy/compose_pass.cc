@@ -1,6 +1,7 @@
 #include "policy/compose_pass.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "policy/kv_traffic.h"
@@ -45,8 +46,9 @@ class Composer {
   }
 
   /// Free seats, the longest first, take the first request for whose length they are made; where there is
-  /// none, one of the next shorter kind. So a long request does not wait behind a short one in a long seat,
-  /// and within a kind the order of the queue holds. A batch without room for its request takes no more in
+  /// none, one of the next shorter kind. So a long request does not wait behind a short one in a long seat.
+  /// Within a kind the order of the queue holds, and once its end is in sight the one with the most tokens to
+  /// come is first, so that the last ones end together. A batch without room for its request takes no more in
   /// this pass.
   void admit(std::span<const WaitingRequest> waiting) {
     lengths_.clear();
@@ -54,6 +56,7 @@ class Composer {
     std::ranges::sort(lengths_);
     seat_is_done_.assign(seats_.size(), 0);
     is_admitted_.assign(waiting.size(), 0);
+    end_in_sight_ = waiting.size() < kWaitingPerSeat * seats_.size();
     std::size_t num_left = waiting.size();
     while (num_left > 0) {
       const std::int32_t seat = longest_free_seat();
@@ -174,20 +177,23 @@ class Composer {
     return best;
   }
 
-  /// The first of the waiting requests that need the longest seats among those that fit `pages`; -1: none
-  /// fits.
+  /// The first, or with the end in sight the longest to run, of the waiting requests that need the longest
+  /// seats among those that fit `pages`; -1: none fits.
   std::int64_t request_for(std::int32_t pages, std::span<const WaitingRequest> waiting) const {
     std::int64_t best = -1;
     std::int32_t best_length = 0;
-    for (std::size_t i = 0; i < waiting.size() && best_length < pages; ++i) {
+    std::int64_t best_new_tokens = 0;
+    for (std::size_t i = 0; i < waiting.size() && (end_in_sight_ || best_length < pages); ++i) {
       if (is_admitted_[i] != 0) continue;
       const std::int64_t needed = kv_pages(std::max(waiting[i].prompt_len, waiting[i].seat_tokens));
       if (needed > pages) continue;
       const std::int32_t length =
           *std::ranges::lower_bound(lengths_, needed);  // the shortest seat that takes it
-      if (length > best_length) {
+      const std::int64_t new_tokens = end_in_sight_ ? waiting[i].seat_tokens - waiting[i].prompt_len : 0;
+      if (std::pair(length, new_tokens) > std::pair(best_length, best_new_tokens)) {
         best = static_cast<std::int64_t>(i);
         best_length = length;
+        best_new_tokens = new_tokens;
       }
     }
     return best;
@@ -204,6 +210,7 @@ class Composer {
   Pass& pass_;
   std::vector<std::int32_t> lengths_;  // of all seats, ascending
   std::vector<char> seat_is_done_, is_admitted_;
+  bool end_in_sight_ = false;
 };
 
 }  // namespace

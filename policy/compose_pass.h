@@ -28,14 +28,15 @@ struct WaitingRequest {
 };
 
 /// The engine offers this many waiting requests for each seat, from the front of its queue: enough to find
-/// those that a free seat is made for.
-inline constexpr std::size_t kWaitingPerSeat = 4;
+/// those that a free seat is made for, and to begin with the long ones well before the queue ends.
+inline constexpr std::size_t kWaitingPerSeat = 8;
 
 /// Fills `pass` (whose storage is reused). Sequences in the middle of their prompt come first, then waiting
-/// requests take free seats, in order among those that need seats of one length. A request waits if no GPU
-/// batch has a seat for it and room for its whole prompt, but a prompt longer than a batch can ever take is
-/// cut. Admissions are in the order of the waiting list. With `placement.mixing` off, prefill rows and decode
-/// rows do not meet.
+/// requests take free seats, in order among those that need seats of one length; where fewer wait than
+/// kWaitingPerSeat allows, the end of the queue is in sight, and those with the most tokens to come are
+/// first. A request waits if no GPU batch has a seat for it and room for its whole prompt, but a prompt
+/// longer than a batch can ever take is cut. Admissions are in the order of the waiting list. With
+/// `placement.mixing` off, prefill rows and decode rows do not meet.
 void compose_pass(const RunShape& shape, std::span<const SeatState> seats,
                   std::span<const WaitingRequest> waiting, std::int32_t number, Pass& pass);
 

@@ -35,9 +35,11 @@ class PassDriver {
 
   const Pass& compose() {
     std::vector<WaitingRequest> waiting;
-    for (const DrivenRequest& r : queue_)
+    for (const DrivenRequest& r : queue_) {
+      if (waiting.size() == kWaitingPerSeat * seats_.size()) break;
       waiting.push_back({r.prompt_len, r.wants_prompt_logprobs, r.gen_len > 0,
                          Workload::seat_tokens(r.prompt_len, r.gen_len)});
+    }
     compose_pass(shape_, seats_, waiting, number_++, pass_);
     return pass_;
   }

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <functional>
+#include <numeric>
 #include <random>
 
 #include <fmt/format.h>
@@ -194,6 +197,36 @@ TEST(PassComposer, ShortRequestsPassOneThatWaitsForALongSeatButNotForEver) {
   EXPECT_EQ(admitted(), (std::vector<std::int32_t>{1, 2})) << "short seats are refilled";
   for (int pass = 3; pass < 20; ++pass) EXPECT_TRUE(admitted().empty()) << pass;
   EXPECT_EQ(admitted(), std::vector<std::int32_t>{0}) << "the long seat is free again";
+}
+
+TEST(PassComposer, TakesTheLongestFirstOnceTheEndOfTheQueueIsInSight) {
+  constexpr std::int64_t kSeats = 2, kRequests = 24, kInSight = kWaitingPerSeat * kSeats;
+  Scenario s;
+  s.spec = testing::opt_spec(1, 256, 4, 1024);
+  s.placement.gpu_batch_size = kSeats;
+  for (std::int64_t gen = 1; gen <= kRequests; ++gen) s.requests.push_back({40, gen});
+  for (const DrivenRequest& r : s.requests) s.workload.add_request(r.prompt_len, r.gen_len);
+  s.workload.seat_demand = {1};  // both seats take any request
+  const RunShape shape =
+      make_run_shape(s.spec, testing::tensor_sizes(s.spec), s.placement, s.workload, testing::test_traits());
+  PassDriver driver(shape, s.requests);
+  std::vector<std::int64_t> left(kRequests), taken;
+  std::iota(left.begin(), left.end(), 1);
+  for (; !driver.done(); driver.advance()) {
+    const bool in_sight = std::ssize(left) < kInSight;
+    const std::vector<Admission>& admissions = driver.compose().admissions;
+    const auto first = std::ssize(taken);
+    for (const Admission& admission : admissions)
+      taken.push_back(left[static_cast<std::size_t>(admission.waiting)]);
+    if (in_sight)
+      std::sort(taken.begin() + first, taken.end(), std::greater());  // admissions are by place in the queue
+    for (auto it = admissions.rbegin(); it != admissions.rend(); ++it) left.erase(left.begin() + it->waiting);
+  }
+  std::vector<std::int64_t> expected;  // in order while more than kInSight - 1 wait, then the longest
+  for (std::int64_t gen = 1; kRequests - gen + 1 >= kInSight; ++gen) expected.push_back(gen);
+  const auto in_order = std::ssize(expected);
+  for (std::int64_t gen = kRequests; gen > in_order; --gen) expected.push_back(gen);
+  EXPECT_EQ(taken, expected);
 }
 
 // Takes away one kind of wait at a time, over many scenarios. A kind whose loss changes any schedule must be

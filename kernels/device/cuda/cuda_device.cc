@@ -10,6 +10,7 @@
 #include "core/units.h"
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/device/cuda/handle.h"
+#include "kernels/device/cuda/urgent_stream.h"
 #include "kernels/device/device.h"
 
 namespace sluice::kernels {
@@ -113,8 +114,10 @@ class CudaDevice final : public Device {
   std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) override {
     use_device(ordinal_);
     if (blas_ == nullptr) prepare_streams();
-    return std::make_unique<CudaStream>(priority, CudaStream::Origin{origin_.get(), origin_sec_}, blas_.get(),
-                                        workspace);
+    const CudaStream::Origin origin{origin_.get(), origin_sec_};
+    if (priority == StreamPriority::kUrgent && workspace.empty())
+      return std::make_unique<UrgentStream>(origin, blas_.get());
+    return std::make_unique<CudaStream>(priority, origin, blas_.get(), workspace);
   }
 
  private:

@@ -5,6 +5,7 @@
 #include "core/units.h"
 #include "kernels/device/cuda/check.h"
 #include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/device/cuda/urgent_stream.h"
 #include "tests/kernels/cuda/device_operands.h"
 
 namespace sluice::kernels {
@@ -179,6 +180,68 @@ TEST_F(StreamCuda, AStreamWaitsForTheStepOfAnother) {
     }
   }
   stream().synchronize();
+}
+
+// Pinned memory by a kernel, with words of 16, 4 and 1 bytes, pageable memory and large copies by the engine.
+TEST_F(StreamCuda, UrgentCopiesMoveTheirBytesAndNoOthers) {
+  constexpr std::int64_t kBytes = UrgentStream::kMostByKernel + 64;
+  const auto urgent = cuda->device().make_stream(StreamPriority::kUrgent, {});
+  std::vector<std::byte> pageable(static_cast<std::size_t>(kBytes)), pinned(pageable.size()),
+      back(pageable.size());
+  const auto registered = cuda->device().pin(pinned);
+  ASSERT_NE(registered, nullptr);
+  const DeviceMemory memory = cuda->device().allocate(kBytes);
+  int value = 0;
+  for (std::vector<std::byte>* host : {&pinned, &pageable}) {
+    for (const std::int64_t bytes : {1, 4, 15, 16, 4096, 14336, 100'003, int{UrgentStream::kMostByKernel},
+                                     int{UrgentStream::kMostByKernel} + 17}) {
+      for (const std::int64_t offset : {0, 1, 4, 16}) {
+        const auto fresh = static_cast<std::byte>(1 + ++value % 251);
+        std::fill(host->begin(), host->end(), fresh);
+        stream().fill(memory.bytes, std::byte{0});
+        stream().synchronize();
+        urgent->copy(memory.bytes.data() + offset, host->data() + offset, bytes);
+        urgent->synchronize();
+        cuda->fetch(memory, back);
+        EXPECT_EQ(std::count(back.begin(), back.end(), fresh), bytes) << "to the device, offset " << offset;
+        EXPECT_EQ(std::count(back.begin() + offset, back.begin() + offset + bytes, fresh), bytes) << offset;
+        std::fill(host->begin(), host->end(), std::byte{0});
+        urgent->copy(host->data() + offset, memory.bytes.data() + offset, bytes);
+        urgent->synchronize();
+        EXPECT_EQ(std::count(host->begin(), host->end(), fresh), bytes)
+            << "from the device, offset " << offset;
+        EXPECT_EQ(std::count(host->begin() + offset, host->begin() + offset + bytes, fresh), bytes) << offset;
+      }
+    }
+  }
+}
+
+TEST_F(StreamCuda, UrgentCopiesDoNotQueueBehindBulkOnes) {
+  constexpr std::int64_t kPieceBytes = 32_MiB, kPieces = 64, kSmall = 14336;
+  const auto bulk = cuda->device().make_stream(StreamPriority::kBulk, {});
+  const auto urgent = cuda->device().make_stream(StreamPriority::kUrgent, {});
+  std::vector<std::byte> host(static_cast<std::size_t>(kPieceBytes + 2 * kSmall));
+  const auto registered = cuda->device().pin(host);
+  ASSERT_NE(registered, nullptr);
+  const DeviceMemory memory = cuda->device().allocate(kPieceBytes + kSmall);
+  std::byte* const small = memory.bytes.data() + kPieceBytes;
+  for (const bool to_device : {true, false}) {
+    const std::int64_t step = to_device ? 1 : 2;
+    bulk->begin_step(step);
+    for (std::int64_t i = 0; i < kPieces; ++i) {
+      if (to_device) bulk->copy(memory.bytes.data(), host.data(), kPieceBytes);
+      if (!to_device) bulk->copy(host.data(), memory.bytes.data(), kPieceBytes);
+    }
+    bulk->end_step(step);
+    urgent->begin_step(step);
+    if (to_device) urgent->copy(small, host.data() + kPieceBytes, kSmall);
+    if (!to_device) urgent->copy(host.data() + kPieceBytes + kSmall, small, kSmall);
+    urgent->end_step(step);
+    urgent->await_step(step);
+    EXPECT_FALSE(bulk->is_step_done(step))
+        << "a copy of 14 KiB waited for one of 2 GiB, to the device: " << to_device;
+    bulk->synchronize();
+  }
 }
 
 TEST_F(StreamCuda, AllocationsStartAtAPageAndARefusedOneNamesBothNumbers) {

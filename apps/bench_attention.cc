@@ -18,7 +18,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct BenchAttentionFlags {
   std::int64_t heads = 32, head_dim = 128, positions = 2048, prefill = 1024;
   std::vector<std::int64_t> groups = {1, 4};
   int threads = usable_cpus();
@@ -30,7 +30,7 @@ struct Options {
 /// A batch over `memory` with q and out of its own.
 class Batch {
  public:
-  Batch(std::span<std::byte> memory, const Options& options, std::int64_t group, KvFormat format,
+  Batch(std::span<std::byte> memory, const BenchAttentionFlags& options, std::int64_t group, KvFormat format,
         std::int64_t positions, std::int64_t rows_each, std::int64_t max_sequences)
       : layout_{options.heads / group, options.head_dim, format},
         batch_({.pages = memory,
@@ -57,7 +57,7 @@ class Batch {
   std::vector<float> q_, out_;
 };
 
-void run(const Options& options) {
+void run(const BenchAttentionFlags& options) {
   require_measuring_build();
   const std::optional<KvFormat> format = parse_kv_format(options.kv_format);
   SLUICE_CHECK(format.has_value(), Code::kInvalidArgument,
@@ -116,7 +116,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_bench_attention(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchAttentionFlags>();
   CLI::App* command =
       bench.add_subcommand("attention", "CPU attention over paged KV against the machine's read rate");
   command->add_option("--heads", options->heads, "Query heads")->capture_default_str();

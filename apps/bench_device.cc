@@ -25,7 +25,7 @@ namespace {
 using kernels::Stream;
 using kernels::StreamPriority;
 
-struct Options {
+struct BenchDeviceFlags {
   std::string device = "cuda";
   int threads = std::max(1, usable_cpus() - 1);
   int rounds = 7;
@@ -64,7 +64,7 @@ void print(const std::string& name, std::vector<double> values, double unit, con
   fmt::print("{:<34} {} {}\n", name, rates_text({values}, unit), unit_name);
 }
 
-void run(const Options& options) {
+void run(const BenchDeviceFlags& options) {
   kernels::ThreadPool pool(options.threads);
   const std::unique_ptr<kernels::Device> device =
       offload::make_device(offload::parse_device(options.device), pool);
@@ -131,7 +131,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_bench_device(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchDeviceFlags>();
   CLI::App* command = bench.add_subcommand("device", "A CUDA device: link, memory and products");
   command->add_option("--device", options->device, "cuda or cuda:N")->capture_default_str();
   command->add_option("--threads", options->threads, "Threads that read host memory")->capture_default_str();

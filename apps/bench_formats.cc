@@ -17,7 +17,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct BenchFormatsFlags {
   std::int64_t rows = 8192, cols = 7168;
   std::vector<std::string> formats;
   std::vector<double> sparsities = {0.5, 0.7, 0.8, 0.9};
@@ -38,7 +38,8 @@ std::vector<Encoding> encodings_of(const std::vector<std::string>& names) {
 }
 
 /// One format at one sparsity.
-void measure(const Options& options, Encoding encoding, double sparsity, kernels::ThreadPool& pool) {
+void measure(const BenchFormatsFlags& options, Encoding encoding, double sparsity,
+             kernels::ThreadPool& pool) {
   const TensorSpec tensor{"the bench's matrix", 0, options.rows, options.cols, false, SplitRule::kRows};
   const WeightFormat format{encoding, DType::kF16};
   std::vector<std::uint16_t> values(static_cast<std::size_t>(options.rows * options.cols));
@@ -66,7 +67,7 @@ void measure(const Options& options, Encoding encoding, double sparsity, kernels
              rates_text(rates[0], per_core), rates_text(rates[1], per_core));
 }
 
-void run(const Options& options) {
+void run(const BenchFormatsFlags& options) {
   require_measuring_build();
   const std::vector<Encoding> encodings = encodings_of(options.formats);
   for (const double sparsity : options.sparsities) {
@@ -89,7 +90,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_bench_formats(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchFormatsFlags>();
   CLI::App* command = bench.add_subcommand(
       "formats", "Encoding and expansion of weights on the CPU, in GB/s of dense fp16 per core");
   command->add_option("--out", options->rows, "Output features")

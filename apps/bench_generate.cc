@@ -26,12 +26,12 @@
 namespace sluice::apps {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using BenchClock = std::chrono::steady_clock;
 
-constexpr double kTarget = 1.15;
+constexpr double kPassTarget = 1.15;
 constexpr std::int64_t kRawMemoryBytes = 256_MiB;
 
-struct Options {
+struct BenchGenerateFlags {
   std::string model = "random:opt-1.3b";
   std::int64_t sequences = 8;
   std::int64_t prompt_len = 32;
@@ -47,7 +47,7 @@ struct Options {
 /// One engine that is asked the same work in every round.
 class Contender {
  public:
-  Contender(const OpenedModel& model, const Options& options, const policy::Percents& percents,
+  Contender(const OpenedModel& model, const BenchGenerateFlags& options, const policy::Percents& percents,
             const std::string& trace)
       : requests_(synthetic_requests({.prompt_len = options.prompt_len,
                                       .gen_len = options.gen_len,
@@ -58,10 +58,10 @@ class Contender {
 
   /// Seconds of a decode pass, over those of one round: from the first token of a request to its last.
   double decode_pass_sec(const std::stop_token& stop) {
-    std::vector<Clock::time_point> tokens;
+    std::vector<BenchClock::time_point> tokens;
     for (std::size_t i = 0; i < requests_.size(); ++i) {
       offload::Request request = requests_[i].request;
-      if (i == 0) request.on_token = [&tokens](std::int32_t) { tokens.push_back(Clock::now()); };
+      if (i == 0) request.on_token = [&tokens](std::int32_t) { tokens.push_back(BenchClock::now()); };
       engine_.submit(std::move(request));
     }
     engine_.run(stop, [](const offload::Result&) {});
@@ -83,8 +83,8 @@ class Contender {
   }
 
  private:
-  static offload::EngineOptions engine_options(const Options& options, const policy::Percents& percents,
-                                               const std::string& trace) {
+  static offload::EngineOptions engine_options(const BenchGenerateFlags& options,
+                                               const policy::Percents& percents, const std::string& trace) {
     offload::EngineOptions result;
     result.placement.percents = percents;
     result.placement.gpu_batch_size = options.sequences;
@@ -106,7 +106,7 @@ class Contender {
 /// The disk's own rate, on a file of random bytes in the same folder.
 class RawDisk {
  public:
-  explicit RawDisk(const Options& options)
+  explicit RawDisk(const BenchGenerateFlags& options)
       : dir_(options.disk_dir),
         path_(dir_.path() / "raw"),
         bytes_(parse_bytes(options.raw_size, "--raw-size") / kRawMemoryBytes * kRawMemoryBytes),
@@ -138,7 +138,7 @@ Rates sorted(std::vector<double> values) {
   return {std::move(values)};
 }
 
-void run_bench(const Options& options) {
+void run_bench(const BenchGenerateFlags& options) {
   require_measuring_build();
   const InterruptScope interrupt;
   const OpenedModel model = open_model(
@@ -175,14 +175,14 @@ void run_bench(const Options& options) {
              1e3 * bytes / rates.median());
   fmt::print("  compute alone    {} ms a pass\n", rates_text(sorted(compute_sec), 1e-3));
   const double median = sorted(ratio).median();
-  fmt::print("  pass over bound  {}   (target {:.2f}: {})\n", rates_text(sorted(ratio), 1), kTarget,
-             median <= kTarget ? "reached" : "missed");
+  fmt::print("  pass over bound  {}   (target {:.2f}: {})\n", rates_text(sorted(ratio), 1), kPassTarget,
+             median <= kPassTarget ? "reached" : "missed");
 }
 
 }  // namespace
 
 void add_bench_generate(CLI::App& bench) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<BenchGenerateFlags>();
   CLI::App* command = bench.add_subcommand(
       "generate", "A decode pass with all weights on disk, against the disk alone and the computation alone");
   command->add_option("--model", options->model, "As of sluice generate")->capture_default_str();

@@ -32,9 +32,9 @@ using offload::IoOp;
 
 constexpr std::int64_t kRequestBytes = 32_MiB;  // about a weight matrix
 constexpr std::int64_t kRequestsInFlight = 8;
-constexpr double kTarget = 0.95;
+constexpr double kReaderTarget = 0.95;
 
-struct Options {
+struct BenchIoFlags {
   std::string file;
   std::string disk_dir;
   std::string size = "4GiB";
@@ -96,7 +96,7 @@ struct Rates {
 /// The file to measure on: the user's, kept, or one of our own, removed at the end.
 class BenchFile {
  public:
-  explicit BenchFile(const Options& options)
+  explicit BenchFile(const BenchIoFlags& options)
       : bytes_(parse_bytes(options.size, "--size") / kPageAlign * kPageAlign) {
     if (options.file.empty()) {
       dir_.emplace(options.disk_dir);
@@ -130,7 +130,7 @@ class BenchFile {
   bool existed_ = false;
 };
 
-void run_bench(const Options& options) {
+void run_bench(const BenchIoFlags& options) {
   SLUICE_CHECK(kBuildType != "Debug" && kSanitize.empty(), Code::kUnsupported,
                "a debug or sanitizer build measures nothing", "build with the preset cpu");
   const IoOp op = options.write ? IoOp::kWrite : IoOp::kRead;
@@ -178,14 +178,14 @@ void run_bench(const Options& options) {
   fmt::print("  plain loop  {}  {} threads, blocks of {}, O_DIRECT\n", plain.text(), loop.num_threads,
              format_bytes(loop.block_bytes));
   fmt::print("  block I/O   {}  {}\n", block.text(), io->description());
-  fmt::print("  ratio       {:6.1f} %     (target {:.0f} %: {})\n", 100 * ratio.median(), 100 * kTarget,
-             ratio.median() >= kTarget ? "reached" : "missed");
+  fmt::print("  ratio       {:6.1f} %     (target {:.0f} %: {})\n", 100 * ratio.median(), 100 * kReaderTarget,
+             ratio.median() >= kReaderTarget ? "reached" : "missed");
 }
 
 }  // namespace
 
 void add_bench_io(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchIoFlags>();
   CLI::App* command =
       bench.add_subcommand("io", "Block I/O against a plain loop of large O_DIRECT transfers");
   command->add_option(

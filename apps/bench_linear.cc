@@ -17,7 +17,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct BenchLinearFlags {
   std::int64_t in = 4096, out = 16384;
   std::vector<std::int64_t> few_rows = {1, 4, 16}, many_rows = {64, 512};
   int threads = usable_cpus();
@@ -30,7 +30,7 @@ struct Options {
 /// outputs are aligned and lie in huge pages, as the engine's do.
 class Layers {
  public:
-  Layers(std::span<const std::byte> memory, const Options& options, WeightFormat format,
+  Layers(std::span<const std::byte> memory, const BenchLinearFlags& options, WeightFormat format,
          std::int64_t max_rows)
       : memory_(memory),
         format_(format),
@@ -63,7 +63,7 @@ class Layers {
   WorkingMemory x_, y_;  // x stays zero: the time does not depend on values
 };
 
-void run(const Options& options) {
+void run(const BenchLinearFlags& options) {
   require_measuring_build();
   const std::optional<WeightFormat> format = parse_weight_format(options.format);
   SLUICE_CHECK(format.has_value(), Code::kInvalidArgument, fmt::format("--format is '{}'", options.format),
@@ -124,7 +124,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_bench_linear(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<BenchLinearFlags>();
   CLI::App* command =
       bench.add_subcommand("linear", "CPU linear layers against the machine's read rate and multiply-adds");
   command->add_option("--in", options->in, "Input features")->capture_default_str();

@@ -15,6 +15,8 @@
 #include "apps/generate/model.h"
 #include "apps/generate/plan.h"
 #include "apps/interrupt.h"
+#include "apps/plan/explain.h"
+#include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
 #include "kernels/device/cpu/thread_pool.h"
@@ -30,7 +32,7 @@ namespace {
 constexpr double kMust = 0.75, kAim = 0.88;
 constexpr int kRateRounds = 5;
 
-struct Options {
+struct BenchRaggedFlags {
   std::int64_t requests = 400;
   std::int64_t shortest_prompt = 32, longest_prompt = 1500, most_new_tokens = 128;
   std::uint64_t seed = 1;
@@ -39,7 +41,7 @@ struct Options {
 
 /// Lengths from uniform distributions. Every other request samples. Sixty random ids end a text, too, beside
 /// the end token, so that some end early.
-std::vector<offload::Request> ragged_requests(const Options& options, const ModelSpec& spec) {
+std::vector<offload::Request> ragged_requests(const BenchRaggedFlags& options, const ModelSpec& spec) {
   constexpr int kStopIds = 60;
   std::mt19937_64 random(options.seed);  // its sequence is the same everywhere
   const auto below = [&](std::int64_t bound) {
@@ -71,7 +73,7 @@ std::int64_t lane_bytes(const offload::RunStats& stats, std::string_view lane) {
   return 0;
 }
 
-void run_bench(const Options& options) {
+void run_bench(const BenchRaggedFlags& options) {
   require_measuring_build();
   SLUICE_CHECK(options.shortest_prompt <= options.longest_prompt, Code::kInvalidArgument,
                fmt::format("prompts of {} to {} tokens", options.shortest_prompt, options.longest_prompt),
@@ -85,6 +87,8 @@ void run_bench(const Options& options) {
     wanted.requests.push_back({std::ssize(request.prompt_ids), request.max_new_tokens});
   }
   const offload::EngineOptions planned = plan_engine(options.config, model.source, wanted).options;
+  if (!options.config.placement.percent.empty())
+    log_info("{} requests with {}", options.requests, flags_of(planned.placement));
 
   policy::MeasuredRates rates;
   {  // before the run takes the memory
@@ -101,11 +105,18 @@ void run_bench(const Options& options) {
     work.push_back({prompt, 0, policy::Workload::seat_tokens(prompt, request.max_new_tokens)});
     engine.submit(std::move(request));
   }
-  std::int64_t ended_early = 0;
-  engine.run(interrupt.token(), [&](const offload::Result& result) {
-    work.at(static_cast<std::size_t>(result.index)).generated = std::ssize(result.token_ids);
-    ended_early += result.finish_reason != offload::FinishReason::kLength;
-  });
+  std::int64_t ended = 0, ended_early = 0;
+  try {
+    engine.run(interrupt.token(), [&](const offload::Result& result) {
+      if (result.finish_reason == offload::FinishReason::kCancelled) return;
+      work.at(static_cast<std::size_t>(result.index)).generated = std::ssize(result.token_ids);
+      ++ended;
+      ended_early += result.finish_reason != offload::FinishReason::kLength;
+    });
+  } catch (const Error&) {
+    log_info("{} of {} requests were done after {:.1f} s", ended, options.requests, engine.stats().wall_sec);
+    throw;
+  }
 
   const offload::RunStats stats = engine.stats();
   const policy::Placement& placement = engine.options().placement;
@@ -148,7 +159,7 @@ void run_bench(const Options& options) {
 }  // namespace
 
 void add_bench_ragged(CLI::App& bench) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<BenchRaggedFlags>();
   GenerateConfig& config = options->config;
   config.model.path = "random:opt-30b";
   CLI::App* command = bench.add_subcommand(
@@ -174,9 +185,9 @@ void add_bench_ragged(CLI::App& bench) {
   command->add_option("--cpu-memory", config.memory.cpu, "Budget of CPU memory");
   command->add_option("--percent", config.placement.percent, "As of sluice generate; default: chosen")
       ->expected(6);
-  command->add_option("--gpu-batch-size", config.placement.gpu_batch_size, "0: chosen")
+  command->add_option("--gpu-batch-size", config.placement.gpu_batch_size, "0: chosen, beside --percent 4")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--num-gpu-batches", config.placement.num_gpu_batches, "0: chosen")
+  command->add_option("--num-gpu-batches", config.placement.num_gpu_batches, "0: chosen, beside --percent 1")
       ->check(CLI::NonNegativeNumber);
   const auto attends = [&config](bool value) {
     return [&config, value] { config.placement.cpu_cache_compute = value; };

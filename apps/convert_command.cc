@@ -19,7 +19,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct ConvertFlags {
   std::string source, store, config, tokenizer;
   FormatFlags formats;
   bool force = false;
@@ -40,7 +40,7 @@ std::string matrices_text(const Manifest& manifest) {
                      static_cast<double>(bytes) / count);
 }
 
-void run(const Options& given) {
+void run(const ConvertFlags& given) {
   const InterruptScope interrupt;
   ByteProgressLine line("convert");
   kernels::ConvertOptions options;
@@ -69,7 +69,7 @@ void run(const Options& given) {
 }
 
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& description,
-                      const std::shared_ptr<Options>& options) {
+                      const std::shared_ptr<ConvertFlags>& options) {
   CLI::App* command = app.add_subcommand(name, description);
   command
       ->add_option(
@@ -93,7 +93,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 
 void add_convert_command(CLI::App& app) {
   CLI::App* command = add_command(app, "convert", "Turn a checkpoint into a model store that can be streamed",
-                                  std::make_shared<Options>());
+                                  std::make_shared<ConvertFlags>());
   command->footer(
       "fp16 and bf16 weights keep their type, fp32 becomes fp16; a value that fp16 cannot hold is refused "
       "with its "
@@ -103,7 +103,7 @@ void add_convert_command(CLI::App& app) {
 }
 
 void add_prune_command(CLI::App& app) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ConvertFlags>();
   CLI::App* command =
       add_command(app, "prune", "Turn a checkpoint into a store whose smallest weights are zero", options);
   options->must_prune = true;

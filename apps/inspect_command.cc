@@ -29,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-struct Options {
+struct InspectFlags {
   std::string path;
   bool verify = false, json = false;
 };
@@ -191,7 +191,7 @@ void verify_store(const fs::path& store, const Manifest& manifest) {
                "convert the checkpoint again, and check the disk");
 }
 
-void run(const Options& options) {
+void run(const InspectFlags& options) {
   const fs::path path = options.path;
   SLUICE_CHECK(fs::exists(path), Code::kNotFound, fmt::format("{}: does not exist", path.string()),
                "give a store or a checkpoint");
@@ -218,7 +218,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_inspect_command(CLI::App& app) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<InspectFlags>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model store or a checkpoint holds");
   command->add_option("PATH", options->path, "Model store, checkpoint folder or weights file")->required();
   command->add_flag(

@@ -2,10 +2,10 @@
 
 #include <cerrno>
 #include <csignal>
-#include <cstring>
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -46,7 +46,7 @@ void watch(std::stop_source source) {
 InterruptScope::InterruptScope() {
   SLUICE_ASSERT(pipe_read < 0);
   int ends[2];
-  SLUICE_CHECK(pipe2(ends, O_CLOEXEC) == 0, Code::kIo, fmt::format("pipe: {}", std::strerror(errno)),
+  SLUICE_CHECK(pipe2(ends, O_CLOEXEC) == 0, Code::kIo, fmt::format("pipe: {}", errno_text(errno)),
                "raise the limit on open files (ulimit -n)");
   pipe_read = ends[0];
   pipe_write = ends[1];

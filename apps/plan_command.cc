@@ -16,7 +16,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct PlanCommandFlags {
   PlanFlags flags;
   std::string trace;
   bool json = false;
@@ -47,7 +47,7 @@ std::optional<double> with_one_more_gib(const policy::PlanProblem& problem, cons
   return plan ? std::optional(plan->tokens_per_sec()) : std::nullopt;
 }
 
-void run(const Options& options) {
+void run(const PlanCommandFlags& options) {
   const policy::HardwareProfile hardware = hardware_of(options.flags);
   const std::vector<NamedProblem> problems = problems_of(options.flags, hardware);
   ExplainedPlan best;
@@ -90,7 +90,7 @@ void run(const Options& options) {
 }  // namespace
 
 void add_plan_command(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PlanCommandFlags>();
   CLI::App* command =
       app.add_subcommand("plan", "Choose the placement of a model on a machine, and predict its speed");
   add_plan_flags(*command, options->flags);

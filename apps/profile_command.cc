@@ -25,7 +25,7 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct ProfileFlags {
   ProfileOptions rig;
   std::string output;  ///< empty: the user's own profile
   std::string name;
@@ -86,7 +86,7 @@ std::filesystem::path own_path() {
   return own;
 }
 
-void run(Options options) {
+void run(ProfileFlags options) {
   require_measuring_build();
   const std::filesystem::path own = options.output.empty() ? own_path() : std::filesystem::path();
   if (!options.memory.empty()) options.rig.memory_bytes = parse_bytes(options.memory, "--memory");
@@ -126,7 +126,7 @@ void run(Options options) {
 }  // namespace
 
 void add_profile_command(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ProfileFlags>();
   CLI::App* command =
       app.add_subcommand("profile", "Measure this machine for `sluice plan`, in under 2 minutes");
   command->add_option("--output", options->output,

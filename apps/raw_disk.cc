@@ -6,11 +6,11 @@
 #include <cerrno>
 #include <chrono>
 #include <fcntl.h>
-#include <system_error>
 #include <thread>
 #include <unistd.h>
 #include <vector>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/units.h"
 #include "offload/io/block_file.h"
@@ -29,8 +29,7 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
   SLUICE_ASSERT(memory_bytes >= loop.num_threads * loop.block_bytes && memory_bytes % loop.block_bytes == 0);
   const bool reading = op == offload::IoOp::kRead;
   const offload::UniqueFd fd(::open(path.c_str(), (reading ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC));
-  SLUICE_CHECK(fd, Code::kIo,
-               fmt::format("{}: no direct I/O: {}", path.string(), std::system_category().message(errno)),
+  SLUICE_CHECK(fd, Code::kIo, fmt::format("{}: no direct I/O: {}", path.string(), errno_text(errno)),
                "name a file on a disk with --file");
   std::atomic<std::int64_t> next{begin};
   std::atomic<int> error{0};
@@ -52,7 +51,7 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   SLUICE_CHECK(error == 0, Code::kIo,
                fmt::format("{}: plain {} of {} blocks failed: {}", path.string(), reading ? "read" : "write",
-                           format_bytes(loop.block_bytes), std::system_category().message(error)),
+                           format_bytes(loop.block_bytes), errno_text(error)),
                "look into the kernel's log");
   return static_cast<double>(end - begin) / seconds.count();
 }

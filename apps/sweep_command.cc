@@ -15,13 +15,13 @@
 namespace sluice::apps {
 namespace {
 
-struct Options {
+struct SweepFlags {
   SweepOptions sweep;
   std::vector<std::string> settings;
   std::string report, report_only;
 };
 
-void report_only(const Options& options) {
+void report_only(const SweepFlags& options) {
   SLUICE_CHECK(options.sweep.files.empty(), Code::kInvalidArgument,
                "--report-only draws results that are there, and sweep files are given",
                "leave one of them out");
@@ -35,7 +35,7 @@ void report_only(const Options& options) {
   log_info("{} points drawn: {}", results.lines.size(), path);
 }
 
-void run(Options options) {
+void run(SweepFlags options) {
   if (!options.report_only.empty()) {
     report_only(options);
     return;
@@ -66,7 +66,7 @@ void run(Options options) {
 }  // namespace
 
 void add_sweep_command(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SweepFlags>();
   SweepOptions& sweep = options->sweep;
   CLI::App* command = app.add_subcommand("sweep", "Predict or run many placements, and draw them");
   command->add_option("files", sweep.files, "YAML files, or names of sweeps that ship");

@@ -28,9 +28,10 @@ if(SLUICE_LIBFUZZER)
   target_compile_options(sluice_build INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# sluice_library(<name> [USES targets...] [PRECOMPILED set] HEADERS ... SOURCES ... [CUDA_SOURCES ...])
+# sluice_library(<name> [JOINED] [USES targets...] [PRECOMPILED set] HEADERS ... SOURCES ... [CUDA_SOURCES ...])
+# JOINED: eight sources are compiled as one unit, so names in their unnamed namespaces must differ.
 function(sluice_library name)
-  cmake_parse_arguments(arg "" "PRECOMPILED" "USES;HEADERS;SOURCES;CUDA_SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "JOINED" "PRECOMPILED" "USES;HEADERS;SOURCES;CUDA_SOURCES" ${ARGN})
   add_library(${name} STATIC)
   target_sources(${name} PRIVATE ${arg_SOURCES}
     PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}" FILES ${arg_HEADERS})
@@ -42,6 +43,9 @@ function(sluice_library name)
     set(arg_PRECOMPILED sluice_precompiled)
   endif()
   sluice_use_precompiled(${name} ${arg_PRECOMPILED})
+  if(arg_JOINED)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD ${SLUICE_PRECOMPILE} UNITY_BUILD_BATCH_SIZE 8)
+  endif()
 endfunction()
 
 # The sanitizer presets build and run the tests of these folders of tests/, and those labelled asan or tsan, but

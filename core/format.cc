@@ -15,7 +15,7 @@ constexpr std::array kEncodings = {
     Encoding::kInt8,       Encoding::kInt8G128,    Encoding::kInt4G64,    Encoding::kInt4G128,
     Encoding::kInt4SymG64, Encoding::kInt4SymG128, Encoding::kBitmapInt8, Encoding::kBitmapInt4,
 };
-constexpr std::array<std::string_view, kEncodings.size()> kNames = {
+constexpr std::array<std::string_view, kEncodings.size()> kEncodingNames = {
     "dense",    "tiled_csl", "bank_csl",     "bitmap",        "int8",        "int8_g128",
     "int4_g64", "int4_g128", "int4_sym_g64", "int4_sym_g128", "bitmap_int8", "bitmap_int4",
 };
@@ -80,7 +80,9 @@ std::int64_t full_chunks_bytes(Encoding encoding, std::int64_t rows, std::int64_
 
 }  // namespace
 
-std::string_view encoding_name(Encoding encoding) { return kNames.at(static_cast<std::size_t>(encoding)); }
+std::string_view encoding_name(Encoding encoding) {
+  return kEncodingNames.at(static_cast<std::size_t>(encoding));
+}
 
 std::optional<Encoding> parse_encoding(std::string_view name) {
   for (const Encoding encoding : kEncodings) {

@@ -1,7 +1,6 @@
 #include "offload/engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "core/log.h"
 #include "core/units.h"
 #include "offload/choose_device.h"
+#include "offload/clock.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/model_runner.h"
 #include "offload/executor/run_hooks.h"
@@ -26,10 +26,6 @@ namespace sluice::offload {
 namespace {
 
 using policy::Pass;
-
-double clock_sec() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 EngineOptions with_device_chosen(EngineOptions options) {
   options.device = choose_device(options.device);

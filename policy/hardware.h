@@ -3,6 +3,7 @@
 // each figure is measured and used. Rates are 10^9 bytes or 10^12 operations a second. Pure, thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -145,6 +146,14 @@ struct HardwareProfile {
   std::vector<LinkBesideAttention> beside_attention;
   StepOverheads overheads;
 };
+
+/// The most bytes a second that any of the rows has (PieceRate, DiskRate, ...); 0 without rows.
+template <class Row>
+double most_bytes_per_sec(const std::vector<Row>& rows) {
+  double best = 0;
+  for (const Row& row : rows) best = std::max(best, row.gb_per_sec);
+  return 1e9 * best;
+}
 
 struct ReadProfile {
   HardwareProfile profile;

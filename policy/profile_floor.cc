@@ -8,15 +8,6 @@
 namespace sluice::policy {
 namespace {
 
-constexpr double kGiga = 1e9;
-
-template <class Row>
-double fastest(const std::vector<Row>& rows) {
-  double best = 0;
-  for (const Row& row : rows) best = std::max(best, row.gb_per_sec);
-  return kGiga * best;
-}
-
 /// Seconds of a row with all weights, and the most operations a second at any measured number of rows.
 void set_products(MeasuredRates& to, const HardwareProfile& hardware, const Rates& rates,
                   const ModelSpec& spec, std::span<const Encoding> formats) {
@@ -61,10 +52,12 @@ MeasuredRates measured_rates(const HardwareProfile& hardware, const RunShape& sh
 std::array<double, kNumLanes> peak_rates(const HardwareProfile& hardware, KvFormat kv_format) {
   std::array<double, kNumLanes> peaks{};
   const auto set = [&](LaneKind lane, double rate) { peaks[lane_index(lane)] = rate; };
-  for (const LaneKind lane : {LaneKind::kH2d, LaneKind::kH2dUrgent}) set(lane, fastest(hardware.link.h2d));
-  for (const LaneKind lane : {LaneKind::kD2h, LaneKind::kD2hUrgent}) set(lane, fastest(hardware.link.d2h));
-  set(LaneKind::kDiskRead, fastest(hardware.disk.read));
-  set(LaneKind::kDiskWrite, fastest(hardware.disk.write));
+  for (const LaneKind lane : {LaneKind::kH2d, LaneKind::kH2dUrgent})
+    set(lane, most_bytes_per_sec(hardware.link.h2d));
+  for (const LaneKind lane : {LaneKind::kD2h, LaneKind::kD2hUrgent})
+    set(lane, most_bytes_per_sec(hardware.link.d2h));
+  set(LaneKind::kDiskRead, most_bytes_per_sec(hardware.disk.read));
+  set(LaneKind::kDiskWrite, most_bytes_per_sec(hardware.disk.write));
   set(LaneKind::kCpu, 1 / Rates(hardware).cpu_decode_sec(kv_format, 1));
   return peaks;
 }

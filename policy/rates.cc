@@ -12,14 +12,6 @@ namespace {
 
 constexpr double kGiga = 1e9;
 
-template <class Row, class Rate>
-double fastest(const std::vector<Row>& rows, Rate rate) {
-  double best = 0;
-  for (const Row& row : rows) best = std::max(best, rate(row));
-  SLUICE_ASSERT(best > 0);
-  return best;
-}
-
 /// `value(row)` at `threads`, between rows linear, beyond them as the nearest; rows ascend in threads.
 template <class Row, class Value>
 double at_threads(const std::vector<Row>& rows, int threads, Value value) {
@@ -63,10 +55,11 @@ Rates::Rates(const HardwareProfile& hardware, int threads)
       gpu_copy_(hardware.gpu.copy_gb_per_sec * kGiga),
       gpu_attention_(hardware.gpu.attention_gb_per_sec * kGiga),
       gpu_attention_flops_(hardware.gpu.attention_tflop_per_sec * 1e12),
-      disk_read_(kGiga * fastest(hardware.disk.read, [](const DiskRate& rate) { return rate.gb_per_sec; })),
-      disk_write_(kGiga * fastest(hardware.disk.write, [](const DiskRate& rate) { return rate.gb_per_sec; })),
+      disk_read_(most_bytes_per_sec(hardware.disk.read)),
+      disk_write_(most_bytes_per_sec(hardware.disk.write)),
       overheads_(hardware.overheads),
       pass_sec_(hardware.overheads.pass_usec * 1e-6) {
+  SLUICE_ASSERT(disk_read_ > 0 && disk_write_ > 0);
   if (threads == 0) threads = attention_threads(hardware).back();
   fill_products(hardware.gpu);
   fill_attention(hardware.cpu, threads);

@@ -56,7 +56,7 @@ std::int64_t unstated_disk_budget(const std::filesystem::path& disk_dir) {
 
 /// Stated budgets, and most of what is free where nothing is. On the CPU device both memory tiers are host
 /// memory, which they share.
-void set_budgets(PlanProblem& problem, const offload::EngineOptions& options) {
+void set_run_budgets(PlanProblem& problem, const offload::EngineOptions& options) {
   const PerTier<std::int64_t>& stated = options.budget_bytes;
   const auto left = [](std::int64_t bytes, std::int64_t taken) {
     return std::max<std::int64_t>(0, bytes - std::max<std::int64_t>(0, taken));
@@ -194,7 +194,7 @@ PlanProblem plan_problem(const PlacementConfig& stated, const offload::WeightSou
   problem.weights_on_disk = weights.synthetic();
   problem.choices = choices_of(stated);
   problem.step_budget = kStepBudget;
-  set_budgets(problem, options);
+  set_run_budgets(problem, options);
   return problem;
 }
 

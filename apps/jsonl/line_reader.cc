@@ -1,9 +1,9 @@
 #include "apps/jsonl/line_reader.h"
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/units.h"
 
@@ -27,7 +27,7 @@ LineReader::LineReader(const std::string& path, std::int64_t max_line_bytes)
   if (!file_) {
     const int error = errno;
     throw Error(error == ENOENT ? Code::kNotFound : Code::kIo,
-                fmt::format("cannot read {}: {}", path, std::strerror(error)),
+                fmt::format("cannot read {}: {}", path, errno_text(error)),
                 "check the path and its permissions");
   }
 }
@@ -39,10 +39,9 @@ bool LineReader::next(std::string& line) {
   for (;;) {
     const int c = getc_unlocked(file_.get());
     if (c == EOF) {
-      SLUICE_CHECK(
-          std::ferror(file_.get()) == 0, Code::kIo,
-          fmt::format("reading {} failed after line {}: {}", name_, line_number_, std::strerror(errno)),
-          "check the disk or the program that writes the pipe");
+      SLUICE_CHECK(std::ferror(file_.get()) == 0, Code::kIo,
+                   fmt::format("reading {} failed after line {}: {}", name_, line_number_, errno_text(errno)),
+                   "check the disk or the program that writes the pipe");
       if (bytes == 0) return false;
       break;
     }

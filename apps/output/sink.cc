@@ -1,11 +1,11 @@
 #include "apps/output/sink.h"
 
 #include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/store/posix_file.h"
@@ -30,8 +30,7 @@ class StdoutSink final : public Sink {
  public:
   void write(std::string_view text) override {
     const int error = write_all(STDOUT_FILENO, text);
-    SLUICE_CHECK(error == 0, Code::kIo,
-                 fmt::format("writing standard output failed: {}", std::strerror(error)),
+    SLUICE_CHECK(error == 0, Code::kIo, fmt::format("writing standard output failed: {}", errno_text(error)),
                  error == EPIPE ? "its reader went away; use --output FILE to keep every result"
                                 : "use --output FILE on a disk with free space");
   }
@@ -48,8 +47,7 @@ class FileSink final : public Sink {
     if (error != 0) {
       // Half a line would be taken for a torn one and dropped by --resume; without it the file is whole.
       if (is_regular_ && ftruncate(fd_.get(), bytes_) != 0) {
-        log_warn("{}: the unfinished last line could not be cut off: {}", path_.string(),
-                 std::strerror(errno));
+        log_warn("{}: the unfinished last line could not be cut off: {}", path_.string(), errno_text(errno));
       }
       fail("writing", error);
     }
@@ -64,7 +62,7 @@ class FileSink final : public Sink {
   [[noreturn]] void fail(std::string_view what, int error) const {
     throw Error(
         Code::kIo,
-        fmt::format("{} {} failed at byte {}: {}", what, path_.string(), bytes_, std::strerror(error)),
+        fmt::format("{} {} failed at byte {}: {}", what, path_.string(), bytes_, errno_text(error)),
         is_regular_
             ? "make room or mend the cause and run the same command with --resume: what was written stays"
             : "check the device");

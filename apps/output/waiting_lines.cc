@@ -3,12 +3,12 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <fcntl.h>
 #include <span>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -96,7 +96,7 @@ std::int64_t WaitingLines::append_to_file(std::int64_t index, const std::string&
                      std::as_bytes(std::span(entry)));
   } catch (...) {
     // Without the torn entry the file still reads back; if it stays, recover() drops it.
-    if (ftruncate(file_.get(), file_bytes_) != 0) log_debug("torn entry stays: {}", std::strerror(errno));
+    if (ftruncate(file_.get(), file_bytes_) != 0) log_debug("torn entry stays: {}", errno_text(errno));
     throw;
   }
   const std::int64_t offset = file_bytes_ + static_cast<std::int64_t>(header.size());
@@ -132,7 +132,7 @@ void WaitingLines::pop_front() {
   if (!entries_.empty() || file_bytes_ == 0) return;
   // Nothing waits: the file starts anew, so that it stays about as long as what waits at once.
   if (ftruncate(file_.get(), 0) != 0) {
-    log_debug("{}: truncate: {}", path_.string(), std::strerror(errno));
+    log_debug("{}: truncate: {}", path_.string(), errno_text(errno));
     return;  // it only grows
   }
   file_bytes_ = 0;

@@ -147,7 +147,7 @@ void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sp
   }
 }
 
-void set_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {
+void set_stated_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {
   const policy::MachineMemory& memory = problem.hardware.memory;
   const auto bytes = [](const std::string& text, const char* flag, double gib) {
     return text.empty() ? static_cast<std::int64_t>(gib * static_cast<double>(1_GiB))
@@ -269,7 +269,7 @@ std::vector<NamedProblem> problems_of(const PlanFlags& flags, const policy::Hard
     common.workload.add_request(request.prompt_len, request.gen_len);
   const auto kind =
       hardware.memory.gpu_is_host ? offload::DeviceChoice::Kind::kCpu : offload::DeviceChoice::Kind::kCuda;
-  set_budgets(common, flags);
+  set_stated_budgets(common, flags);
   std::vector<NamedProblem> problems;
   if (model.store) {
     NamedProblem named{"the store's", common};

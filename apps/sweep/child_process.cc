@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -13,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 
 namespace sluice::apps {
@@ -49,7 +49,7 @@ class Child {
       const pid_t ended = waitpid(pid_, &status_, WNOHANG);
       if (ended == pid_) return true;
       SLUICE_CHECK(ended == 0 || errno == EINTR, Code::kIo,
-                   fmt::format("waiting for a run: {}", std::strerror(errno)), "run the sweep again");
+                   fmt::format("waiting for a run: {}", errno_text(errno)), "run the sweep again");
       if (Clock::now() >= until || (stop != nullptr && stop->stop_requested())) return false;
       std::this_thread::sleep_for(kPoll);
     }
@@ -75,7 +75,7 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
   const auto start = Clock::now();
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  SLUICE_CHECK(pid >= 0, Code::kIo, fmt::format("no process for a run: {}", std::strerror(errno)),
+  SLUICE_CHECK(pid >= 0, Code::kIo, fmt::format("no process for a run: {}", errno_text(errno)),
                "raise the limit on processes (ulimit -u)");
   if (pid == 0) become(argv[0], argv.data(), options.stderr_file.c_str(), parent);
 

@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -15,6 +14,7 @@
 #include "apps/sweep/child_process.h"
 #include "apps/sweep/known_flags.h"
 #include "apps/sweep/point_line.h"
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/store/posix_file.h"
@@ -56,7 +56,7 @@ std::vector<std::string> command_of(const SweepPoint& point, const PointPlan* pl
 /// The line "error: ..." that the run wrote, without its head.
 std::string message_of(const std::filesystem::path& messages) {
   constexpr std::string_view kHead = "error: ";
-  std::istringstream in(detail::read_text_file(messages, kMostFileBytes));
+  std::istringstream in(sluice::detail::read_text_file(messages, kMostFileBytes));
   std::string found;
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with(kHead)) found = line.substr(kHead.size());
@@ -100,7 +100,7 @@ void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const
 
 /// The lines "run" and "summary" of the statistics.
 std::pair<json, json> read_stats(const std::filesystem::path& path) {
-  std::istringstream in(detail::read_text_file(path, kMostFileBytes));
+  std::istringstream in(sluice::detail::read_text_file(path, kMostFileBytes));
   json run;
   json summary;
   for (std::string line; std::getline(in, line);) {
@@ -119,7 +119,7 @@ std::pair<json, json> read_stats(const std::filesystem::path& path) {
 
 RunFolder::RunFolder() {
   std::string name = (std::filesystem::temp_directory_path() / "sluice_sweep_XXXXXX").string();
-  SLUICE_CHECK(mkdtemp(name.data()) != nullptr, Code::kIo, fmt::format("{}: {}", name, std::strerror(errno)),
+  SLUICE_CHECK(mkdtemp(name.data()) != nullptr, Code::kIo, fmt::format("{}: {}", name, errno_text(errno)),
                "set TMPDIR to a folder that you may write");
   path_ = name;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "core/errno_text.h"
 #include "core/units.h"
 
 namespace sluice {
@@ -15,8 +16,6 @@ namespace {
 // Reads of at least this size are weights, not headers: they are announced to the kernel as one range, so
 // that it reads ahead at full depth, and dropped from the page cache once copied.
 constexpr std::int64_t kLongReadBytes = 1_MiB;
-
-std::string system_message(int error) { return std::generic_category().message(error); }
 
 }  // namespace
 
@@ -53,7 +52,7 @@ FileSource::FileSource(const std::filesystem::path& path) : ByteSource(path.stri
   if (fd_ < 0) {
     const int error = errno;
     throw Error(error == ENOENT || error == ENOTDIR ? Code::kNotFound : Code::kIo,
-                fmt::format("{}: cannot open: {}", name_, system_message(error)),
+                fmt::format("{}: cannot open: {}", name_, errno_text(error)),
                 "check the path and its permissions");
   }
   struct stat info {};
@@ -61,7 +60,7 @@ FileSource::FileSource(const std::filesystem::path& path) : ByteSource(path.stri
   if (!known || !S_ISREG(info.st_mode)) {
     const int error = errno;
     ::close(fd_);
-    SLUICE_CHECK(known, Code::kIo, fmt::format("{}: fstat: {}", name_, system_message(error)),
+    SLUICE_CHECK(known, Code::kIo, fmt::format("{}: fstat: {}", name_, errno_text(error)),
                  "check the file system");
     throw Error(Code::kInvalidArgument, fmt::format("{}: not a regular file", name_),
                 "give a checkpoint folder or file");
@@ -89,7 +88,7 @@ void FileSource::read_inside(std::int64_t offset, std::span<std::byte> out) {
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     SLUICE_CHECK(got >= 0, Code::kIo,
                  fmt::format("{}: offset {}: reading {} bytes: {}", name_, offset + done, bytes - done,
-                             system_message(errno)),
+                             errno_text(errno)),
                  "check the disk (dmesg) or copy the checkpoint to another one");
     if (got == 0)
       throw_corrupt(*this, offset + done, fmt::format("the file ended early; it had {} bytes", size_));

@@ -12,10 +12,10 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kMagic = "\x93NUMPY";
-constexpr std::int64_t kVersionEnd = 8;           // magic, major, minor
-constexpr std::int64_t kMaxHeaderBytes = 65'536;  // NumPy writes 128 for every plain array
+constexpr std::int64_t kVersionEnd = 8;              // magic, major, minor
+constexpr std::int64_t kMaxNpyHeaderBytes = 65'536;  // NumPy writes 128 for every plain array
 
-std::optional<DType> dtype_of(std::string_view descr) {
+std::optional<DType> dtype_of_descr(std::string_view descr) {
   constexpr std::array<std::pair<std::string_view, DType>, 9> kNames = {{{"<f2", DType::kF16},
                                                                          {"<f4", DType::kF32},
                                                                          {"<f8", DType::kF64},
@@ -153,9 +153,9 @@ TensorRecord read_npy_header(ByteSource& source, const std::string& name) {
   const std::int64_t length_bytes = version == 1 ? 2 : 4;
   source.read_at(kVersionEnd, std::span(field).first(static_cast<std::size_t>(length_bytes)));
   const std::int64_t length = version == 1 ? load_u16(field.data()) : load_u32(field.data());
-  if (length > kMaxHeaderBytes) {
+  if (length > kMaxNpyHeaderBytes) {
     throw_corrupt(source, kVersionEnd,
-                  fmt::format("a header of {} bytes, the limit is {}", length, kMaxHeaderBytes));
+                  fmt::format("a header of {} bytes, the limit is {}", length, kMaxNpyHeaderBytes));
   }
   const std::int64_t text_offset = kVersionEnd + length_bytes;
   const std::string text = source.read_text(text_offset, length);
@@ -163,7 +163,7 @@ TensorRecord read_npy_header(ByteSource& source, const std::string& name) {
   header.parse();
 
   const char* const fix = "save the array as little-endian float16 or float32";
-  const std::optional<DType> dtype = dtype_of(*header.descr);
+  const std::optional<DType> dtype = dtype_of_descr(*header.descr);
   if (!dtype && header.descr->ends_with("V2")) {
     header.unsupported(fmt::format("descr '{}' does not say what the two bytes are (bfloat16 is saved so)",
                                    printable(*header.descr)),

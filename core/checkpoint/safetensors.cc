@@ -15,10 +15,10 @@ namespace sluice {
 namespace {
 
 // The limit of the reference implementation; see CHECKPOINTS.md.
-constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 constexpr std::int64_t kLengthBytes = 8;
 
-std::optional<DType> dtype_of(std::string_view name) {
+std::optional<DType> dtype_of_name(std::string_view name) {
   constexpr std::array<std::pair<std::string_view, DType>, 10> kNames = {{{"F32", DType::kF32},
                                                                           {"F16", DType::kF16},
                                                                           {"BF16", DType::kBF16},
@@ -78,7 +78,7 @@ class HeaderHandler final : public nlohmann::json_sax<nlohmann::json> {
   bool string(string_t& text) override {
     if (place_ == Place::kMetadata) return true;
     if (place_ != Place::kTensor || field_ != "dtype") return fail("a string where none belongs");
-    dtype_ = dtype_of(text);
+    dtype_ = dtype_of_name(text);
     SLUICE_CHECK(
         dtype_.has_value(), Code::kUnsupported,
         fmt::format("{}: tensor '{}' has dtype '{}'", source_.name(), printable(name_), printable(text)),
@@ -186,8 +186,9 @@ std::vector<TensorRecord> read_safetensors_header(ByteSource& source) {
   std::array<std::byte, kLengthBytes> length_bytes{};
   source.read_at(0, length_bytes);
   const std::uint64_t length = load_u64(length_bytes.data());
-  if (length > kMaxHeaderBytes) {
-    throw_corrupt(source, 0, fmt::format("a header of {} bytes, the limit is {}", length, kMaxHeaderBytes),
+  if (length > kMaxSafetensorsHeaderBytes) {
+    throw_corrupt(source, 0,
+                  fmt::format("a header of {} bytes, the limit is {}", length, kMaxSafetensorsHeaderBytes),
                   "this is no safetensors file, or it is damaged: download it again");
   }
   const std::string header = source.read_text(kLengthBytes, static_cast<std::int64_t>(length));

@@ -18,7 +18,6 @@ namespace {
 using detail::JsonField;
 using nlohmann::json;
 
-constexpr const char* kManifestName = "manifest.json";
 constexpr std::int64_t kMaxManifestBytes = 256_MiB;
 const std::string kRemedy = "convert the checkpoint again with 'sluice convert'";
 

@@ -12,6 +12,8 @@
 
 namespace sluice {
 
+inline constexpr const char* kManifestName = "manifest.json";  ///< the file of a store that lists the others
+
 /// Version of the folder's layout; a store with another one is remade or refused.
 inline constexpr int kStoreFormatVersion = 2;
 

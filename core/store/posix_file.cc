@@ -3,10 +3,10 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <system_error>
 #include <unistd.h>
 #include <utility>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -19,7 +19,7 @@ UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
   return *this;
 }
 UniqueFd::~UniqueFd() {
-  if (fd_ >= 0 && ::close(fd_) != 0) log_warn("close failed: {}", std::generic_category().message(errno));
+  if (fd_ >= 0 && ::close(fd_) != 0) log_warn("close failed: {}", errno_text(errno));
 }
 int UniqueFd::release() noexcept { return std::exchange(fd_, -1); }
 
@@ -45,9 +45,7 @@ void throw_file_error(const std::filesystem::path& file, const std::string& what
     default:
       break;
   }
-  throw Error(code,
-              fmt::format("{}: {}: {}", file.string(), what, std::generic_category().message(error_number)),
-              fix);
+  throw Error(code, fmt::format("{}: {}: {}", file.string(), what, errno_text(error_number)), fix);
 }
 
 UniqueFd open_file(const std::filesystem::path& file, int flags) {

@@ -27,7 +27,6 @@ namespace fs = std::filesystem;
 
 constexpr std::int64_t kBounceBytes = 1_MiB;
 constexpr const char* kJournalName = "journal.jsonl";
-constexpr const char* kManifestName = "manifest.json";
 
 std::string unit_file_name(const ModelSpec& spec, std::int64_t unit) {
   if (unit == 0) return "input.bin";

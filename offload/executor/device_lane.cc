@@ -3,12 +3,12 @@
 
 #include <fmt/format.h>
 
+#include "offload/clock.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/lane.h"
 
 namespace sluice::offload {
 
-using detail::clock_sec;
 using detail::is_between_passes;
 using detail::kNeverSpin;
 using detail::pack;

@@ -1,12 +1,12 @@
 // The disks' lanes: several steps in flight, finished in order.
 #include <chrono>
 
+#include "offload/clock.h"
 #include "offload/executor/executor.h"
 #include "offload/executor/lane.h"
 
 namespace sluice::offload {
 
-using detail::clock_sec;
 using detail::kMaxDiskSteps;
 using policy::lane_index;
 using policy::Step;

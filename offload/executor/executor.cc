@@ -4,11 +4,11 @@
 
 #include <fmt/format.h>
 
+#include "offload/clock.h"
 #include "offload/executor/lane.h"
 
 namespace sluice::offload {
 
-using detail::clock_sec;
 using detail::is_between_passes;
 using detail::kMaxSubmitted;
 using detail::kNeverSpin;

@@ -26,10 +26,6 @@ constexpr std::size_t kMaxDiskSteps = 16;         // disk steps in flight on a l
 constexpr std::size_t kMaxGroup = 64;             // steps that a stream gets as one
 static_assert(4 * kMaxGroup <= kernels::Stream::kMaxStepsAhead && kMaxGroup <= 128);
 
-inline double clock_sec() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 /// Whether waits on this lane are on the way from one pass to the next.
 inline bool is_between_passes(policy::LaneKind lane) {
   return lane == policy::LaneKind::kH2dUrgent || lane == policy::LaneKind::kD2hUrgent ||

@@ -5,18 +5,16 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <system_error>
 #include <unistd.h>
 #include <utility>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
 
 namespace sluice::offload {
 namespace {
-
-std::string reason(int error) { return std::system_category().message(error); }
 
 [[noreturn]] void throw_open_failure(const std::filesystem::path& path, FileMode mode, int error) {
   if (error == ENOENT || error == ENOTDIR) {
@@ -25,10 +23,11 @@ std::string reason(int error) { return std::system_category().message(error); }
   std::string fix =
       mode == FileMode::kRead ? "make it readable for this user" : "name another folder with --disk-dir";
   if (error == EMFILE || error == ENFILE) fix = "raise the limit of open files (ulimit -n)";
-  throw Error(Code::kIo,
-              fmt::format("{}: cannot open it for {}: {} (errno {})", path.string(),
-                          mode == FileMode::kRead ? "reading" : "reading and writing", reason(error), error),
-              fix);
+  throw Error(
+      Code::kIo,
+      fmt::format("{}: cannot open it for {}: {} (errno {})", path.string(),
+                  mode == FileMode::kRead ? "reading" : "reading and writing", errno_text(error), error),
+      fix);
 }
 
 /// Whether direct transfers aligned to kPageAlign work on `fd`. Some file systems accept O_DIRECT in open()
@@ -62,7 +61,7 @@ UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
 }
 
 UniqueFd::~UniqueFd() {
-  if (fd_ >= 0 && ::close(fd_) != 0) log_warn("closing file descriptor {}: {}", fd_, reason(errno));
+  if (fd_ >= 0 && ::close(fd_) != 0) log_warn("closing file descriptor {}: {}", fd_, errno_text(errno));
 }
 
 BlockFile::BlockFile(const std::filesystem::path& path, FileMode mode, bool allow_direct) : path_(path) {
@@ -91,7 +90,7 @@ BlockFile::~BlockFile() {
 std::int64_t BlockFile::size() const {
   struct stat stat = {};
   SLUICE_CHECK(fstat(fd(), &stat) == 0, Code::kIo,
-               fmt::format("{}: cannot ask for its size: {}", path_.string(), reason(errno)),
+               fmt::format("{}: cannot ask for its size: {}", path_.string(), errno_text(errno)),
                "check the disk");
   return stat.st_size;
 }
@@ -108,7 +107,7 @@ Status BlockFile::drop_behind(IoOp op, std::int64_t offset, std::int64_t bytes) 
       return {Code::kIo,
               fmt::format("{}: write of {} bytes at offset {} failed: {}; free space there or name another "
                           "folder with --disk-dir",
-                          path_.string(), bytes, offset, reason(unknown ? errno : error))};
+                          path_.string(), bytes, offset, errno_text(unknown ? errno : error))};
     }
   }
   posix_fadvise(fd(), offset, bytes, POSIX_FADV_DONTNEED);  // advice; the destructor gives it once more

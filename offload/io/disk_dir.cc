@@ -13,6 +13,7 @@
 #include <system_error>
 #include <unistd.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -22,8 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "sluice-";
-
-std::string reason(int error) { return std::system_category().message(error); }
 
 fs::path resolve(const fs::path& asked) {
   std::error_code error;
@@ -77,12 +76,12 @@ DiskDir::DiskDir(const fs::path& asked) {
   remove_leftovers(parent);
   std::string name = (parent / fmt::format("{}{}-XXXXXX", kPrefix, getpid())).string();
   SLUICE_CHECK(mkdtemp(name.data()) != nullptr, Code::kIo,
-               fmt::format("{}: cannot make a folder in it: {}", parent.string(), reason(errno)),
+               fmt::format("{}: cannot make a folder in it: {}", parent.string(), errno_text(errno)),
                "name a folder that this user may write with --disk-dir");
   path_ = name;
   lock_ = try_lock(path_);
   // Not fatal: without locks (some network file systems) leftovers are merely not recognised.
-  if (!lock_) log_debug("{}: cannot be locked: {}", path_.string(), reason(errno));
+  if (!lock_) log_debug("{}: cannot be locked: {}", path_.string(), errno_text(errno));
 }
 
 DiskDir::~DiskDir() {

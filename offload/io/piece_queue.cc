@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
+#include "core/errno_text.h"
 #include "core/log.h"
 #include "core/units.h"
 
@@ -114,8 +114,7 @@ void PieceQueue::finish(std::int32_t slot_index, std::int64_t result) {
     if (slot.idle_tries++ < kMaxIdleTries) return to_resume_.push(slot_index);
   } else if (error == EIO && slot.io_errors++ < kIoErrorRetries) {
     log_warn("{}: {} of {} at offset {} failed: {}; trying once more", file_name(slot.piece.file),
-             verb(slot.piece.op), format_bytes(slot.piece.bytes), slot.piece.offset,
-             std::system_category().message(error));
+             verb(slot.piece.op), format_bytes(slot.piece.bytes), slot.piece.offset, errno_text(error));
     return to_resume_.push(slot_index);
   }
   fail_with_errno(slot, error);
@@ -145,7 +144,7 @@ void PieceQueue::move_on(Slot& slot, std::int64_t result) {
 void PieceQueue::fail_with_errno(Slot& slot, int error) {
   fail(slot, io_failure(fmt::format("{}: {} of {} bytes at offset {} failed: {} (errno {})",
                                     file_name(slot.piece.file), verb(slot.piece.op), slot.piece.bytes,
-                                    slot.piece.offset, std::system_category().message(error), error),
+                                    slot.piece.offset, errno_text(error), error),
                         remedy(error, slot.piece.op)));
 }
 

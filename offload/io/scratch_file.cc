@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <utility>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
@@ -15,8 +16,6 @@
 
 namespace sluice::offload {
 namespace {
-
-std::string reason(int error) { return std::system_category().message(error); }
 
 /// Gives the file its size and its space; 0 or the errno. The system call, not posix_fallocate: glibc
 /// replaces a missing one by writing every block through the page cache.
@@ -41,7 +40,7 @@ ScratchFile::ScratchFile(const std::filesystem::path& folder, const std::string&
   SLUICE_ASSERT(bytes >= 0);
   const std::filesystem::path path = folder / name;
   const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  SLUICE_CHECK(fd, Code::kIo, fmt::format("{}: cannot make it: {}", path.string(), reason(errno)),
+  SLUICE_CHECK(fd, Code::kIo, fmt::format("{}: cannot make it: {}", path.string(), errno_text(errno)),
                "name a folder that this user may write with --disk-dir");
   const int error = take_space(fd.get(), folder, bytes_);
   if (error == 0) {
@@ -50,15 +49,17 @@ ScratchFile::ScratchFile(const std::filesystem::path& folder, const std::string&
   }
   ::unlink(path.c_str());
   if (error != ENOSPC && error != EDQUOT && error != EFBIG) {
-    throw Error(Code::kIo,
-                fmt::format("{}: cannot reserve {}: {}", path.string(), format_bytes(bytes_), reason(error)),
-                "name another folder with --disk-dir");
+    throw Error(
+        Code::kIo,
+        fmt::format("{}: cannot reserve {}: {}", path.string(), format_bytes(bytes_), errno_text(error)),
+        "name another folder with --disk-dir");
   }
   const std::int64_t free = usable_disk_bytes(folder);
   throw Error(
       Code::kIo,
       fmt::format("{}: need {}, {} free on this disk, {} missing: {}", path.string(), format_bytes(bytes_),
-                  format_bytes(free), format_bytes(std::max<std::int64_t>(bytes_ - free, 0)), reason(error)),
+                  format_bytes(free), format_bytes(std::max<std::int64_t>(bytes_ - free, 0)),
+                  errno_text(error)),
       "free space there, place less on the disk with --percent, or name another folder with --disk-dir");
 }
 

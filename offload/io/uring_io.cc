@@ -7,11 +7,11 @@
 #include <cerrno>
 #include <sys/resource.h>
 #include <sys/uio.h>
-#include <system_error>
 #include <thread>
 
 #include <liburing.h>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
@@ -29,8 +29,6 @@ constexpr int kMaxRegisteredPieces = 1024;        // of 1 GiB: more than one mac
 constexpr std::int64_t kRegisteredPiece = 1_GiB;  // the kernel's limit for one buffer
 constexpr int kMaxSubmitTries = 1000;             // of 1 ms
 
-std::string reason(int error) { return std::system_category().message(error); }
-
 /// An io_uring; set up by the constructor or refused with Error{kUnsupported}.
 class Ring {
  public:
@@ -39,7 +37,7 @@ class Ring {
     // do not know the flags; theirs is the plain ring.
     int result = init(queue_depth, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
     if (result == -EINVAL) result = init(queue_depth, 0);
-    SLUICE_CHECK(result == 0, Code::kUnsupported, fmt::format("io_uring refused: {}", reason(-result)),
+    SLUICE_CHECK(result == 0, Code::kUnsupported, fmt::format("io_uring refused: {}", errno_text(-result)),
                  "allow it (sysctl kernel.io_uring_disabled, the sandbox's system call filter, ulimit -l)");
   }
   Ring(const Ring&) = delete;
@@ -137,7 +135,7 @@ void UringIo::register_memory(std::span<std::byte> memory) {
     log_warn(
         "io_uring: {} of {} of memory registered, then refused: {}; going on without (a little slower). "
         "RLIMIT_MEMLOCK is {}: raise it with ulimit -l",
-        format_bytes(memory_.bytes()), format_bytes(memory_asked_), reason(error), limit_text);
+        format_bytes(memory_.bytes()), format_bytes(memory_asked_), errno_text(error), limit_text);
   }
 }
 
@@ -179,7 +177,7 @@ void UringIo::flush() {
     const bool busy = result == 0 || result == -EAGAIN || result == -EBUSY;
     if (busy && queue_.pieces_out() > static_cast<std::int64_t>(io_uring_sq_ready(ring_.get()))) return;
     SLUICE_CHECK(busy && ++tries < kMaxSubmitTries, Code::kIo,
-                 fmt::format("io_uring takes no more requests: {}", reason(-result)),
+                 fmt::format("io_uring takes no more requests: {}", errno_text(-result)),
                  "the machine may be short of memory: lower --cpu-memory or the I/O queue depth");
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
@@ -213,7 +211,7 @@ bool UringIo::reap(Time deadline) {
     const int result = io_uring_wait_cqe_timeout(ring_.get(), &cqe, &timeout);
     const bool expected =
         result == 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY;
-    SLUICE_CHECK(expected, Code::kIo, fmt::format("waiting for io_uring failed: {}", reason(-result)),
+    SLUICE_CHECK(expected, Code::kIo, fmt::format("waiting for io_uring failed: {}", errno_text(-result)),
                  "look into the kernel's log");
   }
   return true;

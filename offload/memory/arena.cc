@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
@@ -20,8 +21,6 @@ namespace {
 constexpr std::int64_t kHugePage = 2_MiB;
 constexpr std::int64_t kTouchChunk =
     64_MiB;  // long enough to pay for a system call, short enough to share out
-
-std::string reason(int error) { return std::system_category().message(error); }
 
 [[noreturn]] void throw_refused(Tier tier, std::int64_t bytes, const std::string& why) {
   const std::int64_t usable = usable_host_bytes();
@@ -39,7 +38,7 @@ std::span<std::byte> map_anonymous(Tier tier, std::int64_t bytes) {
   const std::int64_t slack = bytes >= kHugePage ? kHugePage : 0;
   void* mapped = mmap(nullptr, static_cast<std::size_t>(bytes + slack), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) throw_refused(tier, bytes, reason(errno));
+  if (mapped == MAP_FAILED) throw_refused(tier, bytes, errno_text(errno));
   auto* begin = static_cast<std::byte*>(mapped);
   if (slack > 0) {
     const auto address = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(mapped));
@@ -49,7 +48,7 @@ std::span<std::byte> map_anonymous(Tier tier, std::int64_t bytes) {
     begin += head;
     // Advice only: a kernel without transparent huge pages refuses it, and small pages work as well.
     if (madvise(begin, static_cast<std::size_t>(bytes), MADV_HUGEPAGE) != 0) {
-      log_debug("huge pages refused for {} of memory: {}", format_bytes(bytes), reason(errno));
+      log_debug("huge pages refused for {} of memory: {}", format_bytes(bytes), errno_text(errno));
     }
   }
   return {begin, static_cast<std::size_t>(bytes)};
@@ -103,7 +102,7 @@ Arena::Arena(Reservation reservation)
 Arena::Arena(Reservation reservation, int touch_threads) : Arena(std::move(reservation)) {
   if (touch_threads <= 0 || memory_.empty()) return;
   const int error = touch_parallel(memory_, touch_threads);
-  if (error != 0) throw_refused(tier(), static_cast<std::int64_t>(memory_.size()), reason(error));
+  if (error != 0) throw_refused(tier(), static_cast<std::int64_t>(memory_.size()), errno_text(error));
 }
 
 Arena::Arena(Reservation reservation, kernels::Device& device) : reservation_(std::move(reservation)) {
@@ -170,7 +169,7 @@ void Arena::unmap() noexcept {
   if (memory_.empty()) return;
   if (munmap(memory_.data(), memory_.size()) != 0) {
     log_warn("{} memory: cannot unmap {}: {}", tier_name(tier()),
-             format_bytes(static_cast<std::int64_t>(memory_.size())), reason(errno));
+             format_bytes(static_cast<std::int64_t>(memory_.size())), errno_text(errno));
   }
   memory_ = {};
 }

@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 #include <system_error>
 
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/units.h"
 
@@ -153,8 +154,7 @@ std::int64_t usable_disk_bytes(const fs::path& folder) {
   }
   struct statvfs stat = {};
   SLUICE_CHECK(statvfs(existing.c_str(), &stat) == 0, Code::kIo,
-               fmt::format("{}: cannot ask for its free space: {}", existing.string(),
-                           std::system_category().message(errno)),
+               fmt::format("{}: cannot ask for its free space: {}", existing.string(), errno_text(errno)),
                "name another folder with --disk-dir");
   return static_cast<std::int64_t>(stat.f_bavail) * static_cast<std::int64_t>(stat.f_frsize);
 }

@@ -180,14 +180,15 @@ Estimate estimate(const RunShape& shape, const Rates& rates, const ModelProducts
   const double blocks =
       static_cast<double>(requests.count) / static_cast<double>(std::max<std::int64_t>(1, block));
   const double later = std::max(0.0, requests.gen_len - 1);
+  result.block_sec = prefill_sec + later * decode_sec;
   if (!shape.placement.mixing || blocks <= 1) {
-    result.total_sec = blocks * (prefill_sec + later * decode_sec);
+    result.total_sec = blocks * result.block_sec;
   } else {
     // Refilled seats bring their prompts into decode passes, under the weights that stream anyway.
     LaneSec all = result.prefill;
     for (std::size_t i = 0; i < kNumLanes; ++i) all[i] += std::max(1.0, later) * decode[i];
     const double steady = together(shape, all);
-    result.total_sec = prefill_sec + later * decode_sec + (blocks - 1) * std::max(steady, later * decode_sec);
+    result.total_sec = result.block_sec + (blocks - 1) * std::max(steady, later * decode_sec);
   }
   return result;
 }

@@ -23,6 +23,7 @@ RequestMeans means_of(std::span<const RequestLength> requests);
 
 struct Estimate {
   double total_sec = 0;
+  double block_sec = 0;                               ///< of one block alone: what one of its requests takes
   std::array<double, kNumLanes> prefill{}, decode{};  ///< seconds of each lane: a block's prompts; one pass
 };
 

@@ -95,6 +95,27 @@ ResultLayout result_layout(const RunShape& shape) {
   return layout;
 }
 
+namespace {
+
+template <class Add>
+void add_weights(const RunShape& shape, bool weights_on_disk, Add add) {
+  add(Purpose::kWeights, Tier::kGpu, shape.weight_bytes[Tier::kGpu]);
+  add(Purpose::kWeights, Tier::kCpu, shape.weight_bytes[Tier::kCpu]);
+  if (weights_on_disk) add(Purpose::kWeights, Tier::kDisk, shape.weight_bytes[Tier::kDisk]);
+  add(Purpose::kWeightSlots, Tier::kGpu, shape.num_weight_slots * shape.weight_slot_bytes);
+  add(Purpose::kWeightStage, Tier::kCpu, shape.num_weight_stages * shape.weight_stage_bytes);
+  if (shape.weight_bytes[Tier::kCpu] > 0)
+    add(Purpose::kWeightSlabs, Tier::kCpu, shape.traits.num_weight_slabs * shape.traits.weight_piece_bytes);
+}
+
+}  // namespace
+
+PerTier<std::int64_t> weight_memory(const RunShape& shape, bool weights_on_disk) {
+  PerTier<std::int64_t> total{};
+  add_weights(shape, weights_on_disk, [&](Purpose, Tier tier, std::int64_t bytes) { total[tier] += bytes; });
+  return total;
+}
+
 MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk) {
   MemoryPlan plan;
   const auto add = [&](Purpose purpose, Tier tier, std::int64_t bytes) {
@@ -103,13 +124,7 @@ MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk) {
     plan.total[tier] += bytes;
   };
   const std::int64_t batches = shape.placement.num_gpu_batches;
-  add(Purpose::kWeights, Tier::kGpu, shape.weight_bytes[Tier::kGpu]);
-  add(Purpose::kWeights, Tier::kCpu, shape.weight_bytes[Tier::kCpu]);
-  if (weights_on_disk) add(Purpose::kWeights, Tier::kDisk, shape.weight_bytes[Tier::kDisk]);
-  add(Purpose::kWeightSlots, Tier::kGpu, shape.num_weight_slots * shape.weight_slot_bytes);
-  add(Purpose::kWeightStage, Tier::kCpu, shape.num_weight_stages * shape.weight_stage_bytes);
-  if (shape.weight_bytes[Tier::kCpu] > 0)
-    add(Purpose::kWeightSlabs, Tier::kCpu, shape.traits.num_weight_slabs * shape.traits.weight_piece_bytes);
+  add_weights(shape, weights_on_disk, add);
   for (Tier tier : kTiers) {
     add(Purpose::kKv, tier,
         shape.spec.num_layers * shape.seats.pages_per_layer[tier] * shape.kv.page_stride());

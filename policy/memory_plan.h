@@ -70,6 +70,8 @@ ResultLayout result_layout(const RunShape& shape);
 
 /// `weights_on_disk` is true for synthetic models, whose disk weights are written to the disk directory.
 MemoryPlan make_memory_plan(const RunShape& shape, bool weights_on_disk);
+/// What of it the weights take: themselves, slots, stages and slabs.
+PerTier<std::int64_t> weight_memory(const RunShape& shape, bool weights_on_disk);
 
 /// The plan as a table for people, and one tier of it: "gpu: 3.00 GiB = weights 2.00 GiB + scratch 1.00 GiB".
 std::string to_string(const MemoryPlan& plan);

@@ -26,12 +26,24 @@ std::vector<std::int64_t> PlanLattice::batch_counts() const {
   return counts;
 }
 
+/// Of a stated number of batches the last may be left empty: fewer of them take all requests. A stated
+/// workspace holds a row of every sequence.
+std::int64_t PlanLattice::most_sequences(std::int64_t num_gpu_batches) const {
+  const std::int64_t used = problem_.choices.num_gpu_batches > 1 ? num_gpu_batches - 1 : num_gpu_batches;
+  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), used));
+  const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
+  return stated > 0 ? std::min(most, stated) : most;
+}
+
 std::vector<std::int64_t> PlanLattice::batch_sizes(std::int64_t num_gpu_batches) const {
   if (problem_.choices.gpu_batch_size > 0) return {problem_.choices.gpu_batch_size};
-  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), num_gpu_batches));
+  const std::int64_t most = most_sequences(num_gpu_batches);
   std::vector<std::int64_t> sizes;
   for (std::int64_t size = 1; size < most; size = std::max(size + 1, size * 5 / 4)) sizes.push_back(size);
-  for (std::int64_t blocks = 1; blocks <= 8; ++blocks) sizes.push_back(div_up(most, blocks));
+  for (std::int64_t blocks = 1; blocks <= 8; ++blocks) {
+    sizes.push_back(div_up(most, blocks));
+    sizes.push_back(std::min(most, div_up(most_requests(), blocks * num_gpu_batches)));
+  }
   std::sort(sizes.begin(), sizes.end());
   sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
   return sizes;
@@ -80,6 +92,20 @@ std::vector<std::int64_t> PlanLattice::workspaces(const PlanPoint& point) const 
   return sizes;
 }
 
+std::vector<std::int64_t> PlanLattice::all_workspaces(const PlanPoint& point) const {
+  std::vector<std::int64_t> sizes = workspaces(point);
+  if (problem_.choices.max_tokens_per_gpu_batch > 0) return sizes;
+  const std::int64_t prompt = problem_.workload.max_prompt_len;
+  const std::int64_t least = sizes.back();
+  const std::int64_t most = sizes.front();
+  for (const std::int64_t passes : {2, 3, 4, 6, 8, 12, 16})
+    sizes.push_back(std::clamp(div_up(point.gpu_batch_size * prompt, passes), least, most));
+  for (const std::int64_t prompts : {1, 2, 4}) sizes.push_back(std::clamp(prompts * prompt, least, most));
+  std::sort(sizes.rbegin(), sizes.rend());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
 std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
   const PlanChoices& choices = problem_.choices;
   std::vector<PlanPoint> found;
@@ -88,22 +114,33 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     apply(next);
     found.push_back(next);
   };
-  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), at.num_gpu_batches));
+  const std::int64_t most = most_sequences(at.num_gpu_batches);
   if (choices.gpu_batch_size == 0) {
-    for (const std::int64_t size : {at.gpu_batch_size * 9 / 8, at.gpu_batch_size + 1, at.gpu_batch_size - 1,
-                                    at.gpu_batch_size * 7 / 8}) {
+    for (const std::int64_t size :
+         {at.gpu_batch_size * 9 / 8, at.gpu_batch_size + 1, at.gpu_batch_size - 1, at.gpu_batch_size * 7 / 8,
+          at.gpu_batch_size * 2, at.gpu_batch_size / 2}) {
       if (size < 1 || size > most || size == at.gpu_batch_size) continue;
       change([&](PlanPoint& p) { p.gpu_batch_size = size; });
+      if (choices.max_tokens_per_gpu_batch > 0) continue;
+      const std::int64_t tokens = at.max_tokens * size / at.gpu_batch_size;  // in as many passes
+      if (tokens < std::max(kLeastTokens, size) || tokens > kMostTokens) continue;
+      change([&](PlanPoint& p) {
+        p.gpu_batch_size = size;
+        p.max_tokens = tokens;
+      });
     }
   }
   if (choices.num_gpu_batches == 0) {
     for (const std::int64_t batches : {at.num_gpu_batches + 1, at.num_gpu_batches - 1}) {
       if (batches < 1 || batches > most_requests()) continue;
-      change([&](PlanPoint& p) {
-        p.num_gpu_batches = batches;
-        if (choices.gpu_batch_size == 0)
-          p.gpu_batch_size = div_up(at.gpu_batch_size * at.num_gpu_batches, batches);
-      });
+      const std::int64_t same_block = div_up(at.gpu_batch_size * at.num_gpu_batches, batches);
+      for (const std::int64_t size : {same_block, at.gpu_batch_size}) {
+        if (choices.gpu_batch_size > 0 ? size != at.gpu_batch_size : size > most_sequences(batches)) continue;
+        change([&](PlanPoint& p) {
+          p.num_gpu_batches = batches;
+          p.gpu_batch_size = size;
+        });
+      }
     }
   }
   if (!choices.kv_cache) {
@@ -127,9 +164,13 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     }
   }
   if (choices.max_tokens_per_gpu_batch == 0) {
-    for (const std::int64_t tokens : {at.max_tokens * 2, at.max_tokens / 2}) {
-      if (tokens < std::max(kLeastTokens, at.gpu_batch_size) || tokens > kMostTokens) continue;
-      change([&](PlanPoint& p) { p.max_tokens = tokens; });
+    const auto may_have = [&](std::int64_t tokens) {
+      return tokens >= std::max(kLeastTokens, at.gpu_batch_size) && tokens <= kMostTokens &&
+             tokens != at.max_tokens;
+    };
+    for (const std::int64_t tokens :
+         {at.max_tokens * 2, at.max_tokens / 2, at.max_tokens * 5 / 4, at.max_tokens * 4 / 5}) {
+      if (may_have(tokens)) change([&](PlanPoint& p) { p.max_tokens = tokens; });
     }
   }
   if (!choices.activations) {

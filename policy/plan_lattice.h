@@ -19,10 +19,11 @@ struct PlanPoint {
   bool cpu_attention = false;
   PerTier<int> kv_cache{{0, 100, 0}}, activations{{100, 0, 0}};
   std::int64_t prefetch_depth = 2, max_tokens = kMostTokens;
+  int attention_threads = 0;  ///< 0: as many as the profile has at most
 
   auto key() const {
     return std::tuple(gpu_batch_size, num_gpu_batches, cpu_attention, kv_cache.values, activations.values,
-                      prefetch_depth, max_tokens);
+                      prefetch_depth, max_tokens, attention_threads);
   }
 };
 
@@ -39,11 +40,15 @@ class PlanLattice {
   /// Sizes of the workspace for a point, descending. A larger one means fewer passes for the prompts, a
   /// smaller one leaves room for weights.
   std::vector<std::int64_t> workspaces(const PlanPoint& point) const;
+  /// More of them: those that take the prompts of a GPU batch in so many passes, and whole prompts.
+  std::vector<std::int64_t> all_workspaces(const PlanPoint& point) const;
   /// What one change makes of a point.
   std::vector<PlanPoint> neighbours(const PlanPoint& at) const;
 
  private:
   std::int64_t most_requests() const;
+  /// Of one GPU batch.
+  std::int64_t most_sequences(std::int64_t num_gpu_batches) const;
   std::vector<PerTier<int>> kv_shares() const;
 
   const PlanProblem& problem_;

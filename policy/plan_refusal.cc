@@ -48,7 +48,7 @@ std::vector<Placement> smallest_placements(const PlanProblem& problem) {
 }
 
 /// Whether a block of the least size fits in any of the ways that the search looks at.
-bool anything_fits(PlanProblem problem) {
+bool anything_fits(PlanProblem problem, WeightFill& weights) {
   PlanChoices& choices = problem.choices;
   choices.num_gpu_batches = std::max<std::int64_t>(1, choices.num_gpu_batches);
   Placement placement = smallest_placements(problem).front();
@@ -57,7 +57,7 @@ bool anything_fits(PlanProblem problem) {
     placement.percents.kv_cache = kind.kv_cache;
     for (const PerTier<int>& activations : {kind.activations, PerTier<int>{{0, 100, 0}}}) {
       placement.percents.activations = choices.activations.value_or(activations);
-      if (fill_weights(problem, placement)) return true;
+      if (weights.fill(problem, placement)) return true;
     }
   }
   return false;
@@ -66,13 +66,14 @@ bool anything_fits(PlanProblem problem) {
 /// The largest of 1..most for which something fits, 0 if none; `change` makes a problem that large.
 template <class Change>
 std::int64_t largest_that_fits(const PlanProblem& problem, std::int64_t most, Change change) {
+  WeightFill weights(problem);
   std::int64_t fitting = 0;
   std::int64_t too_large = most + 1;
   while (too_large - fitting > 1) {
     const std::int64_t middle = fitting + (too_large - fitting) / 2;
     PlanProblem smaller = problem;
     change(smaller, middle);
-    (anything_fits(smaller) ? fitting : too_large) = middle;
+    (anything_fits(smaller, weights) ? fitting : too_large) = middle;
   }
   return fitting;
 }

@@ -1,17 +1,24 @@
 #include "policy/plan_search.h"
 
 #include <algorithm>
+#include <bit>
+#include <set>
 #include <tuple>
 #include <utility>
-
-#include "policy/fill_memory.h"
 
 namespace sluice::policy::detail {
 namespace {
 
-constexpr std::size_t kSimulated = 24;      // of the estimated ones at least,
-constexpr std::size_t kMostSimulated = 96;  // and as long as a third of the steps lasts, so many
-constexpr std::size_t kClimbed = 3;         // of the simulated ones
+constexpr std::size_t kSimulated = 24;       // of the estimated ones at least,
+constexpr std::size_t kMostSimulated = 96;   // and as long as a third of the steps lasts, so many
+constexpr std::size_t kWithWorkspaces = 16;  // of the simulated ones, the best of as many kinds
+constexpr std::size_t kClimbed = 16;         // the same
+constexpr double kWorthClimbing = 1.5;       // of the least cost
+constexpr std::int64_t kMany = 200;          // simulations: with as many ahead, none is left out
+constexpr double kPromising = 1.1;           // of the cost that a change starts from
+constexpr std::size_t kPairs = 300;          // of changes at once
+constexpr double kBetter = 1 - 1e-6;
+constexpr double kBeyond = 1e9;  // seconds: beyond every cost of a run that keeps the latency bound
 
 }  // namespace
 
@@ -23,12 +30,19 @@ std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placem
   return requests;
 }
 
+int usable_threads(const PlanProblem& problem, const Placement& placement, int asked) {
+  const bool attends = placement.cpu_attention && placement.percents.kv_cache[Tier::kGpu] < 100;
+  return attends && !problem.hardware.memory.gpu_is_host ? asked : 0;
+}
+
 PlanSearch::PlanSearch(const PlanProblem& problem)
     : problem_(problem),
       lattice_(problem),
       rates_(problem.hardware),
       products_(problem.spec, problem.formats),
-      means_(means_of(problem.requests)) {}
+      means_(means_of(problem.requests)),
+      weights_(problem),
+      step_limit_(problem.step_budget) {}
 
 std::optional<PlanResult> PlanSearch::run() {
   enumerate();
@@ -36,7 +50,15 @@ std::optional<PlanResult> PlanSearch::run() {
   std::stable_sort(estimated_.begin(), estimated_.end(),
                    [](const Estimated& a, const Estimated& b) { return a.sec < b.sec; });
   simulate_best_estimates();
+  if (problem_.max_latency_sec > 0) {
+    std::stable_sort(estimated_.begin(), estimated_.end(), [this](const Estimated& a, const Estimated& b) {
+      return penalty(a.block_sec) + a.sec < penalty(b.block_sec) + b.sec;
+    });
+    simulate_best_estimates();
+  }
+  simulate_workspaces();
   climb();
+  climb_by_two();
   return result();
 }
 
@@ -101,18 +123,18 @@ bool PlanSearch::add_workspaces(PlanPoint point) {
     point = settled(point);
     const std::optional<Placement> placement = place(point);
     if (!placement) continue;
-    estimated_.push_back({point, estimate_sec(*placement)});
+    estimated_.push_back(estimate_of(point, *placement));
     any = true;
     if (placement->percents.weights[Tier::kGpu] == 100) break;
   }
   return any;
 }
 
-double PlanSearch::estimate_sec(const Placement& placement) const {
+PlanSearch::Estimated PlanSearch::estimate_of(const PlanPoint& point, const Placement& placement) {
   RequestMeans means = means_;
   if (problem_.fill_block) means.count = placement.block_size();
-  const double sec = estimate(shape_of(placement), rates_, products_, means).total_sec;
-  return sec / static_cast<double>(means.count);
+  const Estimate run = estimate(shape_of(placement), rates_with(point.attention_threads), products_, means);
+  return {point, run.total_sec / static_cast<double>(means.count), run.block_sec};
 }
 
 RunShape PlanSearch::shape_of(const Placement& placement) const {
@@ -130,10 +152,12 @@ PlanPoint PlanSearch::settled(PlanPoint point) const {
   point.num_gpu_batches = runs.num_gpu_batches;
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
   point.max_tokens = stated > 0 ? stated : std::max(point.max_tokens, point.gpu_batch_size);
+  if (problem_.choices.attention_threads > 0) point.attention_threads = problem_.choices.attention_threads;
+  point.attention_threads = usable_threads(problem_, asked, point.attention_threads);
   return point;
 }
 
-std::optional<Placement> PlanSearch::place(const PlanPoint& point) const {
+std::optional<Placement> PlanSearch::place(const PlanPoint& point) {
   const PlanChoices& choices = problem_.choices;
   if (point.max_tokens < point.gpu_batch_size) return std::nullopt;
   if (choices.gpu_batch_size > 0 && choices.num_gpu_batches == 0 &&
@@ -149,7 +173,7 @@ std::optional<Placement> PlanSearch::place(const PlanPoint& point) const {
   placement.percents.kv_cache = point.kv_cache;
   placement.percents.activations = point.activations;
   placement.max_tokens_per_gpu_batch = point.max_tokens;
-  return fill_weights(problem_, placement);
+  return weights_.fill(problem_, placement);
 }
 
 const PlanSearch::Played* PlanSearch::play(const PlanPoint& asked) {
@@ -163,35 +187,33 @@ const PlanSearch::Played* PlanSearch::play(const PlanPoint& asked) {
     return nullptr;
   }
   const RunShape shape = shape_of(*placement);
-  PlanCandidate candidate{*placement, make_memory_plan(shape, problem_.weights_on_disk), {}, 0};
+  PlanCandidate candidate{
+      *placement, make_memory_plan(shape, problem_.weights_on_disk), {}, 0, point.attention_threads};
   const std::vector<RequestLength> requests = requests_for(problem_, *placement);
   candidate.num_requests = std::ssize(requests);
-  candidate.simulation = simulate(shape, rates_, products_, requests);
+  candidate.simulation = simulate(shape, rates_with(point.attention_threads), products_, requests);
   for (const SimulatedLane& lane : candidate.simulation.lanes) steps_ += lane.steps;
   known->second = played_.size();
   played_.push_back({point, std::move(candidate)});
   return &played_.back();
 }
 
-/// Seconds of a request. A run that keeps the latency bound is better than any that does not.
-double PlanSearch::cost(const Played& played) const {
-  const Simulation& run = played.candidate.simulation;
-  const double excess = problem_.max_latency_sec > 0 ? latency_sec(run) - problem_.max_latency_sec : 0;
-  return run.total_sec / static_cast<double>(played.candidate.num_requests) +
-         (excess > 0 ? 1e9 * (1 + excess) : 0);
+const Rates& PlanSearch::rates_with(int threads) {
+  if (threads == 0) return rates_;
+  return rates_with_.try_emplace(threads, problem_.hardware, threads).first->second;
 }
 
-/// What a request takes that is admitted first: its prefill pass and as many passes as it has tokens.
-double PlanSearch::latency_sec(const Simulation& run) const {
-  double worst = 0;
-  const auto length = static_cast<std::size_t>(std::max<std::int64_t>(1, problem_.workload.max_gen_len));
-  double window = 0;
-  for (std::size_t i = 0; i < run.passes.size(); ++i) {
-    window += run.passes[i].sec;
-    if (i >= length) window -= run.passes[i - length].sec;
-    worst = std::max(worst, window);
-  }
-  return worst;
+/// Seconds of a request.
+double PlanSearch::cost(const Played& played) const {
+  const Simulation& run = played.candidate.simulation;
+  return run.total_sec / static_cast<double>(played.candidate.num_requests) +
+         penalty(latency_sec(run, problem_.workload.max_gen_len));
+}
+
+/// A run that keeps the latency bound is better than any that does not.
+double PlanSearch::penalty(double latency_sec) const {
+  const double bound = problem_.max_latency_sec;
+  return bound > 0 && latency_sec > bound ? kBeyond * (latency_sec / bound) : 0;
 }
 
 /// The best by estimate, and the best of each kind, so that an estimate that is wrong about a kind does not
@@ -214,26 +236,104 @@ void PlanSearch::simulate_best_estimates() {
   }
 }
 
-/// From the best few, one change at a time as long as it helps.
-void PlanSearch::climb() {
+std::vector<std::size_t> PlanSearch::best_of_kinds(std::size_t most) const {
   std::vector<std::size_t> order(played_.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return cost(played_[a]) < cost(played_[b]); });
-  for (std::size_t i = 0; i < std::min(kClimbed, order.size()); ++i) {
-    PlanPoint at = played_[order[i]].point;
-    double best = cost(played_[order[i]]);
-    for (bool better = true; better && may_simulate();) {
-      better = false;
-      for (const PlanPoint& next : lattice_.neighbours(at)) {
-        const Played* played = play(next);
-        if (played == nullptr || cost(*played) >= best * (1 - 1e-6)) continue;
-        best = cost(*played);
-        at = played->point;
-        better = true;
-        break;
-      }
+  const auto kind = [&](std::size_t i) {
+    const PlanPoint& point = played_[i].point;
+    return std::tuple(point.cpu_attention, point.kv_cache.values, point.num_gpu_batches,
+                      std::bit_width(static_cast<std::uint64_t>(point.gpu_batch_size)));
+  };
+  std::vector<std::size_t> best;
+  std::set<decltype(kind(0))> seen;
+  for (const std::size_t i : order) {
+    if (best.size() < most && seen.insert(kind(i)).second) best.push_back(i);
+  }
+  return best;
+}
+
+/// Estimates know least of how prompts fall into passes. Takes at most half of the steps that are left.
+void PlanSearch::simulate_workspaces() {
+  step_limit_ = steps_ + (problem_.step_budget - steps_) / 2;
+  for (const std::size_t start : best_of_kinds(kWithWorkspaces)) {
+    if (!may_simulate()) break;
+    std::vector<PlanPoint> points;
+    for (const std::int64_t tokens : lattice_.all_workspaces(played_[start].point)) {
+      points.push_back(played_[start].point);
+      points.back().max_tokens = tokens;
     }
+    for (const PlanPoint& point : by_promise(start, points)) play(point);
+  }
+}
+
+std::vector<PlanPoint> PlanSearch::by_promise(std::size_t at, const std::vector<PlanPoint>& points) {
+  const Played& from = played_[at];
+  const bool late = cost(from) >= kBeyond;
+  const auto promise = [&](const Estimated& each) { return late ? each.block_sec : each.sec; };
+  const double here = promise(estimate_of(from.point, from.candidate.placement));
+  std::int64_t steps = 0;
+  for (const SimulatedLane& lane : from.candidate.simulation.lanes) steps += lane.steps;
+  const bool few = steps_ + kMany * steps > problem_.step_budget;
+  std::vector<Estimated> found;
+  std::set<Key> seen;
+  for (const PlanPoint& each : points) {
+    const PlanPoint point = settled(each);
+    if (index_.contains(point.key()) || !seen.insert(point.key()).second) continue;
+    const std::optional<Placement> placement = place(point);
+    if (!placement) continue;
+    const Estimated next = estimate_of(point, *placement);
+    if (few && promise(next) > kPromising * here) continue;
+    found.push_back(next);
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [&](const Estimated& a, const Estimated& b) { return promise(a) < promise(b); });
+  std::vector<PlanPoint> sorted;
+  for (const Estimated& each : found) sorted.push_back(each.point);
+  return sorted;
+}
+
+std::optional<std::size_t> PlanSearch::first_better(std::size_t at, const std::vector<PlanPoint>& points) {
+  const double least = cost(played_[at]) * kBetter;
+  for (const PlanPoint& point : points) {
+    const Played* played = play(point);
+    if (played != nullptr && cost(*played) < least) return played - played_.data();
+    if (!may_simulate()) break;
+  }
+  return std::nullopt;
+}
+
+/// From the best of a few kinds, each with at most half of the steps that are left.
+void PlanSearch::climb() {
+  const std::vector<std::size_t> starts = best_of_kinds(kClimbed);
+  const double least = cost(played_[starts.front()]);
+  for (const std::size_t start : starts) {
+    if (cost(played_[start]) > kWorthClimbing * least) continue;
+    step_limit_ = steps_ + (problem_.step_budget - steps_) / 2;
+    climb_from(start);
+  }
+}
+
+void PlanSearch::climb_from(std::size_t start) {
+  for (std::optional<std::size_t> at = start; at && may_simulate();)
+    at = first_better(*at, by_promise(*at, lattice_.neighbours(played_[*at].point)));
+}
+
+/// Two changes at once from the best, and on from what they find.
+void PlanSearch::climb_by_two() {
+  step_limit_ = problem_.step_budget;
+  while (may_simulate()) {
+    const std::size_t at = best_of_kinds(1).front();
+    std::vector<PlanPoint> pairs;
+    for (const PlanPoint& first : lattice_.neighbours(played_[at].point)) {
+      for (const PlanPoint& second : lattice_.neighbours(settled(first))) pairs.push_back(second);
+    }
+    pairs = by_promise(at, pairs);
+    pairs.resize(std::min(pairs.size(), kPairs));
+    const std::optional<std::size_t> better = first_better(at, pairs);
+    if (!better) break;
+    climb_from(*better);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "policy/estimate.h"
+#include "policy/fill_memory.h"
 #include "policy/plan_lattice.h"
 #include "policy/planner.h"
 #include "policy/rates.h"
@@ -17,6 +18,9 @@ namespace sluice::policy::detail {
 
 /// The requests that a placement is judged by.
 std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placement& placement);
+
+/// `asked` where a run has a choice: 0 if nothing is attended on the CPU, or if the GPU is the CPU as well.
+int usable_threads(const PlanProblem& problem, const Placement& placement, int asked);
 
 class PlanSearch {
  public:
@@ -31,7 +35,8 @@ class PlanSearch {
  private:
   struct Estimated {
     PlanPoint point;
-    double sec = 0;  ///< of a request
+    double sec = 0;        ///< of a request
+    double block_sec = 0;  ///< its latency
   };
   struct Played {
     PlanPoint point;
@@ -45,24 +50,37 @@ class PlanSearch {
   /// False if the point does not fit.
   bool add(PlanPoint point);
   bool add_workspaces(PlanPoint point);
-  double estimate_sec(const Placement& placement) const;
+  Estimated estimate_of(const PlanPoint& point, const Placement& placement);
 
   /// The point as the engine would run it: two GPU batches where the CPU attends (overlapping), and the
   /// stated workspace, or one that holds a row of every sequence.
   PlanPoint settled(PlanPoint point) const;
   /// The placement of a settled point, weights filled in; nothing if it does not fit.
-  std::optional<Placement> place(const PlanPoint& point) const;
+  std::optional<Placement> place(const PlanPoint& point);
   RunShape shape_of(const Placement& placement) const;
 
   // Simulation.
-  bool may_simulate() const { return played_.empty() || steps_ < problem_.step_budget; }
+  bool may_simulate() const { return played_.empty() || steps_ < step_limit_; }
   /// Plays the point unless it was; null if it does not fit or the budget is spent.
   const Played* play(const PlanPoint& asked);
   /// Smaller is better.
   double cost(const Played& played) const;
-  double latency_sec(const Simulation& run) const;
+  /// What a latency beyond the bound adds to a cost.
+  double penalty(double latency_sec) const;
+  const Rates& rates_with(int attention_threads);
   void simulate_best_estimates();
+  void simulate_workspaces();
   void climb();
+  /// From played_[start]: one change at a time as long as it helps.
+  void climb_from(std::size_t start);
+  void climb_by_two();
+  /// The index in played_ of the first of `points` that costs less than played_[at]; nothing if none does.
+  std::optional<std::size_t> first_better(std::size_t at, const std::vector<PlanPoint>& points);
+  /// Those of `points` that fit and were not played, what promises most from what is known of played_[at]
+  /// first. Where few more can be simulated, those that promise little are left out.
+  std::vector<PlanPoint> by_promise(std::size_t at, const std::vector<PlanPoint>& points);
+  /// Positions in played_, best first; of each kind one, at most `most`.
+  std::vector<std::size_t> best_of_kinds(std::size_t most) const;
 
   void prefer_simple();
   PlanResult result();
@@ -70,15 +88,17 @@ class PlanSearch {
   // Fixed after construction.
   const PlanProblem& problem_;
   const PlanLattice lattice_;
-  const Rates rates_;
+  const Rates rates_;  // with the most threads that attend
   const ModelProducts products_;
   const RequestMeans means_;
   // Of the search so far.
+  WeightFill weights_;
+  std::map<int, Rates> rates_with_;  // fewer threads that attend
   std::vector<Estimated> estimated_;
   std::vector<Played> played_;
   using Key = decltype(PlanPoint{}.key());
   std::map<Key, std::optional<std::size_t>> index_;  // into played_; nothing for what does not fit
-  std::int64_t steps_ = 0;
+  std::int64_t steps_ = 0, step_limit_ = 0;
 };
 
 }  // namespace sluice::policy::detail

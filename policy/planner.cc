@@ -1,5 +1,7 @@
 #include "policy/planner.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "policy/fill_memory.h"
 #include "policy/plan_refusal.h"
@@ -26,15 +28,29 @@ std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Plac
   return detail::PlanSearch(problem).improve(start);
 }
 
+double latency_sec(const Simulation& run, std::int64_t gen_len) {
+  const auto length = static_cast<std::size_t>(std::max<std::int64_t>(1, gen_len));
+  double worst = 0;
+  double window = 0;
+  for (std::size_t i = 0; i < run.passes.size(); ++i) {
+    window += run.passes[i].sec - (i >= length ? run.passes[i - length].sec : 0);
+    worst = std::max(worst, window);
+  }
+  return worst;
+}
+
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& asked) {
   const Placement placement = overlapping(asked);
   const RunShape shape =
       make_run_shape(problem.spec, problem.sizes, placement, problem.workload, problem.traits);
-  PlanCandidate candidate{placement, make_memory_plan(shape, problem.weights_on_disk), {}, 0};
+  PlanCandidate candidate{placement, make_memory_plan(shape, problem.weights_on_disk), {}, 0, 0};
   if (!fits(problem, candidate.memory)) return std::nullopt;
   const std::vector<RequestLength> requests = detail::requests_for(problem, placement);
   candidate.num_requests = std::ssize(requests);
-  candidate.simulation = simulate(shape, problem.hardware, requests, {.formats = problem.formats});
+  candidate.attention_threads = detail::usable_threads(problem, placement, problem.choices.attention_threads);
+  candidate.simulation =
+      simulate(shape, problem.hardware, requests,
+               {.formats = problem.formats, .attention_threads = candidate.attention_threads});
   return candidate;
 }
 

@@ -28,6 +28,7 @@ struct PlanChoices {
   std::int64_t num_gpu_batches = 0;           ///< 0: chosen
   std::int64_t prefetch_depth = 0;            ///< 0: chosen
   std::int64_t max_tokens_per_gpu_batch = 0;  ///< 0: chosen
+  int attention_threads = 0;                  ///< of the CPU beside a GPU; 0: chosen
   KvFormat kv_format = KvFormat::kF16;
   bool mixing = true;
 };
@@ -62,6 +63,8 @@ struct PlanCandidate {
   MemoryPlan memory;
   Simulation simulation;
   std::int64_t num_requests = 0;
+  /// That attend on the CPU beside a GPU; 0: as many as the profile has at most, which is what a run takes.
+  int attention_threads = 0;
   double tokens_per_sec() const { return simulation.tokens_per_sec(); }
 };
 
@@ -85,11 +88,16 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
 /// fits.
 std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Placement& start);
 
+/// The longest time from a request's start to its end where requests generate `gen_len` tokens: what
+/// PlanProblem::max_latency_sec bounds.
+double latency_sec(const Simulation& run, std::int64_t gen_len);
+
 /// The prediction for a placement that somebody states, as the engine would run it (overlapping); nothing if
 /// it does not fit.
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement);
 
-/// Whether a plan keeps the budgets.
+/// Whether a plan, or what it takes in all, keeps the budgets.
 bool fits(const PlanProblem& problem, const MemoryPlan& memory);
+bool fits(const PlanProblem& problem, const PerTier<std::int64_t>& bytes);
 
 }  // namespace sluice::policy

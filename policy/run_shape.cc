@@ -53,10 +53,7 @@ void shape_weights(RunShape& shape, std::span<const TensorSize> tensors) {
     }
     shape.weight_bytes[home.tier] += home.padded_bytes;
   }
-  // More slots than a pass has units would never be filled.
-  const std::int64_t depth = std::min(shape.placement.prefetch_depth, shape.spec.num_layers + 1);
-  shape.num_weight_slots = shape.weight_slot_bytes > 0 ? std::max<std::int64_t>(2, depth) + shape.lag : 0;
-  shape.num_weight_stages = shape.weight_stage_bytes > 0 ? kNumWeightStages : 0;
+  set_weight_slots(shape, shape.weight_slot_bytes, shape.weight_stage_bytes);
 }
 
 /// Most pages that the GPU batches hold on tiers that `counts` selects, over the batches.
@@ -153,6 +150,15 @@ RunShape make_run_shape(const ModelSpec& spec, std::span<const TensorSize> tenso
   shape_weights(shape, tensors);
   shape_activations(shape);
   return shape;
+}
+
+void set_weight_slots(RunShape& shape, std::int64_t slot_bytes, std::int64_t stage_bytes) {
+  // More slots than a pass has units would never be filled.
+  const std::int64_t depth = std::min(shape.placement.prefetch_depth, shape.spec.num_layers + 1);
+  shape.weight_slot_bytes = slot_bytes;
+  shape.weight_stage_bytes = stage_bytes;
+  shape.num_weight_slots = slot_bytes > 0 ? std::max<std::int64_t>(2, depth) + shape.lag : 0;
+  shape.num_weight_stages = stage_bytes > 0 ? kNumWeightStages : 0;
 }
 
 void replace_weights(RunShape& shape, std::span<const TensorSize> tensors, const PerTier<int>& percent) {

@@ -110,5 +110,8 @@ RunShape make_run_shape(const ModelSpec& spec, std::span<const TensorSize> tenso
 
 /// Makes `shape` that of the same placement with other weight percents.
 void replace_weights(RunShape& shape, std::span<const TensorSize> tensors, const PerTier<int>& percent);
+/// Sets the size of a slot and of a stage of the weights, and how many of them the rest of the shape asks
+/// for.
+void set_weight_slots(RunShape& shape, std::int64_t slot_bytes, std::int64_t stage_bytes);
 
 }  // namespace sluice::policy

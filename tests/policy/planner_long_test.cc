@@ -7,6 +7,9 @@ namespace sluice::policy::testing {
 namespace {
 
 TEST(PlannerLong, NeverExceedsATier) { expect_no_tier_exceeded({1000, 5000}); }
+TEST(PlannerLong, MoreMemoryIsNotSlower) { expect_monotone_in_memory({50'000, 2000}); }
+TEST(PlannerLong, ReachesTheBestOfAGrid) { expect_best_of_grid({20'000, 200}, Grid::kCoarse); }
+TEST(PlannerLong, ReachesTheBestOfAFineGrid) { expect_best_of_grid({30'000, 200}, Grid::kFine); }
 
 }  // namespace
 }  // namespace sluice::policy::testing

@@ -51,17 +51,18 @@ class Composer {
   /// come is first, so that the last ones end together. A batch without room for its request takes no more in
   /// this pass.
   void admit(std::span<const WaitingRequest> waiting) {
+    if (waiting.empty()) return;
     lengths_.clear();
     for (const SeatPages& seat : shape_.seats.seats) lengths_.push_back(seat.total());
     std::ranges::sort(lengths_);
-    seat_is_done_.assign(seats_.size(), 0);
+    find_free_seats();
     is_admitted_.assign(waiting.size(), 0);
+    first_left_ = 0;
     end_in_sight_ = waiting.size() < kWaitingPerSeat * seats_.size();
     std::size_t num_left = waiting.size();
     while (num_left > 0) {
-      const std::int32_t seat = longest_free_seat();
+      const std::int32_t seat = take_longest_free_seat();
       if (seat < 0) break;
-      seat_is_done_[static_cast<std::size_t>(seat)] = 1;
       const std::int64_t i = request_for(pages_of(seat).total(), waiting);
       if (i < 0) continue;
       const WaitingRequest& request = waiting[static_cast<std::size_t>(i)];
@@ -69,7 +70,7 @@ class Composer {
       const bool may_cut = request.prompt_len > shape_.max_tokens - (shape_.placement.gpu_batch_size - 1);
       if (!add_prompt_rows(seat, 0, request.prompt_len, request.wants_prompt_logprobs, request.samples,
                            may_cut)) {
-        close_batch(seat);
+        free_seats_[batch_index(seat)].clear();
         continue;
       }
       is_admitted_[static_cast<std::size_t>(i)] = 1;
@@ -160,30 +161,43 @@ class Composer {
     return true;
   }
 
+  /// Of each GPU batch, the next one to take last: the longest, of equally long ones the first.
+  void find_free_seats() {
+    free_seats_.assign(pass_.batches.size(), {});
+    for (std::size_t seat = seats_.size(); seat-- > 0;) {
+      const auto number = static_cast<std::int32_t>(seat);
+      if (!seats_[seat].active) free_seats_[batch_index(number)].push_back(number);
+    }
+    for (std::vector<std::int32_t>& seats : free_seats_)
+      std::ranges::stable_sort(seats, {}, [&](std::int32_t seat) { return pages_of(seat).total(); });
+  }
+
   /// Of equally long ones that in the GPU batch with the most room, so that prompts spread evenly. -1: none.
-  std::int32_t longest_free_seat() const {
+  std::int32_t take_longest_free_seat() {
     std::int32_t best = -1;
     std::int64_t best_room = -1;
-    for (std::size_t seat = 0; seat < seats_.size(); ++seat) {
-      if (seats_[seat].active || seat_is_done_[seat] != 0) continue;
-      const auto number = static_cast<std::int32_t>(seat);
-      const std::int64_t room = shape_.max_tokens - pass_.batches[batch_index(number)].num_tokens;
-      const std::int32_t longer = best < 0 ? 1 : pages_of(number).total() - pages_of(best).total();
+    for (const std::vector<std::int32_t>& seats : free_seats_) {
+      if (seats.empty()) continue;
+      const std::int32_t seat = seats.back();
+      const std::int64_t room = shape_.max_tokens - pass_.batches[batch_index(seat)].num_tokens;
+      const std::int32_t longer = best < 0 ? 1 : pages_of(seat).total() - pages_of(best).total();
       if (longer > 0 || (longer == 0 && room > best_room)) {
-        best = number;
+        best = seat;
         best_room = room;
       }
     }
+    if (best >= 0) free_seats_[batch_index(best)].pop_back();
     return best;
   }
 
   /// The first, or with the end in sight the longest to run, of the waiting requests that need the longest
   /// seats among those that fit `pages`; -1: none fits.
-  std::int64_t request_for(std::int32_t pages, std::span<const WaitingRequest> waiting) const {
+  std::int64_t request_for(std::int32_t pages, std::span<const WaitingRequest> waiting) {
+    while (first_left_ < waiting.size() && is_admitted_[first_left_] != 0) ++first_left_;
     std::int64_t best = -1;
     std::int32_t best_length = 0;
     std::int64_t best_new_tokens = 0;
-    for (std::size_t i = 0; i < waiting.size() && (end_in_sight_ || best_length < pages); ++i) {
+    for (std::size_t i = first_left_; i < waiting.size() && (end_in_sight_ || best_length < pages); ++i) {
       if (is_admitted_[i] != 0) continue;
       const std::int64_t needed = kv_pages(std::max(waiting[i].prompt_len, waiting[i].seat_tokens));
       if (needed > pages) continue;
@@ -199,17 +213,13 @@ class Composer {
     return best;
   }
 
-  void close_batch(std::int32_t seat) {
-    const std::int64_t size = shape_.placement.gpu_batch_size;
-    const std::int64_t first = static_cast<std::int64_t>(batch_index(seat)) * size;
-    std::fill_n(seat_is_done_.begin() + first, size, 1);
-  }
-
   const RunShape& shape_;
   std::span<const SeatState> seats_;
   Pass& pass_;
-  std::vector<std::int32_t> lengths_;  // of all seats, ascending
-  std::vector<char> seat_is_done_, is_admitted_;
+  std::vector<std::int32_t> lengths_;                  // of all seats, ascending
+  std::vector<std::vector<std::int32_t>> free_seats_;  // by GPU batch
+  std::vector<char> is_admitted_;
+  std::size_t first_left_ = 0;  // of the waiting requests: all before it are admitted
   bool end_in_sight_ = false;
 };
 

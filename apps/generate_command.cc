@@ -179,7 +179,7 @@ class GenerateCommand {
       const policy::RunShape shape =
           make_run_shape(weights.spec(), weights.sizes(), ran->placement, ran->workload,
                          offload::run_traits(weights, *ran, offload::device_kind(ran->device)));
-      return forecast(*profile_, shape, formats, counts_.work, static_cast<int>(config_.compute.threads));
+      return forecast(*profile_, shape, formats, counts_.work, options_.num_threads);
     } catch (const Error& e) {  // the run is over and well: a bad profile takes only these lines
       log_warn("no bound and no prediction: {}", e.what());
       return std::nullopt;

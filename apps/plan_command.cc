@@ -31,14 +31,15 @@ void write_trace(const std::string& path, const policy::PlanProblem& problem,
   for (std::int64_t i = 0; i < plan.num_requests; ++i)
     requests.push_back(problem.requests[static_cast<std::size_t>(i) % problem.requests.size()]);
   simulate(make_run_shape(problem.spec, problem.sizes, plan.placement, problem.workload, problem.traits),
-           problem.hardware, requests, {.formats = problem.formats},
+           problem.hardware, requests,
+           {.formats = problem.formats, .attention_threads = plan.attention_threads},
            [&](const policy::Schedule& schedule, const policy::Pass*,
                const std::vector<policy::StepTime>& times) { writer.add(schedule, times); });
   writer.end_run();
 }
 
-std::optional<double> with_one_more_gib(const policy::PlanProblem& problem, const policy::Placement& start,
-                                        Tier tier) {
+std::optional<double> with_one_more_gib(const policy::PlanProblem& problem,
+                                        const policy::PlanCandidate& start, Tier tier) {
   policy::PlanProblem larger = problem;
   larger.budget_bytes[tier] += 1_GiB;
   if (larger.host_bytes >= 0) larger.host_bytes += 1_GiB;
@@ -55,22 +56,21 @@ void run(const PlanCommandFlags& options) {
   for (const NamedProblem& named : problems) {
     std::optional<policy::PlanResult> result = make_plan(named.problem, &refusal);
     if (!result) continue;
-    if (best.problem != nullptr && result->best.tokens_per_sec() <= best.result.best.tokens_per_sec())
-      continue;
+    if (best.problem != nullptr && !is_better(named.problem, result->best, best.result.best)) continue;
     best.result = std::move(*result);
     best.problem = &named.problem;
     best.format = named.format;
   }
   SLUICE_CHECK(best.problem != nullptr, Code::kOutOfMemory, refusal.problem, refusal.remedy);
   const policy::PlanProblem& problem = *best.problem;
-  const policy::Placement& placement = best.result.best.placement;
+  check_latency(problem, best.result.best);
   best.model = options.flags.model;
   const std::string& named = hardware.machine.name.empty() ? options.flags.hardware : hardware.machine.name;
   best.machine = named.empty() ? hardware.machine.device : named;
   best.source = hardware.machine.source;
   if (options.marginal) {
-    best.with_more_gpu = with_one_more_gib(problem, placement, Tier::kGpu);
-    best.with_more_cpu = with_one_more_gib(problem, placement, Tier::kCpu);
+    best.with_more_gpu = with_one_more_gib(problem, best.result.best, Tier::kGpu);
+    best.with_more_cpu = with_one_more_gib(problem, best.result.best, Tier::kCpu);
   }
   if (anything_fixed(problem.choices)) {
     policy::PlanProblem free = problem;

@@ -28,14 +28,18 @@ class WeightFill {
  private:
   struct Share {
     PerTier<int> percent;
-    double stream_sec = 0;  ///< of weights that are 100 GB: what orders the shares
+    double asked_sec = 0;   ///< of streaming what the percents ask for; orders the shares
     bool known = false;     ///< whether the rest is
+    double stream_sec = 0;  ///< of what tensors make of it
     PerTier<std::int64_t> bytes{};
     std::int64_t slot_bytes = 0, stage_bytes = 0;
   };
   void measure(Share& share, const RunShape& like);
+  double stream_sec(double off_gpu_bytes, double disk_bytes) const;
 
   const PlanProblem& problem_;
+  double h2d_bytes_per_sec_ = 0, disk_bytes_per_sec_ = 0;
+  double tensor_sec_ = 0;            // of the largest: shares are met within one
   std::vector<Share> shares_;        // that which streams fastest first
   std::optional<RunShape> scratch_;  // where one is placed
 };

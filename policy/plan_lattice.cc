@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/units.h"
+#include "policy/rates.h"
 
 namespace sluice::policy::detail {
 namespace {
@@ -49,6 +50,13 @@ std::vector<std::int64_t> PlanLattice::batch_sizes(std::int64_t num_gpu_batches)
   return sizes;
 }
 
+std::vector<std::int64_t> PlanLattice::batch_sizes(const PlanPoint& kind) const {
+  const bool attends = kind.cpu_attention && kind.kv_cache[Tier::kGpu] < 100;
+  const bool runs_as_two = attends && kind.num_gpu_batches == 1 && problem_.choices.num_gpu_batches == 0;
+  if (runs_as_two && problem_.choices.gpu_batch_size == 0) return {1};
+  return batch_sizes(kind.num_gpu_batches);
+}
+
 std::vector<PerTier<int>> PlanLattice::kv_shares() const {
   if (problem_.choices.kv_cache) return {*problem_.choices.kv_cache};
   std::vector<PerTier<int>> shares;
@@ -68,9 +76,6 @@ std::vector<PlanPoint> PlanLattice::kinds() const {
       for (const bool attention : {true, false}) {
         if (attention && kv[Tier::kGpu] == 100 && choices.cpu_attention != true) continue;
         if (choices.cpu_attention.value_or(attention) != attention) continue;
-        // One GPU batch runs as two where the CPU attends (overlapping), which are points of their own.
-        const bool runs_as_two = attention && kv[Tier::kGpu] < 100 && batches == 1 && most_requests() > 1;
-        if (runs_as_two && choices.num_gpu_batches == 0) continue;
         kinds.push_back({.num_gpu_batches = batches,
                          .cpu_attention = attention,
                          .kv_cache = kv,
@@ -104,6 +109,20 @@ std::vector<std::int64_t> PlanLattice::all_workspaces(const PlanPoint& point) co
   std::sort(sizes.rbegin(), sizes.rend());
   sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
   return sizes;
+}
+
+std::vector<PlanPoint> PlanLattice::with_other_threads(const PlanPoint& at) const {
+  const bool fixed = problem_.choices.attention_threads > 0 || problem_.hardware.memory.gpu_is_host;
+  std::vector<PlanPoint> found;
+  if (!at.cpu_attention || fixed) return found;
+  const std::vector<int> counts = attention_threads(problem_.hardware);
+  for (const int threads : counts) {
+    const int next = threads == counts.back() ? 0 : threads;
+    if (next == at.attention_threads) continue;
+    found.push_back(at);
+    found.back().attention_threads = next;
+  }
+  return found;
 }
 
 std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
@@ -173,6 +192,7 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
       if (may_have(tokens)) change([&](PlanPoint& p) { p.max_tokens = tokens; });
     }
   }
+  for (const PlanPoint& next : with_other_threads(at)) found.push_back(next);
   if (!choices.activations) {
     change([](PlanPoint& p) {
       p.activations =

@@ -35,6 +35,9 @@ class PlanLattice {
   std::vector<std::int64_t> batch_counts() const;
   /// Sizes of one GPU batch: a geometric series, and those that divide the requests evenly into blocks.
   std::vector<std::int64_t> batch_sizes(std::int64_t num_gpu_batches) const;
+  /// Those of a kind: one GPU batch of more than one sequence runs as two where the CPU attends
+  /// (overlapping), which is a kind of its own.
+  std::vector<std::int64_t> batch_sizes(const PlanPoint& kind) const;
   /// Every combination of batch count, KV share and who attends, all with one sequence a batch.
   std::vector<PlanPoint> kinds() const;
   /// Sizes of the workspace for a point, descending. A larger one means fewer passes for the prompts, a
@@ -42,6 +45,9 @@ class PlanLattice {
   std::vector<std::int64_t> workspaces(const PlanPoint& point) const;
   /// More of them: those that take the prompts of a GPU batch in so many passes, and whole prompts.
   std::vector<std::int64_t> all_workspaces(const PlanPoint& point) const;
+  /// The point with each other number of threads that the profile measured. Where the GPU is the CPU, its
+  /// threads do everything.
+  std::vector<PlanPoint> with_other_threads(const PlanPoint& point) const;
   /// What one change makes of a point.
   std::vector<PlanPoint> neighbours(const PlanPoint& at) const;
 

@@ -20,6 +20,15 @@ constexpr std::size_t kPairs = 300;          // of changes at once
 constexpr double kBetter = 1 - 1e-6;
 constexpr double kBeyond = 1e9;  // seconds: beyond every cost of a run that keeps the latency bound
 
+/// The shape of the block, roughly, and who attends.
+auto block_kind(const PlanPoint& point) {
+  return std::tuple(point.cpu_attention, point.num_gpu_batches,
+                    std::bit_width(static_cast<std::uint64_t>(point.gpu_batch_size)));
+}
+
+/// The same, and where the KV cache lies.
+auto kind(const PlanPoint& point) { return std::tuple(block_kind(point), point.kv_cache.values); }
+
 }  // namespace
 
 std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placement& placement) {
@@ -30,9 +39,9 @@ std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placem
   return requests;
 }
 
-int usable_threads(const PlanProblem& problem, const Placement& placement, int asked) {
+int usable_threads(const Placement& placement, int asked) {
   const bool attends = placement.cpu_attention && placement.percents.kv_cache[Tier::kGpu] < 100;
-  return attends && !problem.hardware.memory.gpu_is_host ? asked : 0;
+  return attends ? asked : 0;
 }
 
 PlanSearch::PlanSearch(const PlanProblem& problem)
@@ -56,20 +65,23 @@ std::optional<PlanResult> PlanSearch::run() {
     });
     simulate_best_estimates();
   }
+  simulate_threads();
   simulate_workspaces();
   climb();
   climb_by_two();
   return result();
 }
 
-std::optional<PlanCandidate> PlanSearch::improve(const Placement& start) {
+std::optional<PlanCandidate> PlanSearch::improve(const PlanCandidate& candidate) {
+  const Placement& start = candidate.placement;
   const PlanPoint point{.gpu_batch_size = start.gpu_batch_size,
                         .num_gpu_batches = start.num_gpu_batches,
                         .cpu_attention = start.cpu_attention,
                         .kv_cache = start.percents.kv_cache,
                         .activations = start.percents.activations,
                         .prefetch_depth = start.prefetch_depth,
-                        .max_tokens = start.max_tokens_per_gpu_batch};
+                        .max_tokens = start.max_tokens_per_gpu_batch,
+                        .attention_threads = candidate.attention_threads};
   // The largest block that fits now, with the others' shape.
   for (std::int64_t size : lattice_.batch_sizes(start.num_gpu_batches)) {
     if (size <= start.gpu_batch_size) continue;
@@ -84,7 +96,7 @@ std::optional<PlanCandidate> PlanSearch::improve(const Placement& start) {
 }
 
 void PlanSearch::enumerate() {
-  for (const PlanPoint& kind : lattice_.kinds()) add_sizes(kind, lattice_.batch_sizes(kind.num_gpu_batches));
+  for (const PlanPoint& kind : lattice_.kinds()) add_sizes(kind, lattice_.batch_sizes(kind));
 }
 
 /// Sizes ascend: once one does not fit, larger ones do not either.
@@ -125,7 +137,6 @@ bool PlanSearch::add_workspaces(PlanPoint point) {
     if (!placement) continue;
     estimated_.push_back(estimate_of(point, *placement));
     any = true;
-    if (placement->percents.weights[Tier::kGpu] == 100) break;
   }
   return any;
 }
@@ -153,7 +164,7 @@ PlanPoint PlanSearch::settled(PlanPoint point) const {
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
   point.max_tokens = stated > 0 ? stated : std::max(point.max_tokens, point.gpu_batch_size);
   if (problem_.choices.attention_threads > 0) point.attention_threads = problem_.choices.attention_threads;
-  point.attention_threads = usable_threads(problem_, asked, point.attention_threads);
+  point.attention_threads = usable_threads(asked, point.attention_threads);
   return point;
 }
 
@@ -226,30 +237,34 @@ void PlanSearch::simulate_best_estimates() {
   std::size_t taken = 0;
   for (const Estimated& each : estimated_) {
     const int number = of_kind[kind(each)]++;
-    const bool good = taken < kSimulated / 2 || each.sec < 1.3 * estimated_.front().sec;
+    const double worse = each.sec / estimated_.front().sec;
+    const bool few = taken >= kSimulated / 2 && steps_ > problem_.step_budget / 4;
     const bool enough = taken >= kMostSimulated || (taken >= kSimulated && steps_ > problem_.step_budget / 3);
-    if (enough && number > 0) continue;
-    if (!good && number > 0) continue;
-    if (!good && each.sec > 3 * estimated_.front().sec) continue;
+    if (number == 0 ? worse > (few ? 1.3 : 3) : few || enough || (taken >= kSimulated / 2 && worse >= 1.3))
+      continue;
     play(each.point);
     ++taken;
   }
 }
 
-std::vector<std::size_t> PlanSearch::best_of_kinds(std::size_t most) const {
+/// The best run that attends on the CPU, with other numbers of threads.
+void PlanSearch::simulate_threads() {
+  const auto attends = [](const PlanPoint& point) { return point.cpu_attention; };
+  for (const std::size_t start : best_of_kinds(2, attends)) {
+    for (const PlanPoint& point : lattice_.with_other_threads(played_[start].point)) play(point);
+  }
+}
+
+template <class Kind>
+std::vector<std::size_t> PlanSearch::best_of_kinds(std::size_t most, Kind kind) const {
   std::vector<std::size_t> order(played_.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return cost(played_[a]) < cost(played_[b]); });
-  const auto kind = [&](std::size_t i) {
-    const PlanPoint& point = played_[i].point;
-    return std::tuple(point.cpu_attention, point.kv_cache.values, point.num_gpu_batches,
-                      std::bit_width(static_cast<std::uint64_t>(point.gpu_batch_size)));
-  };
   std::vector<std::size_t> best;
-  std::set<decltype(kind(0))> seen;
+  std::set<decltype(kind(PlanPoint{}))> seen;
   for (const std::size_t i : order) {
-    if (best.size() < most && seen.insert(kind(i)).second) best.push_back(i);
+    if (best.size() < most && seen.insert(kind(played_[i].point)).second) best.push_back(i);
   }
   return best;
 }
@@ -257,7 +272,7 @@ std::vector<std::size_t> PlanSearch::best_of_kinds(std::size_t most) const {
 /// Estimates know least of how prompts fall into passes. Takes at most half of the steps that are left.
 void PlanSearch::simulate_workspaces() {
   step_limit_ = steps_ + (problem_.step_budget - steps_) / 2;
-  for (const std::size_t start : best_of_kinds(kWithWorkspaces)) {
+  for (const std::size_t start : best_of_kinds(kWithWorkspaces, block_kind)) {
     if (!may_simulate()) break;
     std::vector<PlanPoint> points;
     for (const std::int64_t tokens : lattice_.all_workspaces(played_[start].point)) {
@@ -306,7 +321,7 @@ std::optional<std::size_t> PlanSearch::first_better(std::size_t at, const std::v
 
 /// From the best of a few kinds, each with at most half of the steps that are left.
 void PlanSearch::climb() {
-  const std::vector<std::size_t> starts = best_of_kinds(kClimbed);
+  const std::vector<std::size_t> starts = best_of_kinds(kClimbed, kind);
   const double least = cost(played_[starts.front()]);
   for (const std::size_t start : starts) {
     if (cost(played_[start]) > kWorthClimbing * least) continue;
@@ -324,7 +339,7 @@ void PlanSearch::climb_from(std::size_t start) {
 void PlanSearch::climb_by_two() {
   step_limit_ = problem_.step_budget;
   while (may_simulate()) {
-    const std::size_t at = best_of_kinds(1).front();
+    const std::size_t at = best_of_kinds(1, kind).front();
     std::vector<PlanPoint> pairs;
     for (const PlanPoint& first : lattice_.neighbours(played_[at].point)) {
       for (const PlanPoint& second : lattice_.neighbours(settled(first))) pairs.push_back(second);
@@ -337,14 +352,15 @@ void PlanSearch::climb_by_two() {
   }
 }
 
-/// Moves to the front what needs the disk, and then memory off the GPU, least of all that are as fast as the
-/// fastest: a difference below that of prediction and run is worth neither.
+/// Moves to the front what needs the disk, then memory off the GPU, then a stated number of threads least of
+/// all that are as fast as the fastest: a difference below that of prediction and run is worth none of them.
 void PlanSearch::prefer_simple() {
   constexpr double kTie = 1.005;
   const auto simple = [](const Played& played) {
     const Percents& percents = played.candidate.placement.percents;
     return std::tuple(percents.kv_cache[Tier::kDisk] + percents.weights[Tier::kDisk],
-                      percents.kv_cache[Tier::kCpu] + percents.activations[Tier::kCpu]);
+                      percents.kv_cache[Tier::kCpu] + percents.activations[Tier::kCpu],
+                      played.point.attention_threads > 0);
   };
   const double most = kTie * cost(played_.front());
   auto best = played_.begin();

@@ -19,8 +19,8 @@ namespace sluice::policy::detail {
 /// The requests that a placement is judged by.
 std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placement& placement);
 
-/// `asked` where a run has a choice: 0 if nothing is attended on the CPU, or if the GPU is the CPU as well.
-int usable_threads(const PlanProblem& problem, const Placement& placement, int asked);
+/// `asked`, or 0 if nothing is attended on the CPU.
+int usable_threads(const Placement& placement, int asked);
 
 class PlanSearch {
  public:
@@ -30,7 +30,7 @@ class PlanSearch {
   /// Over the whole lattice; nothing if no placement fits.
   std::optional<PlanResult> run();
   /// From one placement; nothing if nothing like it fits.
-  std::optional<PlanCandidate> improve(const Placement& start);
+  std::optional<PlanCandidate> improve(const PlanCandidate& start);
 
  private:
   struct Estimated {
@@ -69,6 +69,7 @@ class PlanSearch {
   double penalty(double latency_sec) const;
   const Rates& rates_with(int attention_threads);
   void simulate_best_estimates();
+  void simulate_threads();
   void simulate_workspaces();
   void climb();
   /// From played_[start]: one change at a time as long as it helps.
@@ -79,8 +80,9 @@ class PlanSearch {
   /// Those of `points` that fit and were not played, what promises most from what is known of played_[at]
   /// first. Where few more can be simulated, those that promise little are left out.
   std::vector<PlanPoint> by_promise(std::size_t at, const std::vector<PlanPoint>& points);
-  /// Positions in played_, best first; of each kind one, at most `most`.
-  std::vector<std::size_t> best_of_kinds(std::size_t most) const;
+  /// Positions in played_, best first; of those that `kind` takes for the same one, at most `most`.
+  template <class Kind>
+  std::vector<std::size_t> best_of_kinds(std::size_t most, Kind kind) const;
 
   void prefer_simple();
   PlanResult result();

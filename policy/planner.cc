@@ -1,6 +1,7 @@
 #include "policy/planner.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "core/error.h"
 #include "policy/fill_memory.h"
@@ -8,6 +9,11 @@
 #include "policy/plan_search.h"
 
 namespace sluice::policy {
+namespace {
+
+constexpr double kRoundedUp = 1.001;  // more than four digits round down
+
+}  // namespace
 
 std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* refusal) {
   SLUICE_CHECK(!problem.requests.empty(), Code::kInvalidArgument, "a plan needs requests",
@@ -24,7 +30,7 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
   return result;
 }
 
-std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Placement& start) {
+std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const PlanCandidate& start) {
   return detail::PlanSearch(problem).improve(start);
 }
 
@@ -39,6 +45,26 @@ double latency_sec(const Simulation& run, std::int64_t gen_len) {
   return worst;
 }
 
+bool is_better(const PlanProblem& problem, const PlanCandidate& plan, const PlanCandidate& other) {
+  const auto excess_sec = [&](const PlanCandidate& each) {
+    const double sec = latency_sec(each.simulation, problem.workload.max_gen_len);
+    return problem.max_latency_sec > 0 ? std::max(0.0, sec - problem.max_latency_sec) : 0;
+  };
+  return std::tuple(excess_sec(plan), -plan.tokens_per_sec()) <
+         std::tuple(excess_sec(other), -other.tokens_per_sec());
+}
+
+void check_latency(const PlanProblem& problem, const PlanCandidate& plan) {
+  const double sec = latency_sec(plan.simulation, problem.workload.max_gen_len);
+  const double allowed = problem.max_latency_sec;
+  SLUICE_CHECK(allowed == 0 || sec <= allowed, Code::kInvalidArgument,
+               fmt::format("--max-latency {:.4g} cannot be kept: the smallest latency that any placement is "
+                           "predicted to reach is {:.4g} s, for {} new tokens",
+                           allowed, sec, problem.workload.max_gen_len),
+               fmt::format("allow --max-latency {:.4g}, generate fewer tokens, or give more GPU memory",
+                           sec * kRoundedUp));
+}
+
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& asked) {
   const Placement placement = overlapping(asked);
   const RunShape shape =
@@ -47,7 +73,7 @@ std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement
   if (!fits(problem, candidate.memory)) return std::nullopt;
   const std::vector<RequestLength> requests = detail::requests_for(problem, placement);
   candidate.num_requests = std::ssize(requests);
-  candidate.attention_threads = detail::usable_threads(problem, placement, problem.choices.attention_threads);
+  candidate.attention_threads = detail::usable_threads(placement, problem.choices.attention_threads);
   candidate.simulation =
       simulate(shape, problem.hardware, requests,
                {.formats = problem.formats, .attention_threads = candidate.attention_threads});

@@ -28,7 +28,7 @@ struct PlanChoices {
   std::int64_t num_gpu_batches = 0;           ///< 0: chosen
   std::int64_t prefetch_depth = 0;            ///< 0: chosen
   std::int64_t max_tokens_per_gpu_batch = 0;  ///< 0: chosen
-  int attention_threads = 0;                  ///< of the CPU beside a GPU; 0: chosen
+  int attention_threads = 0;                  ///< of the CPU; 0: chosen, where a GPU is beside it
   KvFormat kv_format = KvFormat::kF16;
   bool mixing = true;
 };
@@ -63,7 +63,7 @@ struct PlanCandidate {
   MemoryPlan memory;
   Simulation simulation;
   std::int64_t num_requests = 0;
-  /// That attend on the CPU beside a GPU; 0: as many as the profile has at most, which is what a run takes.
+  /// That attend on the CPU; 0: as many as the profile has at most, which is what a run takes by itself.
   int attention_threads = 0;
   double tokens_per_sec() const { return simulation.tokens_per_sec(); }
 };
@@ -86,11 +86,19 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
 
 /// The best that small changes of `start` lead to: what other budgets would bring. Nothing if nothing like it
 /// fits.
-std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Placement& start);
+std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const PlanCandidate& start);
 
 /// The longest time from a request's start to its end where requests generate `gen_len` tokens: what
 /// PlanProblem::max_latency_sec bounds.
 double latency_sec(const Simulation& run, std::int64_t gen_len);
+
+/// Whether `plan` is to be preferred to `other`: that which keeps the latency bound, or comes closer to it;
+/// then that which is faster.
+bool is_better(const PlanProblem& problem, const PlanCandidate& plan, const PlanCandidate& other);
+
+/// Throws Error{kInvalidArgument}, naming the latency, for a plan that does not keep the bound: then none was
+/// found that does, and the plan's is the smallest.
+void check_latency(const PlanProblem& problem, const PlanCandidate& plan);
 
 /// The prediction for a placement that somebody states, as the engine would run it (overlapping); nothing if
 /// it does not fit.

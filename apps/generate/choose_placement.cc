@@ -193,6 +193,7 @@ PlanProblem plan_problem(const PlacementConfig& stated, const offload::WeightSou
   problem.traits = offload::run_traits(weights, options, offload::device_kind(options.device));
   problem.weights_on_disk = weights.synthetic();
   problem.choices = choices_of(stated);
+  problem.choices.attention_threads = options.num_threads;
   problem.step_budget = kStepBudget;
   set_run_budgets(problem, options);
   return problem;
@@ -201,7 +202,7 @@ PlanProblem plan_problem(const PlacementConfig& stated, const offload::WeightSou
 ChosenPlacement choose_placement(const GenerateConfig& config, const offload::WeightSource& weights,
                                  const RunWork& work, const offload::EngineOptions& options) {
   PlanProblem problem = plan_problem(config.placement, weights, work, options);
-  if (const std::optional<Placement> placement = resident(problem)) return {*placement, std::nullopt};
+  if (const std::optional<Placement> placement = resident(problem)) return {*placement, 0, std::nullopt};
   ChosenPlacement chosen;
   chosen.profile = profile_for(config, problem, options);
   problem.hardware = chosen.profile->hardware;
@@ -209,8 +210,11 @@ ChosenPlacement choose_placement(const GenerateConfig& config, const offload::We
   const PlanResult plan = solve(problem, options);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   chosen.placement = plan.best.placement;
+  // A profile of a larger machine knows of more threads than there are here.
+  if (plan.best.attention_threads < offload::default_threads(options.device))
+    chosen.num_threads = plan.best.attention_threads;
   log_info("planned with {} in {:.2f} s: {}", chosen.profile->origin, took.count(),
-           flags_of(chosen.placement));
+           flags_of(chosen.placement, chosen.num_threads));
   return chosen;
 }
 

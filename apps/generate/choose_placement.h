@@ -15,6 +15,7 @@ namespace sluice::apps {
 
 struct ChosenPlacement {
   policy::Placement placement;
+  int num_threads = 0;                  ///< of the compute pool; 0: as `options` says
   std::optional<KnownProfile> profile;  ///< that was counted with; empty where there was nothing to choose
 };
 

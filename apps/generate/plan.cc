@@ -60,6 +60,7 @@ EnginePlan plan_engine(const GenerateConfig& config, const offload::ModelSource&
   if (stated.percent.empty()) {
     ChosenPlacement chosen = choose_placement(config, offload::WeightSource(model), work, options);
     options.placement = chosen.placement;
+    if (options.num_threads == 0) options.num_threads = chosen.num_threads;
     plan.searched = chosen.profile.has_value();
     plan.profile = std::move(chosen.profile);
   } else {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/units.h"
+#include "policy/rates.h"
 
 namespace sluice::apps {
 namespace {
@@ -98,7 +99,7 @@ nlohmann::ordered_json placement_json(const policy::Placement& p) {
 bool anything_fixed(const policy::PlanChoices& choices) {
   return choices.weights || choices.kv_cache || choices.activations || choices.cpu_attention ||
          choices.gpu_batch_size > 0 || choices.num_gpu_batches > 0 || choices.prefetch_depth > 0 ||
-         choices.max_tokens_per_gpu_batch > 0;
+         choices.max_tokens_per_gpu_batch > 0 || choices.attention_threads > 0;
 }
 
 Wall wall_of(const Simulation& run) {
@@ -114,13 +115,14 @@ Wall wall_of(const Simulation& run) {
   return wall;
 }
 
-std::string flags_of(const policy::Placement& p) {
+std::string flags_of(const policy::Placement& p, int attention_threads) {
   std::string text = fmt::format(
       "--percent {} --gpu-batch-size {} --num-gpu-batches {} --prefetch-depth {} "
       "--max-tokens-per-gpu-batch {}",
       policy::to_string(p.percents), p.gpu_batch_size, p.num_gpu_batches, p.prefetch_depth,
       p.max_tokens_per_gpu_batch);
   if (p.cpu_attention) text += " --cpu-cache-compute";
+  if (attention_threads > 0) text += fmt::format(" --threads {}", attention_threads);
   if (!p.mixing) text += " --no-mixing";
   if (p.kv_format != KvFormat::kF16) text += fmt::format(" --kv-format {}", kv_format_name(p.kv_format));
   return text;
@@ -131,11 +133,19 @@ std::string plan_text(const ExplainedPlan& plan) {
   const Simulation& run = best.simulation;
   std::string text;
   add(text, "plan for {} on {} ({})\n", plan.model, plan.machine, plan.source);
-  add(text, "  flags      {}\n", flags_of(best.placement));
+  add(text, "  flags      {}\n", flags_of(best.placement, best.attention_threads));
   add(text, "  work       {} requests, {} prompt tokens, {} generated; weights {}\n", best.num_requests,
       run.prompt_tokens, run.generated_tokens, plan.format);
   add(text, "  predicted  {:.2f} tokens/s: prefill {:.2f} s, decode {:.2f} s, {} passes\n",
       run.tokens_per_sec(), run.prefill_sec, run.decode_sec, run.passes.size());
+  if (plan.problem->max_latency_sec > 0) {
+    add(text, "  latency    {:.4g} s at most from a request's start to its end, of {:.4g} s\n",
+        latency_sec(run, plan.problem->workload.max_gen_len), plan.problem->max_latency_sec);
+  }
+  if (best.attention_threads > 0) {
+    add(text, "  threads    {} attend on the CPU, of {} that the profile measured\n", best.attention_threads,
+        policy::attention_threads(plan.problem->hardware).back());
+  }
   const Wall wall = wall_of(run);
   add(text, "  wall       {} ({}), busy {:.0f} % of the time; if it always were, {:.2f} tokens/s\n",
       lane_name(wall.lane), meaning(wall.lane), 100 * wall.busy_share, wall.bound_tokens_per_sec);
@@ -161,7 +171,8 @@ std::string plan_text(const ExplainedPlan& plan) {
   more(plan.with_more_cpu, "CPU");
   add_disk(text, plan);
   for (const PlanCandidate& other : plan.result.others) {
-    add(text, "  other      {:.2f} tokens/s with {}\n", other.tokens_per_sec(), flags_of(other.placement));
+    add(text, "  other      {:.2f} tokens/s with {}\n", other.tokens_per_sec(),
+        flags_of(other.placement, other.attention_threads));
   }
   add_idle_memory(text, plan);
   add(text, "  searched   {} placements estimated, {} simulated\n", plan.result.num_estimated,
@@ -200,7 +211,8 @@ nlohmann::ordered_json plan_json(const ExplainedPlan& plan) {
           {"format", plan.format},
           {"machine", {{"name", plan.machine}, {"source", plan.source}}},
           {"placement", placement_json(best.placement)},
-          {"flags", flags_of(best.placement)},
+          {"flags", flags_of(best.placement, best.attention_threads)},
+          {"attention_threads", best.attention_threads},
           {"requests", best.num_requests},
           {"prompt_tokens", run.prompt_tokens},
           {"generated_tokens", run.generated_tokens},
@@ -209,6 +221,7 @@ nlohmann::ordered_json plan_json(const ExplainedPlan& plan) {
           {"prefill_sec", run.prefill_sec},
           {"decode_sec", run.decode_sec},
           {"first_token_sec", run.first_token_sec},
+          {"latency_sec", latency_sec(run, plan.problem->workload.max_gen_len)},
           {"passes", run.passes.size()},
           {"wall",
            {{"lane", lane_name(wall.lane)},

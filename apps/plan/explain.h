@@ -29,8 +29,8 @@ Wall wall_of(const policy::Simulation& run);
 /// Whether the caller states anything of the placement but formats and mixing.
 bool anything_fixed(const policy::PlanChoices& choices);
 
-/// The flags of `sluice generate` that run the plan.
-std::string flags_of(const policy::Placement& placement);
+/// The flags of `sluice generate` that run the plan; `attention_threads` as PlanCandidate has them.
+std::string flags_of(const policy::Placement& placement, int attention_threads = 0);
 
 std::string plan_text(const ExplainedPlan& plan);
 nlohmann::ordered_json plan_json(const ExplainedPlan& plan);

@@ -189,6 +189,7 @@ policy::PlanChoices choices_of(const PlanFlags& flags) {
   choices.num_gpu_batches = flags.num_gpu_batches;
   choices.prefetch_depth = flags.prefetch_depth;
   choices.max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch;
+  choices.attention_threads = flags.threads;
   choices.mixing = !flags.no_mixing;
   choices.kv_format = parse_kv_format(flags.kv_format).value();
   return choices;
@@ -244,6 +245,9 @@ void add_plan_flags(CLI::App& command, PlanFlags& flags) {
   command
       .add_option("--max-tokens-per-gpu-batch", flags.max_tokens_per_gpu_batch,
                   "Most rows of a GPU batch in one pass")
+      ->check(CLI::PositiveNumber);
+  command
+      .add_option("--threads", flags.threads, "Threads that attend on the CPU; default: chosen beside a GPU")
       ->check(CLI::PositiveNumber);
   command.add_option("--kv-format", flags.kv_format, "fp16 (default) or fp32")
       ->check(CLI::IsMember({"fp16", "fp32"}));

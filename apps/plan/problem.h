@@ -21,6 +21,7 @@ struct PlanFlags {
   std::vector<int> percent;
   bool cpu_cache_compute = false, no_cpu_cache_compute = false, no_mixing = false;
   std::int64_t gpu_batch_size = 0, num_gpu_batches = 0, prefetch_depth = 0, max_tokens_per_gpu_batch = 0;
+  int threads = 0;
   std::string kv_format = "fp16";
   std::vector<std::string> allow_formats;
   double max_latency_sec = 0;

@@ -76,7 +76,7 @@ void set_prediction(ordered_json& line, const policy::PlanCandidate& plan, const
   for (const Tier tier : kTiers) memory[std::string(tier_name(tier))] = plan.memory.total[tier];
   const Wall wall = wall_of(run);
   line["placement"] = run_placement_json(plan.placement);
-  line["placement_flags"] = flags_of(plan.placement);
+  line["placement_flags"] = flags_of(plan.placement, plan.attention_threads);
   line["format"] = format;
   line["requests"] = plan.num_requests;
   line["predicted"] = {

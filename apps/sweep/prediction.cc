@@ -119,6 +119,7 @@ PointPlan predict_one(const SweepPoint& point, const PlanFlags& flags, const Nam
   policy::PlanRefusal refusal;
   auto result = make_plan(named.problem, &refusal);
   SLUICE_CHECK(result, Code::kOutOfMemory, refusal.problem, refusal.remedy);
+  check_latency(named.problem, result->best);
   return {std::move(result->best), named.format};
 }
 

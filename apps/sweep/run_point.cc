@@ -45,11 +45,13 @@ std::vector<std::string> command_of(const SweepPoint& point, const PointPlan* pl
   if (plan == nullptr) return arguments_of(point, FlagReader::kGenerate);
   SweepPoint rest = point;
   for (const std::string_view name : kPlacementFlags) rest.flags.erase(std::string(name));
+  if (plan->candidate.attention_threads > 0) rest.flags.erase("threads");
   if (!point.value("allow-formats").empty()) rest.flags["format"] = plan->format;
   if (!point.value("prompt-len").empty())
     rest.flags["num-requests"] = std::to_string(plan->candidate.num_requests);
   std::vector<std::string> words = arguments_of(rest, FlagReader::kGenerate);
-  for (std::string& word : words_of(flags_of(plan->candidate.placement))) words.push_back(std::move(word));
+  for (std::string& word : words_of(flags_of(plan->candidate.placement, plan->candidate.attention_threads)))
+    words.push_back(std::move(word));
   return words;
 }
 

@@ -93,6 +93,14 @@ Case random_case(std::uint32_t seed) {
   return c;
 }
 
+TEST(ChoosePlacement, StatedThreadsArePlannedWith) {
+  Case c = random_case(1);
+  c.options.num_threads = 4;
+  const policy::PlanProblem problem =
+      plan_problem(c.stated, offload::WeightSource(source_of(c.spec)), c.work, c.options);
+  EXPECT_EQ(problem.choices.attention_threads, 4);
+}
+
 // The engine makes the memory plan anew from the placement. Were the two to differ, a plan that fits might
 // not run.
 TEST(ChoosePlacement, TheEnginesPlanIsThePlanners) {

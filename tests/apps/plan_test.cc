@@ -1,4 +1,5 @@
 // `sluice plan` and `sluice profile` through the command line.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -154,6 +155,10 @@ TEST(Plan, RefusesWhatCannotBe) {
        Code::kInvalidArgument,
        "no request"},
       {{"plan", "--hardware", "laptop-8gb"}, Code::kInvalidArgument, "--model"},
+      {plan({"--gpu-batch-size", "8", "--max-tokens-per-gpu-batch", "4"}), Code::kInvalidArgument,
+       "--max-tokens-per-gpu-batch 4 is below --gpu-batch-size 8"},
+      {plan({"--max-latency", "0.001"}), Code::kInvalidArgument,
+       "--max-latency 0.001 cannot be kept: the smallest latency"},
   };
   for (const Refused& refused : cases) {
     const Outcome outcome = run(refused.words);
@@ -173,6 +178,34 @@ TEST(Plan, NamesDefaultsOfAProfileAndWarnsOfAnotherMachine) {
   EXPECT_THAT(outcome.err, HasSubstr("link.h2d is missing"));
   EXPECT_THAT(outcome.err, HasSubstr("another machine"));
   EXPECT_THAT(outcome.err, HasSubstr("some GPU"));
+}
+
+TEST(Plan, TheSmallestLatencyThatItNamesCanBeKept) {
+  const Outcome refused = run(plan({"--max-latency", "0.001", "--num-requests", "8"}));
+  const std::string allow = "allow --max-latency ";
+  const std::size_t at = refused.err.find(allow);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const std::string named = std::to_string(std::stod(refused.err.substr(at + allow.size())));
+  const Outcome kept = run(plan({"--max-latency", named, "--num-requests", "8"}));
+  EXPECT_EQ(kept.status, 0) << kept.err;
+  EXPECT_THAT(kept.out, HasSubstr("latency "));
+  EXPECT_THAT(kept.out, HasSubstr("from a request's start to its end"));
+}
+
+TEST(Plan, StatedThreadsArePlannedWithAndPrinted) {
+  std::vector<std::string> words = plan({"--gpu-memory", "1GiB", "--num-requests", "16", "--percent", "0",
+                                         "100", "0", "100", "100", "0", "--cpu-cache-compute", "--json"});
+  const Outcome all = run(words);
+  ASSERT_EQ(all.status, 0) << all.err;
+  words.insert(words.end(), {"--threads", "4"});
+  const Outcome four = run(words);
+  ASSERT_EQ(four.status, 0) << four.err;
+  const json parsed = json::parse(four.out);
+  EXPECT_EQ(parsed["attention_threads"], 4);
+  EXPECT_THAT(parsed["flags"].get<std::string>(), HasSubstr("--threads 4"));
+  EXPECT_THAT(json::parse(all.out)["flags"].get<std::string>(), Not(HasSubstr("--threads 4")));
+  words.erase(std::find(words.begin(), words.end(), "--json"));
+  EXPECT_THAT(run(words).out, HasSubstr("threads    4 attend on the CPU, of 8"));
 }
 
 TEST(Plan, CountsTheRequestsOfAnInput) {

@@ -1,8 +1,10 @@
 #include "tests/policy/planner_properties.h"
 
 #include <cstdio>
+#include <string>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -168,7 +170,10 @@ void expect_no_tier_exceeded(Seeds seeds) {
 
 void expect_monotone_in_memory(Seeds seeds) {
   double worst = 2;
+  double worst_with_bound = 2;
   std::int64_t compared = 0;
+  std::int64_t with_bound = 0;
+  std::vector<std::string> slower_with_bound;
   for (std::uint64_t seed = seeds.first; seed < seeds.first + seeds.count; ++seed) {
     SCOPED_TRACE(seed);
     PlanProblem problem = random_problem(seed);
@@ -179,20 +184,30 @@ void expect_monotone_in_memory(Seeds seeds) {
       if (!plan) break;
       if (before) {
         ++compared;
+        with_bound += problem.max_latency_sec > 0 ? 1 : 0;
         const double now = worth(problem, plan->best);
         const double then = worth(problem, *before);
-        if (then > 0) worst = std::min(worst, now / then);
-        // The search is over a lattice: it may land a little beside its former best.
-        EXPECT_GE(now, then > 0 ? kEnough * then : then / kEnough)
-            << "step " << step << ": " << text(*before) << ", then " << text(plan->best);
+        double& least = problem.max_latency_sec > 0 ? worst_with_bound : worst;
+        if (then > 0) least = std::min(least, now / then);
+        if (now < (then > 0 ? kEnough * then : then / kEnough)) {
+          const std::string what =
+              fmt::format("seed {}, step {}: {}, then {}", seed, step, text(*before), text(plan->best));
+          // A bound may be kept by hardly any workspace: how prompts fall into passes knows no order.
+          if (problem.max_latency_sec > 0) slower_with_bound.push_back(what);
+          EXPECT_GT(problem.max_latency_sec, 0) << what;
+        }
       }
       if (!before || worth(problem, plan->best) > worth(problem, *before)) before = plan->best;
       for (const Tier tier : kTiers) problem.budget_bytes[tier] += problem.budget_bytes[tier] / 4;
       if (problem.host_bytes >= 0) problem.host_bytes += problem.host_bytes / 4;
     }
   }
-  std::printf("%lld steps, at worst %.4f of the smaller machine's\n", static_cast<long long>(compared),
-              worst);
+  std::printf(
+      "%lld steps, at worst %.4f of the smaller machine's; of %lld with a latency bound %zu slower, "
+      "%.4f at worst\n",
+      static_cast<long long>(compared), worst, static_cast<long long>(with_bound), slower_with_bound.size(),
+      worst_with_bound);
+  EXPECT_LE(std::ssize(slower_with_bound), with_bound / 200) << ::testing::PrintToString(slower_with_bound);
   EXPECT_GT(compared, static_cast<std::int64_t>(seeds.count));
 }
 

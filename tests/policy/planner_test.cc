@@ -91,6 +91,25 @@ TEST(Planner, ALatencyBoundThatCanBeKeptIs) {
   EXPECT_LE(rate, 1.005 * free.tokens_per_sec());
 }
 
+// 8 threads attend at half the rate of 15 and leave the link alone, which 15 halve.
+TEST(Planner, FewerThreadsAttendWhereManySlowTheLink) {
+  PlanProblem problem =
+      problem_of(find_builtin_model("opt-30b").value(), 512, 32, 24, {{16_GiB, 112_GiB, 0}});
+  problem.step_budget = 4'000'000;
+  problem.hardware.cpu.attention = {{KvFormat::kF16, 8, 60, 0}, {KvFormat::kF16, 15, 115, 0}};
+  problem.hardware.beside_attention = {{8, 1, 1, 1}, {15, 0.5, 0.5, 1}};
+  const PlanCandidate fewer = make_plan(problem).value().best;
+  EXPECT_TRUE(fewer.placement.cpu_attention) << text(fewer);
+  EXPECT_EQ(fewer.attention_threads, 8) << text(fewer);
+  problem.choices.attention_threads = 15;
+  const PlanCandidate stated = make_plan(problem).value().best;
+  EXPECT_GT(fewer.tokens_per_sec(), 1.05 * stated.tokens_per_sec()) << text(stated);
+  EXPECT_EQ(predict(problem, fewer.placement).value().attention_threads, 15);
+  problem.choices.attention_threads = 0;
+  problem.hardware.beside_attention = {{8, 1, 1, 1}, {15, 1, 1, 1}};
+  EXPECT_EQ(make_plan(problem).value().best.attention_threads, 0) << "15 are what a run takes by itself";
+}
+
 TEST(Planner, SaysHowManyBytesAreMissing) {
   PlanProblem problem = problem_of(find_builtin_model("opt-30b").value(), 512, 32, 4, {{1_GiB, 1_GiB, 0}});
   PlanRefusal refusal;

@@ -1,4 +1,5 @@
 // `sluice profile`: measures what the planner counts with, and writes it as YAML.
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <concepts>
@@ -67,14 +68,26 @@ void write(const std::string& path, const std::string& text) {
                "give --output a path on a disk with free space");
 }
 
+/// Throws what `write` would throw after minutes of measuring. Leaves nothing behind.
+void check_writable(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const bool is_new = !std::filesystem::exists(path, ignored);
+  errno = 0;
+  const bool opens = std::ofstream(path, std::ios::app).good();
+  const int reason = errno;
+  if (is_new) std::filesystem::remove(path, ignored);
+  SLUICE_CHECK(opens, Code::kIo,
+               fmt::format("cannot write '{}': {}", path.string(), std::generic_category().message(reason)),
+               "give --output a file in a folder that exists and may be written");
+}
+
+std::filesystem::path beside(std::filesystem::path path) { return path += ".new"; }
+
 /// The user's own profile, replaced as a whole: a command that reads it meanwhile finds the old one.
 void write_own(const std::filesystem::path& path, const std::string& text) {
+  write(beside(path).string(), text);
   std::error_code failed;
-  std::filesystem::create_directories(path.parent_path(), failed);
-  std::filesystem::path beside = path;
-  beside += ".new";
-  write(beside.string(), text);
-  std::filesystem::rename(beside, path, failed);
+  std::filesystem::rename(beside(path), path, failed);
   SLUICE_CHECK(!failed, Code::kIo, fmt::format("cannot write '{}': {}", path.string(), failed.message()),
                "give --output FILE");
 }
@@ -91,6 +104,13 @@ void run(ProfileFlags options) {
   const std::filesystem::path own = options.output.empty() ? own_path() : std::filesystem::path();
   if (!options.memory.empty()) options.rig.memory_bytes = parse_bytes(options.memory, "--memory");
   options.rig.disk_bytes = parse_bytes(options.disk_size, "--disk-size");
+  if (!own.empty()) {
+    std::error_code failed;  // the check finds what it leaves
+    std::filesystem::create_directories(own.parent_path(), failed);
+    check_writable(beside(own));
+  } else if (options.output != "-") {
+    check_writable(options.output);
+  }
   const auto start = std::chrono::steady_clock::now();
   Rig rig(options.rig);
   policy::HardwareProfile profile;

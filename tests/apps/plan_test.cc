@@ -249,5 +249,21 @@ TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
   EXPECT_THAT(planned.out, HasSubstr("plan for random:opt-125m on here"));
 }
 
+TEST(Profile, FindsThatItCannotWriteBeforeItMeasures) {
+  if (kBuildType == "Debug" || !kSanitize.empty())
+    GTEST_SKIP() << "a debug or sanitizer build measures nothing";
+  const TempDir dir;
+  std::ofstream(dir / "file") << "no folder\n";
+  const sluice::testing::ScopedEnv config("XDG_CONFIG_HOME", std::string(dir / "file"));
+  for (const std::string& output : {dir / "missing/here.yaml", std::string(dir / ""), std::string()}) {
+    std::vector<std::string> words = {"profile", "--device", "cpu", "--rounds", "1"};
+    if (!output.empty()) words.insert(words.end(), {"--output", output});
+    const Outcome outcome = run(words);
+    EXPECT_EQ(outcome.status, exit_status(Code::kIo)) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("cannot write '" + (output.empty() ? dir / "file/sluice" : output)));
+    EXPECT_THAT(outcome.err, Not(HasSubstr("measuring")));
+  }
+}
+
 }  // namespace
 }  // namespace sluice::apps

@@ -283,6 +283,11 @@ void PlanSearch::simulate_workspaces() {
   }
 }
 
+/// Simulated steps that take about as long as an estimate.
+std::int64_t PlanSearch::estimate_steps(const PlanPoint& point) const {
+  return 2 * problem_.spec.num_layers * point.num_gpu_batches + point.gpu_batch_size * point.num_gpu_batches;
+}
+
 std::vector<PlanPoint> PlanSearch::by_promise(std::size_t at, const std::vector<PlanPoint>& points) {
   const Played& from = played_[at];
   const bool late = cost(from) >= kBeyond;
@@ -296,6 +301,8 @@ std::vector<PlanPoint> PlanSearch::by_promise(std::size_t at, const std::vector<
   for (const PlanPoint& each : points) {
     const PlanPoint point = settled(each);
     if (index_.contains(point.key()) || !seen.insert(point.key()).second) continue;
+    if (!may_simulate()) break;
+    steps_ += estimate_steps(point);
     const std::optional<Placement> placement = place(point);
     if (!placement) continue;
     const Estimated next = estimate_of(point, *placement);

@@ -75,6 +75,7 @@ class PlanSearch {
   /// From played_[start]: one change at a time as long as it helps.
   void climb_from(std::size_t start);
   void climb_by_two();
+  std::int64_t estimate_steps(const PlanPoint& point) const;
   /// The index in played_ of the first of `points` that costs less than played_[at]; nothing if none does.
   std::optional<std::size_t> first_better(std::size_t at, const std::vector<PlanPoint>& points);
   /// Those of `points` that fit and were not played, what promises most from what is known of played_[at]

@@ -59,6 +59,11 @@ class Composer {
     is_admitted_.assign(waiting.size(), 0);
     first_left_ = 0;
     end_in_sight_ = waiting.size() < kWaitingPerSeat * seats_.size();
+    most_new_tokens_ = 0;
+    for (const WaitingRequest& request : waiting) {
+      if (end_in_sight_)
+        most_new_tokens_ = std::max(most_new_tokens_, request.seat_tokens - request.prompt_len);
+    }
     std::size_t num_left = waiting.size();
     while (num_left > 0) {
       const std::int32_t seat = take_longest_free_seat();
@@ -197,7 +202,8 @@ class Composer {
     std::int64_t best = -1;
     std::int32_t best_length = 0;
     std::int64_t best_new_tokens = 0;
-    for (std::size_t i = first_left_; i < waiting.size() && (end_in_sight_ || best_length < pages); ++i) {
+    for (std::size_t i = first_left_; i < waiting.size(); ++i) {
+      if (best_length >= pages && best_new_tokens >= most_new_tokens_) break;  // none can be before it
       if (is_admitted_[i] != 0) continue;
       const std::int64_t needed = kv_pages(std::max(waiting[i].prompt_len, waiting[i].seat_tokens));
       if (needed > pages) continue;
@@ -221,6 +227,7 @@ class Composer {
   std::vector<char> is_admitted_;
   std::size_t first_left_ = 0;  // of the waiting requests: all before it are admitted
   bool end_in_sight_ = false;
+  std::int64_t most_new_tokens_ = 0;  // of a waiting request; 0 unless the end is in sight
 };
 
 }  // namespace

@@ -38,19 +38,19 @@ class Products {
     if (!rig.is_cuda()) std::memset(x_, 0, static_cast<std::size_t>(x_bytes));
   }
 
-  /// Operations a second; 0 if the stream cannot.
-  Measured rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t rows) {
+  /// How many weights of `stored_bytes` lie one after the other, each from a multiple of 4 KiB on, beside
+  /// what the products take.
+  std::int64_t room_for(WeightFormat format, std::int64_t stored_bytes) const {
+    constexpr std::int64_t kMost = 8;
+    return std::min(kMost, (weight_bytes_ - scratch_bytes(format)) / align_up(stored_bytes, 4_KiB));
+  }
+
+  /// Operations a second over `matrices` weights in turn, several so that none is still in a cache; 0 if the
+  /// stream cannot.
+  Measured rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t matrices, std::int64_t rows) {
     const std::int64_t stride = align_up(stored_bytes, 4_KiB);
-    const std::int64_t scratch_bytes = align_up(
-        kernels::expansion_bytes(format, shape_.out, shape_.in,
-                                 rig_.is_cuda() ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu),
-        4_KiB);
-    const std::int64_t room = weight_bytes_ - scratch_bytes;
-    // Several matrices in turn, so that none is still in a cache.
-    const std::int64_t matrices =
-        format.encoding == Encoding::kDense ? std::min<std::int64_t>(room / stride, 8) : 1;
     if (matrices < 1) return {};
-    std::byte* scratch = rig_.gpu.data() + room;
+    std::byte* scratch = rig_.gpu.data() + weight_bytes_ - scratch_bytes(format);
     const auto args = [&](std::int64_t i) {
       return kernels::LinearArgs{
           .x = {x_, dtype_, rows, shape_.in, shape_.in},
@@ -59,7 +59,7 @@ class Products {
                      shape_.out,
                      shape_.in},
           .y = {y_, dtype_, rows, shape_.out, shape_.out},
-          .scratch = {scratch, static_cast<std::size_t>(scratch_bytes)}};
+          .scratch = {scratch, static_cast<std::size_t>(scratch_bytes(format))}};
     };
     if (!kernels::why_unsupported(args(0), rig_.device->kind()).empty()) return {};
     const std::int64_t products = rig_.is_cuda() ? std::max<std::int64_t>(matrices, 4) : matrices;
@@ -72,6 +72,12 @@ class Products {
   }
 
  private:
+  std::int64_t scratch_bytes(WeightFormat format) const {
+    const kernels::DeviceKind device =
+        rig_.is_cuda() ? kernels::DeviceKind::kCuda : kernels::DeviceKind::kCpu;
+    return align_up(kernels::expansion_bytes(format, shape_.out, shape_.in, device), 4_KiB);
+  }
+
   Rig& rig_;
   Shape shape_;
   DType dtype_;
@@ -84,8 +90,10 @@ void measure_dense(Rig& rig, policy::HardwareProfile& profile) {
   const Shape shape = rig.is_cuda() && gpu_bytes > 2_GiB ? Shape{16384, 8192} : Shape{4096, 4096};
   const auto measure_at = [&](auto rows_list) {
     Products products(rig, shape, rows_list.back());
+    const std::int64_t bytes = shape.out * shape.in * 2;
+    const std::int64_t matrices = products.room_for(WeightFormat::kDenseF16, bytes);
     for (const int rows : rows_list) {
-      const Measured rate = products.rate(WeightFormat::kDenseF16, shape.out * shape.in * 2, rows);
+      const Measured rate = products.rate(WeightFormat::kDenseF16, bytes, matrices, rows);
       if (rate.median == 0) continue;
       profile.gpu.products.push_back({Encoding::kDense, policy::ProductKernel::kFused,
                                       static_cast<double>(rows), rate.median / 1e12, rate.spread_percent});
@@ -94,9 +102,10 @@ void measure_dense(Rig& rig, policy::HardwareProfile& profile) {
   rig.is_cuda() ? measure_at(kCudaRows) : measure_at(kCpuRows);
 }
 
-/// The other formats at a few rows, over a smaller matrix: encoding a large one takes longer than measuring.
+/// The other formats at a few rows. On a GPU over a matrix for which `linear` takes its fused kernels
+/// (kernels/ops/linear_paths_measured.cc); on a CPU encoding a large one takes longer than measuring.
 void measure_encoded(Rig& rig, policy::HardwareProfile& profile) {
-  const Shape shape = rig.is_cuda() ? Shape{8192, 4096} : Shape{2048, 2048};
+  const Shape shape = rig.is_cuda() ? Shape{8192, 8192} : Shape{2048, 2048};
   std::vector<std::uint16_t> dense(static_cast<std::size_t>(shape.out * shape.in));
   const auto* random = reinterpret_cast<const std::uint16_t*>(rig.host.data());
   std::uint32_t state = 1;
@@ -110,11 +119,15 @@ void measure_encoded(Rig& rig, policy::HardwareProfile& profile) {
     const WeightFormat format{encoding, DType::kF16};
     const std::vector<std::byte> encoded = kernels::encode_matrix(tensor, format, dense);
     const auto bytes = static_cast<std::int64_t>(encoded.size());
-    rig.up->copy(rig.gpu.data(), encoded.data(), bytes);
+    const std::vector<int> all_rows =
+        rig.is_cuda() ? std::vector{1, 16, 64, 128, 256, 2048} : std::vector{1, 16, 128};
+    Products products(rig, shape, all_rows.back());
+    const std::int64_t matrices = rig.is_cuda() ? products.room_for(format, bytes) : 1;
+    for (std::int64_t i = 0; i < matrices; ++i)
+      rig.up->copy(rig.gpu.data() + i * align_up(bytes, 4_KiB), encoded.data(), bytes);
     rig.up->synchronize();
-    for (const int rows : rig.is_cuda() ? std::vector{1, 16, 64, 256, 2048} : std::vector{1, 16, 128}) {
-      Products products(rig, shape, rows);
-      const Measured rate = products.rate(format, bytes, rows);
+    for (const int rows : all_rows) {
+      const Measured rate = products.rate(format, bytes, matrices, rows);
       if (rate.median == 0) continue;
       profile.gpu.products.push_back({encoding, policy::ProductKernel::kFused, static_cast<double>(rows),
                                       rate.median / 1e12, rate.spread_percent});

@@ -88,7 +88,7 @@ void run_bench(const BenchRaggedFlags& options) {
   }
   const offload::EngineOptions planned = plan_engine(options.config, model.source, wanted).options;
   if (!options.config.placement.percent.empty())
-    log_info("{} requests with {}", options.requests, flags_of(planned.placement));
+    log_info("{} requests with {}", options.requests, flags_of(planned.placement, planned.num_threads));
 
   policy::MeasuredRates rates;
   {  // before the run takes the memory

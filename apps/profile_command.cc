@@ -9,7 +9,6 @@
 #include <fstream>
 #include <memory>
 #include <string>
-#include <system_error>
 
 #include <CLI/App.hpp>
 #include <fmt/format.h>
@@ -18,6 +17,7 @@
 #include "apps/commands.h"
 #include "apps/profile/find_profile.h"
 #include "apps/profile/parts.h"
+#include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
@@ -76,8 +76,7 @@ void check_writable(const std::filesystem::path& path) {
   const bool opens = std::ofstream(path, std::ios::app).good();
   const int reason = errno;
   if (is_new) std::filesystem::remove(path, ignored);
-  SLUICE_CHECK(opens, Code::kIo,
-               fmt::format("cannot write '{}': {}", path.string(), std::generic_category().message(reason)),
+  SLUICE_CHECK(opens, Code::kIo, fmt::format("cannot write '{}': {}", path.string(), errno_text(reason)),
                "give --output a file in a folder that exists and may be written");
 }
 

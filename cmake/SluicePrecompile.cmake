@@ -1,6 +1,6 @@
 # Large library headers are compiled once: a third of a build's time otherwise. Sources still include what they use
 # (the tidy preset builds without). A source with options of its own cannot take part: SKIP_PRECOMPILE_HEADERS.
-option(SLUICE_PRECOMPILE "Precompile the headers of large libraries, join the sources of a test program" ON)
+option(SLUICE_PRECOMPILE "Precompile the headers of large libraries, join sources of libraries and of test programs" ON)
 
 # sluice_precompiled_set(<name> USES targets... HEADERS ...): headers for targets with the compile options of the
 # folder that calls this.

@@ -29,7 +29,8 @@ if(SLUICE_LIBFUZZER)
 endif()
 
 # sluice_library(<name> [JOINED] [USES targets...] [PRECOMPILED set] HEADERS ... SOURCES ... [CUDA_SOURCES ...])
-# JOINED: eight sources are compiled as one unit, so names in their unnamed namespaces must differ.
+# JOINED: eight sources are compiled as one unit, so names in unnamed namespaces, using-declarations and macros must not
+# clash among them.
 function(sluice_library name)
   cmake_parse_arguments(arg "JOINED" "PRECOMPILED" "USES;HEADERS;SOURCES;CUDA_SOURCES" ${ARGN})
   add_library(${name} STATIC)
@@ -70,6 +71,9 @@ function(sluice_label_test name labels)
       add_dependencies(${sanitizer}_tests ${name})
     endif()
   endforeach()
+  if("gpu" IN_LIST labels)
+    set_tests_properties(${name} PROPERTIES RESOURCE_LOCK gpu)  # they fill its memory, and some are timed
+  endif()
   list(REMOVE_DUPLICATES labels)
   set_property(TEST ${name} PROPERTY LABELS ${labels})
 endfunction()

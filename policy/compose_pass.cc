@@ -60,8 +60,8 @@ class Composer {
     first_left_ = 0;
     end_in_sight_ = waiting.size() < kWaitingPerSeat * seats_.size();
     most_new_tokens_ = 0;
-    for (const WaitingRequest& request : waiting) {
-      if (end_in_sight_)
+    if (end_in_sight_) {
+      for (const WaitingRequest& request : waiting)
         most_new_tokens_ = std::max(most_new_tokens_, request.seat_tokens - request.prompt_len);
     }
     std::size_t num_left = waiting.size();

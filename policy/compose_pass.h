@@ -34,9 +34,10 @@ inline constexpr std::size_t kWaitingPerSeat = 8;
 /// Fills `pass` (whose storage is reused). Sequences in the middle of their prompt come first, then waiting
 /// requests take free seats, in order among those that need seats of one length; where fewer wait than
 /// kWaitingPerSeat allows, the end of the queue is in sight, and those with the most tokens to come are
-/// first. A request waits if no GPU batch has a seat for it and room for its whole prompt, but a prompt
-/// longer than a batch can ever take is cut. Admissions are in the order of the waiting list. With
-/// `placement.mixing` off, prefill rows and decode rows do not meet.
+/// first (a caller that goes on submitting while so few wait may keep a short one waiting). A request waits
+/// if no GPU batch has a seat for it and room for its whole prompt, but a prompt longer than a batch can ever
+/// take is cut. Admissions are in the order of the waiting list. With `placement.mixing` off, prefill rows
+/// and decode rows do not meet.
 void compose_pass(const RunShape& shape, std::span<const SeatState> seats,
                   std::span<const WaitingRequest> waiting, std::int32_t number, Pass& pass);
 

@@ -19,13 +19,6 @@ namespace {
 
 constexpr int kAll = 100;  // percent
 
-template <class Row>
-double fastest_bytes_per_sec(const std::vector<Row>& rows) {
-  double best = 0;
-  for (const Row& row : rows) best = std::max(best, 1e9 * row.gb_per_sec);
-  return best;
-}
-
 }  // namespace
 
 MemoryPlan memory_of(const PlanProblem& problem, const Placement& placement) {
@@ -36,8 +29,8 @@ MemoryPlan memory_of(const PlanProblem& problem, const Placement& placement) {
 
 WeightFill::WeightFill(const PlanProblem& problem)
     : problem_(problem),
-      h2d_bytes_per_sec_(fastest_bytes_per_sec(problem.hardware.link.h2d)),
-      disk_bytes_per_sec_(fastest_bytes_per_sec(problem.hardware.disk.read)) {
+      h2d_bytes_per_sec_(most_bytes_per_sec(problem.hardware.link.h2d)),
+      disk_bytes_per_sec_(most_bytes_per_sec(problem.hardware.disk.read)) {
   double all = 0;
   for (const TensorSize& tensor : problem.sizes) {
     const auto bytes = static_cast<double>(tensor.bytes);

@@ -218,7 +218,7 @@ const Rates& PlanSearch::rates_with(int threads) {
 double PlanSearch::cost(const Played& played) const {
   const Simulation& run = played.candidate.simulation;
   return run.total_sec / static_cast<double>(played.candidate.num_requests) +
-         penalty(latency_sec(run, problem_.workload.max_gen_len));
+         penalty(run.longest_request_sec);
 }
 
 /// A run that keeps the latency bound is better than any that does not.
@@ -362,6 +362,7 @@ void PlanSearch::climb_by_two() {
 /// Moves to the front what needs the disk, then memory off the GPU, then a stated number of threads least of
 /// all that are as fast as the fastest: a difference below that of prediction and run is worth none of them.
 void PlanSearch::prefer_simple() {
+  if (cost(played_.front()) >= kBeyond) return;  // no bound is kept: the smallest latency is what counts
   constexpr double kTie = 1.005;
   const auto simple = [](const Played& played) {
     const Percents& percents = played.candidate.placement.percents;

@@ -34,32 +34,22 @@ std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const Plan
   return detail::PlanSearch(problem).improve(start);
 }
 
-double latency_sec(const Simulation& run, std::int64_t gen_len) {
-  const auto length = static_cast<std::size_t>(std::max<std::int64_t>(1, gen_len));
-  double worst = 0;
-  double window = 0;
-  for (std::size_t i = 0; i < run.passes.size(); ++i) {
-    window += run.passes[i].sec - (i >= length ? run.passes[i - length].sec : 0);
-    worst = std::max(worst, window);
-  }
-  return worst;
-}
-
 bool is_better(const PlanProblem& problem, const PlanCandidate& plan, const PlanCandidate& other) {
   const auto excess_sec = [&](const PlanCandidate& each) {
-    const double sec = latency_sec(each.simulation, problem.workload.max_gen_len);
-    return problem.max_latency_sec > 0 ? std::max(0.0, sec - problem.max_latency_sec) : 0;
+    return problem.max_latency_sec > 0
+               ? std::max(0.0, each.simulation.longest_request_sec - problem.max_latency_sec)
+               : 0;
   };
   return std::tuple(excess_sec(plan), -plan.tokens_per_sec()) <
          std::tuple(excess_sec(other), -other.tokens_per_sec());
 }
 
 void check_latency(const PlanProblem& problem, const PlanCandidate& plan) {
-  const double sec = latency_sec(plan.simulation, problem.workload.max_gen_len);
+  const double sec = plan.simulation.longest_request_sec;
   const double allowed = problem.max_latency_sec;
   SLUICE_CHECK(allowed == 0 || sec <= allowed, Code::kInvalidArgument,
-               fmt::format("--max-latency {:.4g} cannot be kept: the smallest latency that any placement is "
-                           "predicted to reach is {:.4g} s, for {} new tokens",
+               fmt::format("--max-latency {:.4g} cannot be kept: the smallest latency that was found is "
+                           "{:.4g} s, for {} new tokens",
                            allowed, sec, problem.workload.max_gen_len),
                fmt::format("allow --max-latency {:.4g}, generate fewer tokens, or give more GPU memory",
                            sec * kRoundedUp));

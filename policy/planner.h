@@ -63,7 +63,8 @@ struct PlanCandidate {
   MemoryPlan memory;
   Simulation simulation;
   std::int64_t num_requests = 0;
-  /// That attend on the CPU; 0: as many as the profile has at most, which is what a run takes by itself.
+  /// That attend on the CPU; 0: as many as the profile has at most, which `sluice profile` measures as what a
+  /// run takes by itself.
   int attention_threads = 0;
   double tokens_per_sec() const { return simulation.tokens_per_sec(); }
 };
@@ -87,10 +88,6 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
 /// The best that small changes of `start` lead to: what other budgets would bring. Nothing if nothing like it
 /// fits.
 std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const PlanCandidate& start);
-
-/// The longest time from a request's start to its end where requests generate `gen_len` tokens: what
-/// PlanProblem::max_latency_sec bounds.
-double latency_sec(const Simulation& run, std::int64_t gen_len);
 
 /// Whether `plan` is to be preferred to `other`: that which keeps the latency bound, or comes closer to it;
 /// then that which is faster.

@@ -12,7 +12,8 @@ QueuePlayer::QueuePlayer(const RunShape& shape, std::span<const RequestLength> r
       requests_(requests),
       waiting_index_(requests.size()),
       seats_(static_cast<std::size_t>(shape.placement.block_size())),
-      left_(seats_.size()) {
+      left_(seats_.size()),
+      began_sec_(seats_.size()) {
   std::iota(waiting_index_.rbegin(), waiting_index_.rend(), 0);  // the next one last: taken from the end
 }
 
@@ -31,7 +32,7 @@ bool QueuePlayer::compose(Pass& pass) {
   return !pass.empty();
 }
 
-std::int64_t QueuePlayer::advance(const Pass& pass) {
+std::int64_t QueuePlayer::advance(const Pass& pass, double began_sec, double ended_sec) {
   // Admissions are in the order of the waiting list, whose first is the last of waiting_index_.
   const std::size_t end = waiting_index_.size();
   for (const Admission& admission : pass.admissions) {
@@ -40,6 +41,7 @@ std::int64_t QueuePlayer::advance(const Pass& pass) {
     const auto seat = static_cast<std::size_t>(admission.seat);
     seats_[seat] = {.active = true, .prompt_len = request.prompt_len, .samples = request.gen_len > 0};
     left_[seat] = request.gen_len;
+    began_sec_[seat] = began_sec;
     waiting_index_[at] = -1;
   }
   if (!pass.admissions.empty()) std::erase(waiting_index_, -1);
@@ -50,7 +52,9 @@ std::int64_t QueuePlayer::advance(const Pass& pass) {
     seat.kv_len += segment.num_tokens;
     if (seat.kv_len < seat.prompt_len) continue;
     if (left_[index] > 0) ++generated;
-    if (--left_[index] <= 0) seat.active = false;
+    if (--left_[index] > 0) continue;
+    seat.active = false;
+    longest_request_sec_ = std::max(longest_request_sec_, ended_sec - began_sec_[index]);
   }
   return generated;
 }

@@ -22,8 +22,11 @@ class QueuePlayer {
 
   /// Fills the next pass; false if there is none.
   bool compose(Pass& pass);
-  /// Takes over what `pass` did. Returns how many tokens it generated.
-  std::int64_t advance(const Pass& pass);
+  /// Takes over what `pass` did between the two times. Returns how many tokens it generated.
+  std::int64_t advance(const Pass& pass, double began_sec = 0, double ended_sec = 0);
+  /// The longest time of a request so far, from the begin of the pass that admitted it to the end of its
+  /// last.
+  double longest_request_sec() const { return longest_request_sec_; }
 
  private:
   const RunShape& shape_;
@@ -32,6 +35,8 @@ class QueuePlayer {
   std::vector<WaitingRequest> waiting_;
   std::vector<SeatState> seats_;
   std::vector<std::int64_t> left_;  // tokens to generate, by seat
+  std::vector<double> began_sec_;   // by seat
+  double longest_request_sec_ = 0;
   std::int32_t number_ = 0;
 };
 

@@ -91,7 +91,8 @@ class Player {
     SimulatedPass played{.sec = sec, .has_prefill = pass.has_prefill};
     for (const Segment& segment : pass.segments)
       played.prompt_tokens += segment.decode ? 0 : segment.num_tokens;
-    played.generated = queue_.advance(pass);
+    played.generated = queue_.advance(pass, clock_.now_sec() - sec, clock_.now_sec());
+    result_.longest_request_sec = queue_.longest_request_sec();
     if (result_.generated_tokens == 0 && played.generated > 0) result_.first_token_sec = clock_.now_sec();
     result_.generated_tokens += played.generated;
     result_.prompt_tokens += played.prompt_tokens;

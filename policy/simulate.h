@@ -42,6 +42,7 @@ struct Simulation {
   double total_sec = 0;                    ///< until the last results are there
   double prefill_sec = 0, decode_sec = 0;  ///< passes with prefill rows, and without
   double first_token_sec = 0;
+  double longest_request_sec = 0;  ///< of a request, from the begin of its first pass to its end
   std::int64_t prompt_tokens = 0, generated_tokens = 0;
   std::vector<SimulatedPass> passes;
   std::array<SimulatedLane, kNumLanes> lanes;

@@ -21,6 +21,7 @@
 #include "offload/choose_device.h"
 #include "offload/plan_run.h"
 #include "offload/weights/weight_source.h"
+#include "policy/rates.h"
 
 namespace sluice::apps {
 namespace {
@@ -267,6 +268,12 @@ std::vector<NamedProblem> problems_of(const PlanFlags& flags, const policy::Hard
   common.fill_block = work.fill_block;
   common.hardware = hardware;
   common.choices = choices_of(flags);
+  if (const std::vector<int> rows = policy::attention_threads(hardware); !rows.empty()) {
+    SLUICE_CHECK(flags.threads == 0 || flags.threads >= rows.front(), Code::kUnsupported,
+                 fmt::format("--threads {}: the profile measured attention with {} to {}", flags.threads,
+                             rows.front(), rows.back()),
+                 "profile with fewer threads, or leave it out");
+  }
   common.max_latency_sec = flags.max_latency_sec;
   common.weights_on_disk = model.synthetic;
   for (const policy::RequestLength& request : work.requests)

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -43,19 +43,6 @@ PlanFlags parse_plan_flags(const SweepPoint& point) {
     throw Error(Code::kInvalidArgument, e.what(), "see sluice plan --help");
   }
   return flags;
-}
-
-/// The profile of a machine with `threads` threads that attend, as far as its rows tell.
-void limit_threads(policy::HardwareProfile& hardware, int threads) {
-  const auto limit = [threads](auto& rows) {
-    if (rows.empty()) return;
-    std::erase_if(rows, [&](const auto& row) { return row.threads > threads; });
-    SLUICE_CHECK(!rows.empty(), Code::kUnsupported,
-                 fmt::format("threads: {}: the profile has no row of so few", threads),
-                 "profile with fewer threads, or leave it out");
-  };
-  limit(hardware.cpu.attention);
-  limit(hardware.beside_attention);
 }
 
 /// Budgets beyond those of the profile's machine are what a sweep asks about: no warning for each point.
@@ -119,7 +106,6 @@ PointPlan predict_one(const SweepPoint& point, const PlanFlags& flags, const Nam
   policy::PlanRefusal refusal;
   auto result = make_plan(named.problem, &refusal);
   SLUICE_CHECK(result, Code::kOutOfMemory, refusal.problem, refusal.remedy);
-  check_latency(named.problem, result->best);
   return {std::move(result->best), named.format};
 }
 
@@ -145,27 +131,24 @@ PointPlan Predictor::predict(const SweepPoint& point) const {
                "state hardware: [NAME], or give --hardware NAME");
   policy::HardwareProfile hardware = profile->second;
   raise_memory(hardware, flags);
-  if (const std::string threads = point.value("threads"); !threads.empty()) {
-    int count = 0;
-    const auto [end, error] = std::from_chars(threads.data(), threads.data() + threads.size(), count);
-    SLUICE_CHECK(error == std::errc() && end == threads.data() + threads.size() && count > 0,
-                 Code::kInvalidArgument, fmt::format("threads: '{}' is no count", threads),
-                 "write a whole number from 1");
-    limit_threads(hardware, count);
-  }
   std::optional<PointPlan> best;
+  const policy::PlanProblem* of_best = nullptr;
   std::optional<Error> refused;
-  for (NamedProblem& named : problems_of(flags, hardware)) {
+  std::vector<NamedProblem> problems = problems_of(flags, hardware);
+  for (NamedProblem& named : problems) {
     named.problem.step_budget = step_budget_;
     try {
       PointPlan plan = predict_one(point, flags, named);
-      if (!best || plan.candidate.tokens_per_sec() > best->candidate.tokens_per_sec()) best = std::move(plan);
+      if (best && !is_better(named.problem, plan.candidate, best->candidate)) continue;
+      best = std::move(plan);
+      of_best = &named.problem;
     } catch (const Error& e) {
       if (e.code() != Code::kOutOfMemory) throw;
       if (!refused) refused = e;
     }
   }
   if (!best) throw Error(*refused);
+  check_latency(*of_best, best->candidate);
   return std::move(*best);
 }
 

@@ -146,7 +146,7 @@ PlanProblem random_problem(std::uint64_t seed) {
     roomy.budget_bytes = {{std::int64_t{1} << 50, std::int64_t{1} << 50, std::int64_t{1} << 50}};
     roomy.host_bytes = -1;
     const auto alone = predict(roomy, Placement{});
-    problem.max_latency_sec = dice.rate(1, 30) * latency_sec(roomy, alone.value());
+    problem.max_latency_sec = dice.rate(1, 30) * alone.value().simulation.longest_request_sec;
   }
   problem.step_budget = 400'000;
   return problem;

@@ -61,19 +61,6 @@ inline std::string text(const PlanCandidate& plan) {
       plan.placement.prefetch_depth, plan.placement.max_tokens_per_gpu_batch, plan.tokens_per_sec());
 }
 
-/// The longest time from a request's start to its end: what PlanProblem::max_latency_sec bounds.
-inline double latency_sec(const PlanProblem& problem, const PlanCandidate& plan) {
-  const auto length = static_cast<std::size_t>(std::max<std::int64_t>(1, problem.workload.max_gen_len));
-  const auto& passes = plan.simulation.passes;
-  double worst = 0;
-  double window = 0;
-  for (std::size_t i = 0; i < passes.size(); ++i) {
-    window += passes[i].sec - (i >= length ? passes[i - length].sec : 0);
-    worst = std::max(worst, window);
-  }
-  return worst;
-}
-
 /// One of endless many, the same for a seed everywhere: OPT-like shapes with and without a projected
 /// embedding, every weight format, equal and ragged requests or as many as fill the block, with and without
 /// disk, host memory that both tiers share, a latency bound, and choices that are stated.

@@ -20,7 +20,7 @@ constexpr double kEnough = 0.98;  // of the best of a grid, or of what less memo
 /// Larger is better. A run that keeps the latency bound is better than any that does not.
 double worth(const PlanProblem& problem, const PlanCandidate& plan) {
   const double excess =
-      problem.max_latency_sec > 0 ? latency_sec(problem, plan) / problem.max_latency_sec : 0;
+      problem.max_latency_sec > 0 ? plan.simulation.longest_request_sec / problem.max_latency_sec : 0;
   return excess > 1 ? -excess : plan.tokens_per_sec();
 }
 

@@ -20,7 +20,9 @@
 namespace sluice::policy {
 namespace {
 
+using testing::DrivenRequest;
 using testing::opt_spec;
+using testing::PassDriver;
 using testing::tensor_sizes;
 using testing::test_traits;
 
@@ -348,6 +350,60 @@ TEST(SimulateProperty, TheSamePlacementWithMoreOfItOnFasterTiersNeedsNoMoreLinkB
       last = bytes;
     }
   }
+}
+
+// Prompts that are cut over many passes, and passes that hold no row of a request, are part of its time.
+TEST(Simulate, TheLongestRequestIsThatOfThePassesPlayedByHand) {
+  const ModelSpec spec = opt_spec(2, 256, 4, 1024);
+  std::vector<DrivenRequest> requests;
+  for (std::int64_t i = 0; i < 12; ++i) requests.push_back({40 + 97 * (i % 5), 1 + 7 * (i % 3)});
+  std::vector<RequestLength> lengths;
+  Workload work;
+  for (const DrivenRequest& r : requests) {
+    lengths.push_back({r.prompt_len, r.gen_len});
+    work.add_request(r.prompt_len, r.gen_len);
+  }
+  double least = 1e9;
+  double most = 0;
+  for (const std::int64_t max_tokens : {64, 8192}) {
+    for (const bool mixing : {true, false}) {
+      Placement placement = placed({50, 50, 0, 100, 0, 100}, 4, 2, false);
+      placement.max_tokens_per_gpu_batch = max_tokens;
+      placement.mixing = mixing;
+      const RunShape shape = shape_of(spec, placement, work);
+      const Simulation run = simulate(shape, plain_machine(), lengths);
+      struct Seated {
+        double began_sec = 0;
+        std::int64_t prompt_len = 0, left = 0;
+      };
+      std::vector<Seated> seats(8);
+      std::vector<DrivenRequest> queue = requests;
+      PassDriver driver(shape, requests);
+      double now = 0;
+      double longest = 0;
+      for (const SimulatedPass& played : run.passes) {
+        const Pass& pass = driver.compose();
+        for (const Admission& admission : pass.admissions) {
+          const DrivenRequest& r = queue[static_cast<std::size_t>(admission.waiting)];
+          seats[static_cast<std::size_t>(admission.seat)] = {now, r.prompt_len, r.gen_len};
+        }
+        for (auto it = pass.admissions.rbegin(); it != pass.admissions.rend(); ++it)
+          queue.erase(queue.begin() + it->waiting);
+        now += played.sec;
+        for (const Segment& segment : pass.segments) {
+          Seated& seat = seats[static_cast<std::size_t>(segment.seat)];
+          if (segment.first_kv + segment.num_tokens < seat.prompt_len) continue;
+          if (--seat.left == 0) longest = std::max(longest, now - seat.began_sec);
+        }
+        driver.advance();
+      }
+      EXPECT_TRUE(driver.done());
+      EXPECT_NEAR(run.longest_request_sec, longest, 1e-9 * now) << max_tokens << " tokens, mixing " << mixing;
+      least = std::min(least, longest);
+      most = std::max(most, longest);
+    }
+  }
+  EXPECT_GT(most, 1.2 * least) << "the shapes hardly differ: nothing was shown";
 }
 
 TEST(Simulate, RefusesARequestThatNoSeatHolds) {

@@ -6,11 +6,12 @@
 namespace sluice::kernels {
 namespace {
 
-/// The address by which kernels know `data`; null for host memory that is not pinned.
+/// The address by which kernels know `data`; null for host memory that is not pinned, even where kernels
+/// could read it page by page. What starts in pinned memory is taken to end there.
 void* kernel_address(const std::byte* data) {
   cudaPointerAttributes attributes{};
   CUDA_CHECK(cudaPointerGetAttributes(&attributes, data));
-  return attributes.devicePointer;
+  return attributes.type == cudaMemoryTypeUnregistered ? nullptr : attributes.devicePointer;
 }
 
 }  // namespace

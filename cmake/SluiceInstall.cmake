@@ -45,8 +45,9 @@ if(SLUICE_TESTS)
   # Two thirds of the folder's size otherwise.
   install(CODE "
     file(MAKE_DIRECTORY \"\${CMAKE_INSTALL_PREFIX}/share/sluice\")
-    execute_process(COMMAND \"${CMAKE_COMMAND}\" -E tar czf \"\${CMAKE_INSTALL_PREFIX}/share/sluice/tests.tar.gz\"
-      tests/golden tests/fuzz/seeds configs WORKING_DIRECTORY \"${PROJECT_SOURCE_DIR}\" COMMAND_ERROR_IS_FATAL ANY)")
+    execute_process(COMMAND tar cf - tests/golden tests/fuzz/seeds configs COMMAND gzip -9 --no-name
+      WORKING_DIRECTORY \"${PROJECT_SOURCE_DIR}\" OUTPUT_FILE \"\${CMAKE_INSTALL_PREFIX}/share/sluice/tests.tar.gz\"
+      COMMAND_ERROR_IS_FATAL ANY)")
 endif()
 
 install(FILES LICENSE README.md DESTINATION share/doc/sluice)

@@ -30,7 +30,8 @@ std::vector<std::int64_t> PlanLattice::batch_counts() const {
 /// Of a stated number of batches the last may be left empty: fewer of them take all requests. A stated
 /// workspace holds a row of every sequence.
 std::int64_t PlanLattice::most_sequences(std::int64_t num_gpu_batches) const {
-  const std::int64_t used = problem_.choices.num_gpu_batches > 1 ? num_gpu_batches - 1 : num_gpu_batches;
+  const bool may_leave_one = problem_.choices.num_gpu_batches > 1 && num_gpu_batches > 1;
+  const std::int64_t used = may_leave_one ? num_gpu_batches - 1 : num_gpu_batches;
   const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), used));
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
   return stated > 0 ? std::min(most, stated) : most;

@@ -173,7 +173,6 @@ void expect_monotone_in_memory(Seeds seeds) {
   double worst_with_bound = 2;
   std::int64_t compared = 0;
   std::int64_t with_bound = 0;
-  std::vector<std::string> slower_with_bound;
   for (std::uint64_t seed = seeds.first; seed < seeds.first + seeds.count; ++seed) {
     SCOPED_TRACE(seed);
     PlanProblem problem = random_problem(seed);
@@ -189,13 +188,8 @@ void expect_monotone_in_memory(Seeds seeds) {
         const double then = worth(problem, *before);
         double& least = problem.max_latency_sec > 0 ? worst_with_bound : worst;
         if (then > 0) least = std::min(least, now / then);
-        if (now < (then > 0 ? kEnough * then : then / kEnough)) {
-          const std::string what =
-              fmt::format("seed {}, step {}: {}, then {}", seed, step, text(*before), text(plan->best));
-          // A bound may be kept by hardly any workspace: how prompts fall into passes knows no order.
-          if (problem.max_latency_sec > 0) slower_with_bound.push_back(what);
-          EXPECT_GT(problem.max_latency_sec, 0) << what;
-        }
+        EXPECT_GE(now, then > 0 ? kEnough * then : then / kEnough)
+            << fmt::format("seed {}, step {}: {}, then {}", seed, step, text(*before), text(plan->best));
       }
       if (!before || worth(problem, plan->best) > worth(problem, *before)) before = plan->best;
       for (const Tier tier : kTiers) problem.budget_bytes[tier] += problem.budget_bytes[tier] / 4;
@@ -203,11 +197,8 @@ void expect_monotone_in_memory(Seeds seeds) {
     }
   }
   std::printf(
-      "%lld steps, at worst %.4f of the smaller machine's; of %lld with a latency bound %zu slower, "
-      "%.4f at worst\n",
-      static_cast<long long>(compared), worst, static_cast<long long>(with_bound), slower_with_bound.size(),
-      worst_with_bound);
-  EXPECT_LE(std::ssize(slower_with_bound), with_bound / 200) << ::testing::PrintToString(slower_with_bound);
+      "%lld steps, at worst %.4f of the smaller machine's; %lld with a latency bound, %.4f at worst\n",
+      static_cast<long long>(compared), worst, static_cast<long long>(with_bound), worst_with_bound);
   EXPECT_GT(compared, static_cast<std::int64_t>(seeds.count));
 }
 

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/model/hf_config.h"
+#include "core/store/manifest.h"
 #include "core/units.h"
 #include "kernels/format/format_rules.h"
 #include "kernels/ops/expand.h"
@@ -98,7 +99,7 @@ PlannedModel model_of(const PlanFlags& flags) {
   const fs::path path(flags.model);
   SLUICE_CHECK(fs::exists(path), Code::kNotFound, fmt::format("--model {}: does not exist", flags.model),
                "give a store, a Hugging Face folder, or random:NAME");
-  if (fs::exists(path / "manifest.json")) {
+  if (is_store(path)) {
     SLUICE_CHECK(flags.format.empty() && flags.allow_formats.empty(), Code::kInvalidArgument,
                  "--format and --allow-formats: a store has its formats already",
                  "plan with the checkpoint, or leave them out");

@@ -49,12 +49,14 @@ constexpr int value_vectors(int items) {
 /// much as it reads itself, so that memory is never idle and never flooded; it runs up to one page ahead.
 class Fetcher {
  public:
-  Fetcher(const PagedSegment& segment, const KvLayout& layout, std::int64_t kv_head, std::int64_t num_pages)
+  /// Of the last page only what `visible` KV indices take is fetched.
+  Fetcher(const PagedSegment& segment, const KvLayout& layout, std::int64_t kv_head, std::int64_t visible)
       : pages_(segment.pages),
         k_offset_(layout.k_offset(kv_head)),
         v_offset_(layout.v_offset(kv_head)),
         run_bytes_(layout.head_bytes()),
-        num_pages_(num_pages) {}
+        last_run_bytes_((visible - (kv_pages(visible) - 1) * kPage) * layout.row_bytes()),
+        num_pages_(kv_pages(visible)) {}
 
   /// The computation has come to `page`.
   void start_page(std::int64_t page) { limit_ = std::min(page + 2, num_pages_); }
@@ -73,14 +75,14 @@ class Fetcher {
   bool next_run() {
     if (page_ >= limit_) return false;
     at_ = pages_[page_] + (in_v_ ? v_offset_ : k_offset_);
-    end_ = at_ + run_bytes_;
+    end_ = at_ + (page_ + 1 < num_pages_ ? run_bytes_ : last_run_bytes_);
     page_ += in_v_ ? 1 : 0;
     in_v_ = !in_v_;
     return true;
   }
 
   const std::byte* const* pages_;
-  std::int64_t k_offset_, v_offset_, run_bytes_, num_pages_;
+  std::int64_t k_offset_, v_offset_, run_bytes_, last_run_bytes_, num_pages_;
   std::int64_t page_ = 0, limit_ = 0;  // the page of the next run; no run of limit_ is begun
   bool in_v_ = true;                   // the first page's K is read before anything could be fetched
   const std::byte* at_ = nullptr;
@@ -397,7 +399,7 @@ void attend(const AttentionArgs& args, const PagedSegment& segment, std::int64_t
   const auto rows_of = [&](std::int64_t kv, std::int64_t offset) {
     return reinterpret_cast<const T*>(segment.pages[kv / kPage] + offset);
   };
-  Fetcher fetcher(segment, layout, kv_head, kv_pages(visible_of(n - 1)));
+  Fetcher fetcher(segment, layout, kv_head, visible_of(n - 1));
   task.fetcher = &fetcher;
   std::int64_t first_item = 0;
   for (std::int64_t page_first = 0; page_first < visible_of(n - 1); page_first += kPage) {

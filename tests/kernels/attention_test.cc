@@ -168,6 +168,49 @@ TEST(AttentionExactness, AnInfiniteValueOfALaterTokenDoesNotReachEarlierRows) {
   });
 }
 
+// Short segments are shared out by heads, of which the last share is smaller.
+TEST(KvWrite, WritesEveryHeadOfShortSegments) {
+  Random random(6);
+  const KvLayout layout{19, 24, KvFormat::kF32};
+  constexpr std::int64_t kWidth = 19 * 24;
+  const std::vector<PagedSegment> wanted = {segment(63, 3), segment(0, 1),  segment(130, 16),
+                                            segment(5, 0),  segment(64, 1), segment(2, 17)};
+  for_each_target([&] {
+    KvPages pages(layout);
+    std::vector<PagedSegment> segments = wanted;
+    std::int32_t rows = 0;
+    for (PagedSegment& s : segments) {
+      s.pages = pages.add_sequence(s.first_kv + s.num_rows + 1);
+      s.first_row = rows;
+      rows += s.num_rows;
+    }
+    const GuardedMatrix k = GuardedMatrix::random(rows, kWidth, 2, random);
+    const GuardedMatrix v = GuardedMatrix::random(rows, kWidth, 0, random);
+    ThreadPool pool(3);
+    Stream stream(pool);
+    kv_write({.k = k.view(), .v = v.view(), .segments = segments, .layout = layout}, stream);
+    pages.expect_guards_intact();
+    for (const PagedSegment& s : segments) {
+      for (std::int64_t kv = 0; kv <= s.first_kv + s.num_rows; ++kv) {
+        const std::int64_t row = kv - s.first_kv;
+        const bool written = row >= 0 && row < s.num_rows;
+        for (std::int64_t c = 0; c < kWidth; ++c) {
+          const std::byte* page = s.pages[kv / kKvPageTokens];
+          const std::int64_t at = kv % kKvPageTokens * 24 + c % 24;
+          const double stored_k = element(page + layout.k_offset(c / 24), DType::kF32, at);
+          const double stored_v = element(page + layout.v_offset(c / 24), DType::kF32, at);
+          if (!written) {
+            ASSERT_TRUE(std::isnan(stored_k) && std::isnan(stored_v)) << kv << " " << c;
+            continue;
+          }
+          ASSERT_EQ(stored_k, k.at(s.first_row + row, c)) << kv << " " << c;
+          ASSERT_EQ(stored_v, v.at(s.first_row + row, c)) << kv << " " << c;
+        }
+      }
+    }
+  });
+}
+
 TEST(KvWrite, RoundsLikeCoreAndTouchesNothingElse) {
   Random random(4);
   for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {

@@ -30,9 +30,27 @@ AttentionBatch::AttentionBatch(const AttentionWork& work) : work_(work) {
 }
 
 void AttentionBatch::run(const std::byte* q, std::byte* out, DType dtype, kernels::Stream& stream) const {
+  attend(segments_, q, out, dtype, stream);
+}
+
+void AttentionBatch::run_steps(std::int64_t sequences, const std::byte* q, const std::byte* kv,
+                               std::byte* out, DType dtype, kernels::Stream& stream) const {
+  const std::span<const kernels::PagedSegment> all = segments_;
+  const std::int64_t width = work_.layout.num_kv_heads * work_.layout.head_dim;
+  const ConstMatrixView rows{kv, dtype, num_rows(), width, width};
+  const auto step = static_cast<std::size_t>(sequences);
+  for (std::size_t first = 0; first < all.size(); first += step) {
+    const auto segments = all.subspan(first, std::min(step, all.size() - first));
+    kernels::kv_write({.k = rows, .v = rows, .segments = segments, .layout = work_.layout}, stream);
+    attend(segments, q, out, dtype, stream);
+  }
+}
+
+void AttentionBatch::attend(std::span<const kernels::PagedSegment> segments, const std::byte* q,
+                            std::byte* out, DType dtype, kernels::Stream& stream) const {
   const std::int64_t width = work_.num_heads * work_.layout.head_dim;
   kernels::attention({.q = {q, dtype, num_rows(), width, width},
-                      .segments = segments_,
+                      .segments = segments,
                       .layout = work_.layout,
                       .num_heads = work_.num_heads,
                       .scale = 1.0F / std::sqrt(static_cast<float>(work_.layout.head_dim)),

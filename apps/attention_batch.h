@@ -1,5 +1,5 @@
-// One call of attention over as many sequences as fit a piece of memory: what `bench` and `profile` measure.
-// Not thread-safe.
+// Attention over as many sequences as fit a piece of memory: what `bench` and `profile` measure. Not
+// thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,14 @@ class AttentionBatch {
   /// Throws Error{kInvalidArgument} if not one sequence fits the pages.
   explicit AttentionBatch(const AttentionWork& work);
 
-  /// q and out hold num_sequences() * row_bytes(dtype) each, where the stream reads and writes.
+  /// All sequences in one call. q and out hold num_sequences() * row_bytes(dtype) each, where the stream
+  /// reads and writes.
   void run(const std::byte* q, std::byte* out, DType dtype, kernels::Stream& stream) const;
+
+  /// Decode as the engine's CPU lane does it: step by step, of `sequences` each, the last rows' K and V (as
+  /// many bytes as q each, or fewer) are written into the pages, then the step's rows attend.
+  void run_steps(std::int64_t sequences, const std::byte* q, const std::byte* kv, std::byte* out, DType dtype,
+                 kernels::Stream& stream) const;
 
   std::int64_t num_sequences() const { return num_sequences_; }
   std::int64_t num_rows() const { return num_sequences_ * work_.rows_each; }
@@ -42,6 +48,9 @@ class AttentionBatch {
   double causal_flops() const;
 
  private:
+  void attend(std::span<const kernels::PagedSegment> segments, const std::byte* q, std::byte* out,
+              DType dtype, kernels::Stream& stream) const;
+
   AttentionWork work_;
   std::int64_t num_sequences_ = 0;
   std::vector<const std::byte*> page_table_;

@@ -19,7 +19,7 @@ namespace sluice::apps {
 namespace {
 
 struct BenchAttentionFlags {
-  std::int64_t heads = 32, head_dim = 128, positions = 2048, prefill = 1024;
+  std::int64_t heads = 32, head_dim = 128, positions = 544, sequences = 32, prefill = 1024;
   std::vector<std::int64_t> groups = {1, 4};
   int threads = usable_cpus();
   int rounds = 7;
@@ -42,9 +42,9 @@ class Batch {
         q_(static_cast<std::size_t>(batch_.num_rows() * options.heads * options.head_dim), 0.1F),
         out_(q_.size()) {}
 
-  void run(kernels::Stream& stream) {
-    batch_.run(reinterpret_cast<const std::byte*>(q_.data()), reinterpret_cast<std::byte*>(out_.data()),
-               DType::kF32, stream);
+  void run(kernels::Stream& stream) { batch_.run(q(), out(), DType::kF32, stream); }
+  void run_steps(std::int64_t sequences, kernels::Stream& stream) {
+    batch_.run_steps(sequences, q(), q(), out(), DType::kF32, stream);
   }
   std::int64_t num_sequences() const { return batch_.num_sequences(); }
   double kv_bytes() const { return batch_.kv_bytes(); }
@@ -52,6 +52,9 @@ class Batch {
   const KvLayout& layout() const { return layout_; }
 
  private:
+  const std::byte* q() const { return reinterpret_cast<const std::byte*>(q_.data()); }
+  std::byte* out() { return reinterpret_cast<std::byte*>(out_.data()); }
+
   KvLayout layout_;
   AttentionBatch batch_;
   std::vector<float> q_, out_;
@@ -62,8 +65,8 @@ void run(const BenchAttentionFlags& options) {
   const std::optional<KvFormat> format = parse_kv_format(options.kv_format);
   SLUICE_CHECK(format.has_value(), Code::kInvalidArgument,
                fmt::format("--kv-format is '{}'", options.kv_format), "give fp32 or fp16");
-  SLUICE_CHECK(options.rounds > 0 && options.heads > 0 && options.positions > 0, Code::kInvalidArgument,
-               "--rounds, --heads and --positions must be positive", "");
+  SLUICE_CHECK(options.rounds > 0 && options.heads > 0 && options.positions > 0 && options.sequences > 0,
+               Code::kInvalidArgument, "--rounds, --heads, --positions and --sequences must be positive", "");
   kernels::ThreadPool pool(options.threads);
   kernels::Stream stream(pool);
   const WorkingMemory memory(working_set_bytes(options.working_set), options.threads);
@@ -83,7 +86,7 @@ void run(const BenchAttentionFlags& options) {
     Batch& batch = *batches.emplace_back(
         std::make_unique<Batch>(memory.bytes(), options, group, *format, options.positions, 1, INT64_MAX));
     contenders.emplace_back([&] {
-      batch.run(stream);
+      batch.run_steps(options.sequences, stream);
       return batch.kv_bytes();
     });
   }
@@ -93,11 +96,10 @@ void run(const BenchAttentionFlags& options) {
     const Batch& batch = *batches[i];
     fmt::print(
         "decode attention             {} GB/s, {:.1f} % of the read rate: {} {} KV heads of {}, {} queries "
-        "each, "
-        "{} sequences of {}\n",
+        "each, {} sequences of {}, {} a step\n",
         rates_text(rates[i + 1], 1e9), 100 * rates[i + 1].median() / rates[0].median(), options.kv_format,
         batch.layout().num_kv_heads, options.head_dim, options.groups[i], batch.num_sequences(),
-        options.positions);
+        options.positions, options.sequences);
   }
   if (options.prefill <= 0) return;
 
@@ -124,6 +126,11 @@ void add_bench_attention(CLI::App& bench) {
       ->capture_default_str();
   command->add_option("--head-dim", options->head_dim, "Elements of a head")->capture_default_str();
   command->add_option("--positions", options->positions, "KV length of each sequence in decode")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--sequences", options->sequences,
+          "Sequences of a step, as many as a GPU batch has: their K and V are written, then they attend")
       ->capture_default_str();
   command->add_option("--prefill", options->prefill, "Length of the prompt in prefill, 0 to leave it out")
       ->capture_default_str();

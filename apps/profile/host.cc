@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "apps/attention_batch.h"
+#include "apps/profile/host_kv.h"
 #include "apps/profile/parts.h"
 #include "core/units.h"
 #include "kernels/device/cpu/probe.h"
@@ -10,29 +10,6 @@
 
 namespace sluice::apps {
 namespace {
-
-/// Decode attention on a pool of its own over pages in host memory.
-class HostAttention {
- public:
-  HostAttention(std::span<std::byte> pages, int threads, KvFormat format)
-      : pool_(threads),
-        stream_(pool_),
-        batch_({.pages = pages, .layout = {32, 128, format}, .positions = 512}),
-        q_(static_cast<std::size_t>(batch_.num_rows()) * 32 * 128, 0.1F),
-        out_(q_.size()) {}
-  double run() { return run_on(stream_); }
-  double run_on(kernels::Stream& stream) {
-    batch_.run(reinterpret_cast<const std::byte*>(q_.data()), reinterpret_cast<std::byte*>(out_.data()),
-               DType::kF32, stream);
-    return batch_.kv_bytes();
-  }
-
- private:
-  kernels::ThreadPool pool_;
-  kernels::Stream stream_;
-  AttentionBatch batch_;
-  std::vector<float> q_, out_;
-};
 
 double rate_of(const std::function<double()>& body) {
   const auto start = std::chrono::steady_clock::now();
@@ -55,8 +32,8 @@ void measure_lanes_together(Rig& rig, policy::HardwareProfile& profile) {
                     *rig.compute);
     return 1.0;
   };
-  HostAttention attention(rig.host.first(std::min<std::size_t>(half, 256_MiB)), 1, KvFormat::kF16);
-  const std::function<double()> attend = [&] { return attention.run_on(*rig.cpu); };
+  HostKv kv(rig.host.first(std::min<std::size_t>(half, 256_MiB)), KvFormat::kF16);
+  const std::function<double()> attend = [&] { return kv.attend(*rig.cpu); };
   const std::function<double()> copy = [&] {
     std::memcpy(rig.gpu.data() + rig.gpu.size() / 2, rig.host.data() + half, 32_MiB);
     return static_cast<double>(32_MiB);
@@ -87,13 +64,6 @@ void measure_lanes_together(Rig& rig, policy::HardwareProfile& profile) {
 
 }  // namespace
 
-std::vector<int> thread_counts(int threads) {
-  std::vector<int> counts;
-  for (const int quarters : {1, 2, 3, 4}) counts.push_back(std::max(1, threads * quarters / 4));
-  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-  return counts;
-}
-
 void measure_host(Rig& rig, policy::HardwareProfile& profile) {
   const auto half = rig.host.size() / 2;
   profile.cpu.read_gb_per_sec = rig.measure([&] {
@@ -118,14 +88,7 @@ void measure_host(Rig& rig, policy::HardwareProfile& profile) {
          })
           .median /
       1e9;
-  profile.cpu.attention.clear();
-  for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {
-    for (const int threads : thread_counts(rig.pool.num_threads())) {
-      HostAttention attention(rig.host, threads, format);
-      const Measured rate = rig.measure([&] { return rate_of([&] { return attention.run(); }); });
-      profile.cpu.attention.push_back({format, threads, rate.median / 1e9, rate.spread_percent});
-    }
-  }
+  measure_attention_on_host(rig, profile);
   if (!rig.is_cuda()) measure_lanes_together(rig, profile);
 }
 

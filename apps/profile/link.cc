@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "apps/attention_batch.h"
 #include "apps/profile/parts.h"
 #include "core/units.h"
 
@@ -40,47 +39,6 @@ class Link {
  private:
   Rig& rig_;
 };
-
-/// What each keeps while the CPU attends with `threads`, over its rate alone.
-policy::LinkBesideAttention beside_attention(Rig& rig, Link& link, int threads) {
-  constexpr double kSec = 0.25;
-  kernels::ThreadPool pool(threads);
-  kernels::Stream stream(pool);
-  const std::size_t half = rig.host.size() / 2;
-  // The pages lie in the front half for d2h and in the back half for h2d.
-  const auto batch_in = [&](std::span<std::byte> pages) {
-    return AttentionBatch({.pages = pages, .layout = {32, 128, KvFormat::kF16}});
-  };
-  const AttentionBatch front = batch_in(rig.host.first(half));
-  const AttentionBatch back = batch_in(rig.host.last(half));
-  const auto rows = static_cast<std::size_t>(front.num_rows());
-  std::vector<float> q(rows * 32 * 128, 0.1F);
-  std::vector<float> out(q.size());
-  const auto attend = [&](const AttentionBatch& batch) {
-    batch.run(reinterpret_cast<const std::byte*>(q.data()), reinterpret_cast<std::byte*>(out.data()),
-              DType::kF32, stream);
-    return batch.kv_bytes();
-  };
-  const std::int64_t bytes = bytes_for(32_MiB, rig);
-  const auto copy_up = [&] {
-    link.up(32_MiB, bytes);
-    return static_cast<double>(bytes);
-  };
-  const auto copy_down = [&] {
-    link.down(32_MiB, bytes);
-    return static_cast<double>(bytes);
-  };
-  const double alone = run_alone(kSec, [&] { return attend(back); });
-  const double up_alone = run_alone(kSec, copy_up);
-  const double down_alone = run_alone(kSec, copy_down);
-  const Together with_up = run_together(kSec, copy_up, [&] { return attend(back); });
-  const Together with_down = run_together(kSec, copy_down, [&] { return attend(front); });
-  const auto share = [](double beside, double by_itself) {
-    return std::clamp(beside / by_itself, 0.01, 1.0);
-  };
-  return {threads, share(with_up.first, up_alone), share(with_down.first, down_alone),
-          share(with_up.second, alone)};
-}
 
 }  // namespace
 
@@ -130,9 +88,6 @@ void measure_link(Rig& rig, policy::HardwareProfile& profile) {
     });
   });
   profile.link.pageable_gb_per_sec = from_pageable.median / 1e9;
-  profile.beside_attention.clear();
-  for (const int threads : thread_counts(rig.pool.num_threads()))
-    profile.beside_attention.push_back(beside_attention(rig, link, threads));
 }
 
 }  // namespace sluice::apps

@@ -7,18 +7,17 @@
 
 namespace sluice::apps {
 
-/// Copies by piece, alone, in both directions at once, and while the CPU attends.
+/// Copies by piece, alone and in both directions at once.
 void measure_link(Rig& rig, policy::HardwareProfile& profile);
 /// Products by format and rows, copies, attention on the gpu lane, overheads of its steps.
 void measure_gpu(Rig& rig, policy::HardwareProfile& profile);
-/// Reads, copies and attention on the CPU, by threads; on a CPU device what its lanes leave each other.
+/// Reads, copies and attention on the CPU; on a CPU device what its lanes leave each other.
 void measure_host(Rig& rig, policy::HardwareProfile& profile);
+/// A part of it: attention by format and threads, and what attention and the links leave each other.
+void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile);
 /// O_DIRECT reads and writes of a file of its own, by queue depth and piece.
 void measure_disk(const Rig& rig, policy::HardwareProfile& profile);
 /// What can be reserved now.
 void measure_memory(const Rig& rig, policy::HardwareProfile& profile);
-
-/// Thread counts to attend with: a quarter, half, three quarters and all of `threads`.
-std::vector<int> thread_counts(int threads);
 
 }  // namespace sluice::apps

@@ -88,6 +88,10 @@ Measured Rig::measure(const std::function<double()>& body) const {
   body();
   std::vector<double> values;
   for (int i = 0; i < options.rounds; ++i) values.push_back(body());
+  return median_of(std::move(values));
+}
+
+Measured median_of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const double median = values[values.size() / 2];
   return {median, 50 * (values.back() - values.front()) / median};

@@ -33,6 +33,8 @@ struct ProfileOptions {
 struct Measured {
   double median = 0, spread_percent = 0;
 };
+/// `values` is not empty.
+Measured median_of(std::vector<double> values);
 
 class Rig {
  public:

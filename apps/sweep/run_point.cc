@@ -26,7 +26,7 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr std::int64_t kMostFileBytes = 16_MiB;
+constexpr std::int64_t kMostStatsBytes = 16_MiB;
 
 // What a plan states itself.
 constexpr std::array<std::string_view, 9> kPlacementFlags = {
@@ -58,7 +58,7 @@ std::vector<std::string> command_of(const SweepPoint& point, const PointPlan* pl
 /// The line "error: ..." that the run wrote, without its head.
 std::string message_of(const std::filesystem::path& messages) {
   constexpr std::string_view kHead = "error: ";
-  std::istringstream in(sluice::detail::read_text_file(messages, kMostFileBytes));
+  std::istringstream in(sluice::detail::read_text_file(messages, kMostStatsBytes));
   std::string found;
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with(kHead)) found = line.substr(kHead.size());
@@ -102,7 +102,7 @@ void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const
 
 /// The lines "run" and "summary" of the statistics.
 std::pair<json, json> read_stats(const std::filesystem::path& path) {
-  std::istringstream in(sluice::detail::read_text_file(path, kMostFileBytes));
+  std::istringstream in(sluice::detail::read_text_file(path, kMostStatsBytes));
   json run;
   json summary;
   for (std::string line; std::getline(in, line);) {

@@ -1,0 +1,33 @@
+// K and V in host memory, and decode attention over them as the engine's cpu lane does it. Not thread-safe.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "apps/attention_batch.h"
+
+namespace sluice::apps {
+
+class HostKv {
+ public:
+  /// 32 heads of 128. The KV length is that of prompts of 512 in the middle of 64 outputs: the last page is
+  /// half full.
+  HostKv(std::span<std::byte> pages, KvFormat format)
+      : batch_({.pages = pages, .layout = {32, 128, format}, .positions = 544}),
+        q_(static_cast<std::size_t>(batch_.num_rows()) * 32 * 128, 0.1F),
+        out_(q_.size()) {}
+
+  /// All sequences once, in steps of a GPU batch of a usual size. Returns the bytes of K and V.
+  double attend(kernels::Stream& stream) {
+    constexpr std::int64_t kSequences = 32;
+    const auto* q = reinterpret_cast<const std::byte*>(q_.data());
+    batch_.run_steps(kSequences, q, q, reinterpret_cast<std::byte*>(out_.data()), DType::kF32, stream);
+    return batch_.kv_bytes();
+  }
+
+ private:
+  AttentionBatch batch_;
+  std::vector<float> q_, out_;
+};
+
+}  // namespace sluice::apps

@@ -115,7 +115,10 @@ void StepCosts::set_pass(const Pass& pass) {
 double StepCosts::transfer_sec(const Step& step) const {
   const bool down = step.lane == LaneKind::kD2h || step.lane == LaneKind::kD2hUrgent;
   const bool of_kv = step.kind == StepKind::kLoadKv || step.kind == StepKind::kStoreKv;
-  const std::int64_t piece = of_kv ? shape_.kv.page_bytes() : std::max<std::int64_t>(1, step.bytes);
+  // The pages of a sequence follow one another, and are copied in one go.
+  const std::int64_t pieces =
+      of_kv ? std::max(1, pass_->batches[static_cast<std::size_t>(step.gpu_batch)].num_gpu_segments) : 1;
+  const std::int64_t piece = std::max<std::int64_t>(1, step.bytes / pieces);
   return rates_.copy_sec(down ? Link::kD2h : Link::kH2d, step.bytes, piece);
 }
 
@@ -123,8 +126,9 @@ double StepCosts::seconds(const Step& step) const {
   const double overhead = rates_.overhead_sec(step.lane);
   if (step.lane == LaneKind::kDiskRead) return overhead + rates_.disk_read_sec(step.bytes);
   if (step.lane == LaneKind::kDiskWrite) return overhead + rates_.disk_write_sec(step.bytes);
+  const bool of_weights = step.kind == StepKind::kLoadWeights;  // of the next pass, too
+  SLUICE_ASSERT(of_weights || (pass_ != nullptr && step.pass == pass_->number));
   if (step.lane != LaneKind::kGpu && step.lane != LaneKind::kCpu) return overhead + transfer_sec(step);
-  SLUICE_ASSERT(pass_ != nullptr && step.pass == pass_->number);
   const BatchCosts& costs = batches_[static_cast<std::size_t>(step.gpu_batch)];
   switch (step.kind) {
     case StepKind::kEmbed:

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
+#include <utility>
 
 #include <CLI/App.hpp>
 #include <fmt/format.h>
@@ -17,6 +19,7 @@
 #include "core/model/hf_config.h"
 #include "core/store/manifest.h"
 #include "core/units.h"
+#include "kernels/format/expected_bytes.h"
 #include "kernels/format/format_rules.h"
 #include "kernels/ops/expand.h"
 #include "offload/choose_device.h"
@@ -130,6 +133,7 @@ Encoding encoding_of(const std::string& flag, const std::string& name) {
 void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sparsity,
                       kernels::DeviceKind device) {
   problem.traits.expanded_bytes = 0;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> sizes;  // of encoded tensors, by shape
   for (const TensorSpec& tensor : model_tensors(problem.spec)) {
     const WeightFormat dense{Encoding::kDense, problem.spec.weight_dtype};
     const WeightFormat format =
@@ -138,9 +142,9 @@ void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sp
     if (has_fixed_size(format.encoding)) {
       bytes = weight_bytes(format, tensor.rows, tensor.cols);
     } else {
-      const ByteRange range = weight_byte_range(format, tensor.rows, tensor.cols);
-      bytes =
-          range.min + static_cast<std::int64_t>((1 - sparsity) * static_cast<double>(range.max - range.min));
+      const auto [size, added] = sizes.try_emplace({tensor.rows, tensor.cols});
+      if (added) size->second = kernels::expected_bytes(format, tensor.rows, tensor.cols, sparsity);
+      bytes = size->second;
     }
     problem.sizes.push_back({tensor.unit, bytes, tensor.is_vector});
     problem.formats.push_back(format.encoding);
@@ -170,8 +174,9 @@ void set_stated_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {
   if (memory.gpu_is_host) {
     problem.host_bytes = static_cast<std::int64_t>(memory.cpu_gib * static_cast<double>(1_GiB));
   } else if (!flags.gpu_memory.empty()) {
-    problem.budget_bytes[Tier::kGpu] = offload::arena_budget(problem.budget_bytes[Tier::kGpu]);
+    problem.holds_page_table = true;
     problem.beside_gpu_bytes = offload::kKernelBytes;
+    problem.budget_bytes[Tier::kGpu] = offload::arena_budget(problem.budget_bytes[Tier::kGpu]);
   }
 }
 

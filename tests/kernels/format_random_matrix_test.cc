@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/device/cpu/thread_pool.h"
+#include "kernels/format/expected_bytes.h"
 #include "kernels/format/random_matrix.h"
 #include "kernels/format/random_weights.h"
 #include "kernels/format/tile_table.h"
@@ -173,6 +174,42 @@ TEST(RandomMatrix, ItsMaskDependsOnSeedShapeSparsityAndKind) {
   EXPECT_NE(tiles(fc1, 0.51, 1), first);
   EXPECT_NE(tiles(other, 0.5, 1), first);
   EXPECT_NE(tiles(longer, 0.5, 1), first);
+}
+
+TEST(ExpectedBytes, AreThoseOfASyntheticMatrixWithinAFewThousandths) {
+  TensorSpec tensor = fc1_of(0);
+  tensor.rows = 1024;
+  tensor.cols = 1536;
+  const auto off = [&](Encoding encoding, double sparsity) {
+    const WeightFormat format{encoding, DType::kF16};
+    const RandomMatrix matrix{
+        .tensor = tensor, .spec = synthetic_spec(), .format = format, .sparsity = sparsity, .seed = 3};
+    const std::vector<std::byte> bytes = stored(matrix, 2);
+    // The share of zeros that this mask happens to have; quantised nonzeros may decode to zero, the mask's
+    // does not.
+    RandomMatrix plain = matrix;
+    plain.format = {Encoding::kDense, DType::kF16};
+    const std::vector<std::uint16_t> values = values_in(plain, stored(plain, 2));
+    const double zeros = static_cast<double>(zeros_in(values)) / static_cast<double>(values.size());
+    const std::int64_t expected = expected_bytes(format, tensor.rows, tensor.cols, zeros);
+    return static_cast<double>(expected) / static_cast<double>(bytes.size()) - 1;
+  };
+  for (const Encoding encoding : all_encodings()) {
+    for (const double sparsity : {0.5, 0.7, 0.8, 0.95}) {
+      const double limit =
+          has_fixed_size(encoding) ? 0 : 0.004;  // a mask of 1.5 million has its own share of zeros
+      EXPECT_LE(std::abs(off(encoding, sparsity)), limit) << encoding_name(encoding) << " " << sparsity;
+    }
+  }
+}
+
+TEST(ExpectedBytes, OfNothingButZerosAndOfNoneAreTheFewestAndTheMost) {
+  for (const Encoding encoding : {Encoding::kBitmap, Encoding::kBitmapInt4}) {
+    const WeightFormat format{encoding, DType::kF16};
+    const ByteRange range = weight_byte_range(format, 130, 300);
+    EXPECT_EQ(expected_bytes(format, 130, 300, 1), range.min);
+    EXPECT_EQ(expected_bytes(format, 130, 300, 0), range.max);
+  }
 }
 
 }  // namespace

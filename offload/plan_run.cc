@@ -126,11 +126,13 @@ PlannedRun plan_run(const WeightSource& source, const EngineOptions& options, co
   }
   const std::vector<policy::TensorSize> sizes = source.sizes();
   std::int64_t gpu_budget = options.budget_bytes[Tier::kGpu];
-  if (gpu_budget >= 0 && device.has_own_memory()) gpu_budget = arena_budget(gpu_budget);
   PlannedRun run;
   while (true) {
     run.shape = policy::make_run_shape(source.spec(), sizes, placement, options.workload, traits);
     run.memory = policy::make_memory_plan(run.shape, source.synthetic());
+    if (gpu_budget >= 0 && device.has_own_memory())
+      gpu_budget = arena_budget(options.budget_bytes[Tier::kGpu] -
+                                policy::page_table_bytes(run.memory.total[Tier::kCpu]));
     const std::int64_t fewer = run.shape.max_tokens / 2;
     if (gpu_budget < 0 || run.memory.total[Tier::kGpu] <= gpu_budget ||
         fewer < std::max(kLeastTokens, placement.gpu_batch_size)) {

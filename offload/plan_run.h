@@ -14,7 +14,7 @@
 
 namespace sluice::offload {
 
-/// Kernels that libraries load beside the arena took 20 to 35 MiB of an nvidia-h200 in every run that was
+/// Kernels that libraries load beside the arena took 9 to 35 MiB of an nvidia-h200 in every run that was
 /// looked at; this much of a stated budget of a device's own memory is left to them.
 constexpr std::int64_t kKernelBytes = 64_MiB;
 constexpr std::int64_t arena_budget(std::int64_t stated) {

@@ -7,9 +7,14 @@ namespace sluice::policy {
 
 bool fits(const PlanProblem& problem, const MemoryPlan& memory) { return fits(problem, memory.total); }
 
+std::int64_t needed_bytes(const PlanProblem& problem, const PerTier<std::int64_t>& bytes, Tier tier) {
+  if (tier != Tier::kGpu || !problem.holds_page_table) return bytes[tier];
+  return bytes[tier] + page_table_bytes(bytes[Tier::kCpu]);
+}
+
 bool fits(const PlanProblem& problem, const PerTier<std::int64_t>& bytes) {
   for (const Tier tier : kTiers) {
-    if (bytes[tier] > problem.budget_bytes[tier]) return false;
+    if (needed_bytes(problem, bytes, tier) > problem.budget_bytes[tier]) return false;
   }
   return problem.host_bytes < 0 || bytes[Tier::kGpu] + bytes[Tier::kCpu] <= problem.host_bytes;
 }

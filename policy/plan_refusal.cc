@@ -119,7 +119,8 @@ PlanRefusal refuse_plan(const PlanProblem& problem) {
       remedy += fmt::format("{}{} to {}MiB", remedy.empty() ? "raise " : " and ", flag,
                             div_up(needed + beside, 1_MiB));
     };
-    lacks(memory.total[Tier::kGpu], problem.budget_bytes[Tier::kGpu], "GPU", "--gpu-memory", kGpuPrice);
+    lacks(needed_bytes(problem, memory.total, Tier::kGpu), problem.budget_bytes[Tier::kGpu], "GPU",
+          "--gpu-memory", kGpuPrice);
     lacks(memory.total[Tier::kCpu], problem.budget_bytes[Tier::kCpu], "CPU", "--cpu-memory", kCpuPrice);
     lacks(memory.total[Tier::kDisk], problem.budget_bytes[Tier::kDisk], "disk", "--disk-memory", 1);
     if (price == 0 && problem.host_bytes >= 0) {

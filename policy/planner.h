@@ -49,6 +49,9 @@ struct PlanProblem {
   std::int64_t host_bytes = -1;
   /// What a stated GPU budget holds beside the tier and budget_bytes leaves out: remedies add it.
   std::int64_t beside_gpu_bytes = 0;
+  /// budget_bytes of the GPU are stated, and the CPU tier is pinned: its page table (page_table_bytes) lies
+  /// there.
+  bool holds_page_table = false;
   bool weights_on_disk = false;  ///< disk weights count against the disk budget (synthetic models)
   PlanChoices choices;
   /// Most seconds from a request's start to its end (its prefill pass and its decode passes); 0: no bound.
@@ -103,6 +106,8 @@ std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement
 
 /// Whether a plan, or what it takes in all, keeps the budgets.
 bool fits(const PlanProblem& problem, const MemoryPlan& memory);
+/// What of a tier's budget a plan of `bytes` takes: they, and on the GPU the page table.
+std::int64_t needed_bytes(const PlanProblem& problem, const PerTier<std::int64_t>& bytes, Tier tier);
 bool fits(const PlanProblem& problem, const PerTier<std::int64_t>& bytes);
 
 }  // namespace sluice::policy

@@ -67,6 +67,7 @@ void set_run_budgets(PlanProblem& problem, const offload::EngineOptions& options
   gpu = stated[Tier::kGpu];
   cpu = stated[Tier::kCpu];
   if (const std::optional<std::int64_t> free = offload::device_free_bytes(options.device)) {
+    problem.holds_page_table = gpu >= 0;
     if (gpu >= 0) problem.beside_gpu_bytes = offload::kKernelBytes;
     gpu = gpu < 0 ? usable_share(*free) : offload::arena_budget(gpu);
     if (cpu < 0) cpu = host;

@@ -66,7 +66,8 @@ void add_idle_memory(std::string& text, const ExplainedPlan& plan) {
   const policy::PlanProblem& problem = *plan.problem;
   if (!anything_fixed(problem.choices)) return;
   for (const Tier tier : {Tier::kGpu, Tier::kCpu}) {
-    const std::int64_t idle = problem.budget_bytes[tier] - plan.result.best.memory.total[tier];
+    const std::int64_t idle =
+        problem.budget_bytes[tier] - policy::needed_bytes(problem, plan.result.best.memory.total, tier);
     const bool streams = plan.result.best.placement.percents.weights[Tier::kGpu] < 100;
     if (streams && idle > problem.budget_bytes[tier] / 10)
       add(text, "  warning    your flags leave {} of the {} budget idle\n", format_bytes(idle),

@@ -79,7 +79,8 @@ policy::Placement placement_of(const PlanFlags& flags, const policy::PlanProblem
       problem.weights_on_disk);
   std::string lacks;
   for (const Tier tier : kTiers) {
-    const std::int64_t missing = memory.total[tier] - problem.budget_bytes[tier];
+    const std::int64_t missing =
+        policy::needed_bytes(problem, memory.total, tier) - problem.budget_bytes[tier];
     if (missing <= 0) continue;
     lacks += fmt::format("{}{} of {} memory more than the {} there are", lacks.empty() ? "" : " and ",
                          format_bytes(missing), tier_name(tier), format_bytes(problem.budget_bytes[tier]));

@@ -54,6 +54,19 @@ TEST(Planner, AModelThatFitsTheGpuStaysThere) {
   EXPECT_EQ(plan->best.placement.block_size(), 16) << text(plan->best);
 }
 
+TEST(Planner, ThePageTableOfPinnedMemoryLiesInTheGpuBudget) {
+  PlanProblem problem = problem_of(opt_spec(8, 512, 8), 100, 8, 12, {{1_GiB, 512_GiB, 1_GiB}});
+  const PerTier<std::int64_t> bytes{{600_MiB, 256_GiB, 3}};
+  EXPECT_EQ(needed_bytes(problem, bytes, Tier::kGpu), 600_MiB);
+  EXPECT_TRUE(fits(problem, bytes));
+  problem.holds_page_table = true;
+  EXPECT_EQ(needed_bytes(problem, bytes, Tier::kGpu), 600_MiB + 512_MiB) << "8 bytes for every 4 KiB";
+  EXPECT_EQ(needed_bytes(problem, bytes, Tier::kCpu), 256_GiB);
+  EXPECT_EQ(needed_bytes(problem, bytes, Tier::kDisk), 3);
+  EXPECT_FALSE(fits(problem, bytes));
+  EXPECT_TRUE(fits(problem, {{512_MiB, 256_GiB, 3}}));
+}
+
 TEST(Planner, StatedChoicesAreKept) {
   PlanProblem problem = problem_of(opt_spec(8, 512, 8), 100, 8, 12, {{200_MiB, 400_MiB, 0}});
   problem.choices.weights = PerTier<int>{{0, 100, 0}};

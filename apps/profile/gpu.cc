@@ -163,26 +163,27 @@ void measure_attention(Rig& rig, policy::HardwareProfile& profile) {
   profile.gpu.attention_tflop_per_sec = by_operations.median / 1e12;
 }
 
-/// A step of four small products, and one of a small copy, submitted one after another as a lane does.
+/// What beginning and ending a step costs a lane whose steps follow one another: many steps of four small
+/// products, less one step of as many.
 void measure_overheads(Rig& rig, policy::HardwareProfile& profile) {
-  constexpr int kSteps = 100;
+  constexpr int kSteps = 64;
+  constexpr int kProducts = 4;
   const DType dtype = rig.activation_dtype();
   std::byte* const base = rig.gpu.data();
   const kernels::LinearArgs small{.x = {base + 1_MiB, dtype, 1, 128, 128},
                                   .weight = {WeightFormat::kDenseF16, {base, 128 * 128 * 2}, 128, 128},
                                   .y = {base + 2_MiB, dtype, 1, 128, 128}};
-  const auto per_step = [&](kernels::Stream& stream, const std::function<void()>& step) {
-    return rig
-        .measure([&] {
-          double sec = 0;
-          for (int i = 0; i < kSteps; ++i) sec += rig.seconds(stream, step);
-          return sec / kSteps;
-        })
-        .median;
+  const auto products = [&](int count) {
+    return [&, count] {
+      for (int i = 0; i < count; ++i) kernels::linear(small, *rig.compute);
+    };
   };
-  profile.overheads.gpu_usec = 1e6 * per_step(*rig.compute, [&] {
-                                 for (int i = 0; i < 4; ++i) kernels::linear(small, *rig.compute);
-                               });
+  const Measured overhead = rig.measure([&] {
+    const double steps = rig.seconds_of_steps(*rig.compute, kSteps, products(kProducts));
+    const double one = rig.seconds(*rig.compute, products(kSteps * kProducts));
+    return std::max(0.0, steps - one) / kSteps;
+  });
+  profile.overheads.gpu_usec = 1e6 * overhead.median;
 }
 
 }  // namespace

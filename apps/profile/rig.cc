@@ -74,14 +74,20 @@ Rig::Rig(const ProfileOptions& asked)
 }
 
 double Rig::seconds(kernels::Stream& stream, const std::function<void()>& enqueue) {
-  ++step_;
+  return seconds_of_steps(stream, 1, enqueue);
+}
+
+double Rig::seconds_of_steps(kernels::Stream& stream, int count, const std::function<void()>& enqueue) {
+  const auto first = step_ + 1;
   const auto start = Clock::now();
-  stream.begin_step(step_);
-  enqueue();
-  stream.end_step(step_);
+  for (int i = 0; i < count; ++i) {
+    stream.begin_step(++step_);
+    enqueue();
+    stream.end_step(step_);
+  }
   if (!stream.asynchronous()) return since(start);
-  const kernels::StepSpan span = stream.await_step(step_);
-  return span.end_sec - span.start_sec;
+  const kernels::StepSpan span = stream.await_step(first);
+  return (count == 1 ? span : stream.await_step(step_)).end_sec - span.start_sec;
 }
 
 Measured Rig::measure(const std::function<double()>& body) const {

@@ -42,6 +42,8 @@ class Rig {
 
   /// Seconds of what `enqueue` puts on the stream, from its start on the device to its end.
   double seconds(kernels::Stream& stream, const std::function<void()>& enqueue);
+  /// The same of `count` steps, enqueued at once; at most kMaxStepsAhead.
+  double seconds_of_steps(kernels::Stream& stream, int count, const std::function<void()>& enqueue);
   /// `body` returns a rate; one round to warm up.
   Measured measure(const std::function<double()>& body) const;
 

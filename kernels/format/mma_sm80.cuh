@@ -1,5 +1,5 @@
-// Instructions of compute capability 8.0 that fused products use: asynchronous copies into shared memory and
-// products of 16 x 8 x 16 on tensor cores. For *.cu files only.
+// Instructions of compute capability 8.0 that fused products use: shared memory, and products of 16 x 8 x 16
+// on tensor cores. For *.cu files only.
 #pragma once
 
 #include <cstdint>
@@ -8,34 +8,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "kernels/device/cuda/copy_async.cuh"
+
 namespace sluice::kernels::fused {
-
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-/// 16 bytes, of which those behind `bytes` (0 or 16) become zeros.
-__device__ inline void copy_async(std::uint32_t to, const void* from, int bytes) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes)
-               : "memory");
-}
-/// The same for what is read once: it leaves the L2 cache before all else.
-__device__ inline std::uint64_t evict_first_policy() {
-  std::uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ inline void copy_async(std::uint32_t to, const void* from, int bytes, std::uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(to),
-               "l"(from), "r"(bytes), "l"(policy)
-               : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until at most kLeft of this thread's groups of copies are not complete.
-template <int kLeft>
-__device__ void await_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
-}
 
 __device__ inline uint4 load_shared_16(std::uint32_t from) {
   uint4 v;

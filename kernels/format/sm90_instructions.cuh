@@ -7,13 +7,11 @@
 
 #include <cuda.h>
 
+#include "kernels/device/cuda/copy_async.cuh"
+
 namespace sluice::kernels::sm90 {
 
 using SharedAddress = std::uint32_t;
-
-__device__ __forceinline__ SharedAddress shared_address(const void* pointer) {
-  return static_cast<SharedAddress>(__cvta_generic_to_shared(pointer));
-}
 
 // --- barriers ---
 
@@ -66,12 +64,6 @@ __device__ __forceinline__ void wait_for_kernel_ahead() { asm volatile("griddepc
 
 // --- copies ---
 
-/// For data that is read once.
-__device__ __forceinline__ std::uint64_t evict_first_policy() {
-  std::uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
 /// Multiples of 16, all three.
 __device__ __forceinline__ void bulk_copy(SharedAddress to, const void* from, std::uint32_t bytes,
                                           SharedAddress barrier, std::uint64_t policy) {

@@ -1,5 +1,5 @@
-// What the kernels of attention share: PTX of the tensor cores and of asynchronous copies, activations as
-// operands. CUDA sources only (and without fmt, whose constant evaluation nvcc 13 rejects).
+// What the kernels of attention share: PTX of the tensor cores, activations as operands. CUDA sources only
+// (and without fmt, whose constant evaluation nvcc 13 rejects).
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "core/kv_page.h"
+#include "kernels/device/cuda/copy_async.cuh"
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/ops/attention_cuda.h"
 
@@ -87,31 +88,6 @@ __device__ inline void store_8(std::uint16_t* to, uint4 x, bool wide) {
 
 constexpr int row_pitch(int dim) { return dim * 2 + (dim / 8 % 2 == 0 ? 16 : 0); }
 
-__device__ inline std::uint32_t shared_address(const void* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-/// Starts a copy of 16 bytes; unless `valid` it writes zeros and reads nothing.
-__device__ inline void copy_16(std::uint32_t to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-               : "memory");
-}
-/// For bytes that are read once: the first to leave the L2 cache.
-__device__ inline std::uint64_t passing_through() {
-  std::uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ inline void copy_16(std::uint32_t to, const void* from, bool valid, std::uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(from),
-               "r"(valid ? 16 : 0), "l"(policy)
-               : "memory");
-}
-__device__ inline void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits until all but the last `kPending` groups of this thread are done.
-template <int kPending>
-__device__ inline void wait_copy_groups() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
 __device__ inline void store_16(std::uint32_t to, uint4 x) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
                : "memory");

@@ -92,8 +92,8 @@ __device__ void start_run(const Params& p, const Chunk& chunk, int run, int kv_h
     const int i = first + static_cast<int>(threadIdx.x % 32);
     if (!T::kExact && i >= kRunTokens * pieces) break;
     const std::uint32_t at = to + i / pieces * T::kPitch + i % pieces * 16;
-    copy_16(at, k + i * 16, i < valid_pieces, policy);
-    copy_16(at + T::kRunBytes, v + i * 16, i < valid_pieces, policy);
+    copy_async(at, k + i * 16, i < valid_pieces ? 16 : 0, policy);
+    copy_async(at + T::kRunBytes, v + i * 16, i < valid_pieces ? 16 : 0, policy);
   }
 }
 
@@ -205,14 +205,14 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
 
   // 1. The warp's runs, kStages - 1 copies ahead; those of settled tokens before anything else.
   const std::uint32_t ring = shared_address(shared) + warp * (T::kStages * 2 * T::kRunBytes);
-  const std::uint64_t policy = passing_through();
+  const std::uint64_t policy = evict_first_policy();
   const int num_runs = (chunk.num_tokens + kRunTokens - 1) / kRunTokens;
   int ahead = warp;  // the next run to start
   int slot_ahead = 0;
   const auto start_next = [&] {
     if (ahead < num_runs)
       start_run<T>(p, chunk, ahead, kv_head, ring + slot_ahead * (2 * T::kRunBytes), policy);
-    end_copy_group();
+    commit_copies();
     ahead += T::kWarps;
     slot_ahead = slot_ahead + 1 == T::kStages ? 0 : slot_ahead + 1;
   };
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
   State<T> state;
   int slot = 0;
   for (int run = warp; run < num_runs; run += T::kWarps) {
-    wait_copy_groups<T::kStages - 1>();
+    await_copies<T::kStages - 1>();
     __syncwarp();
     const std::uint32_t k = ring + slot * (2 * T::kRunBytes);
     state.attend(k, k + T::kRunBytes, q, chunk.num_tokens - run * kRunTokens, p.scale_log2);
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(T::kThreads) decode_kernel(const __grid_consta
   }
 
   // 2. The warps' shares, through shared memory.
-  wait_copy_groups<0>();
+  await_copies<0>();
   __syncthreads();
   float* const sums = reinterpret_cast<float*>(shared);
 #pragma unroll

@@ -59,7 +59,7 @@ __device__ void start_page(const std::byte* from, int pieces, int valid, std::ui
   for (int first = 0; first < kTokens * T::kDim / 8; first += T::kThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
     if ((!T::kExact || kTokens * T::kDim / 8 % T::kThreads != 0) && i >= kTokens * pieces) break;
-    copy_16(to + i / pieces * T::kPitch + i % pieces * 16, from + i * 16, i < valid * pieces);
+    copy_async(to + i / pieces * T::kPitch + i % pieces * 16, from + i * 16, i < valid * pieces ? 16 : 0);
   }
 }
 
@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtas) prefill_kernel(const __
       k_offset + static_cast<std::int64_t>(p.num_kv_heads) * (kTokens * 16) * pieces;
 
   start_page<T>(pages[0] + k_offset, pieces, end, k);
-  end_copy_group();
+  commit_copies();
   read_queries<T>(p, tile, head, pieces, q);
   if constexpr (!T::kExact) {  // the columns behind head_dim are never written again
     for (int i = static_cast<int>(threadIdx.x); i < 2 * kTokens * (T::kDim / 8 - pieces); i += T::kThreads) {
@@ -221,17 +221,17 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtas) prefill_kernel(const __
     const int first_column = page * kTokens;
     const std::byte* const this_page = pages[page];
     const std::byte* const next_page = page + 1 < num_pages ? pages[page + 1] : nullptr;
-    wait_copy_groups<0>();
+    await_copies<0>();
     __syncthreads();  // K is here; V of the page before is used up
     start_page<T>(this_page + v_offset, pieces, end - first_column, v);
-    end_copy_group();
+    commit_copies();
     const bool works = has_rows && first_column < some_see;
     float s[kTokens / 8][4] = {};
     if (works) State<T>::scores(q + warp_row * T::kPitch, k, s);
-    wait_copy_groups<0>();
+    await_copies<0>();
     __syncthreads();  // V is here; K is used up
     if (next_page != nullptr) start_page<T>(next_page + k_offset, pieces, end - first_column - kTokens, k);
-    end_copy_group();
+    commit_copies();
     if (!works) continue;
     if (first_column + kTokens > all_see) mask(tile, warp_row, first_column, s);
     state.soften(s, p.scale_log2);

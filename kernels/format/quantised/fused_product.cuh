@@ -159,8 +159,8 @@ class CodeLoader {
 #pragma unroll
       for (int half = 0; half < Tile::kHalves; ++half) {
         const int bytes = left > half * Tile::kHalfBytes ? 16 : 0;  // zeros beyond the row
-        copy_async(to + (half * kCopies + i) * 512, codes_ + row_at_[i] + half * Tile::kHalfBytes, bytes,
-                   policy_);
+        copy_async<L2Fetch::k128Bytes>(to + (half * kCopies + i) * 512,
+                                       codes_ + row_at_[i] + half * Tile::kHalfBytes, bytes, policy_);
       }
     }
     codes_ += Tile::kStepBytes;
@@ -262,7 +262,7 @@ class XLoader {
     const T* row = static_cast<const T*>(p_.x) + n * p_.x_stride;
     const bool inside = n < p_.out.tokens && col < p_.cols;
     if (!inside || (p_.x_is_aligned && col + 8 <= p_.cols)) {
-      copy_async(to, inside ? row + col : p_.x, inside ? 16 : 0);
+      copy_async<L2Fetch::k128Bytes>(to, inside ? row + col : p_.x, inside ? 16 : 0);
     } else {
       store_shared_16(to, gather_unit(row, col, p_.cols));
     }

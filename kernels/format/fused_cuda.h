@@ -32,6 +32,11 @@ struct FusedKernel {
   /// read while a kernel ahead in the stream still runs: copies and events order it, kernels must not write
   /// it.
   void (*run)(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) = nullptr;
+
+  /// On devices of this compute capability, 10 * major + minor.
+  bool runs_on(int compute_capability) const {
+    return min_compute_capability <= compute_capability && compute_capability <= max_compute_capability;
+  }
 };
 
 /// All that this build has, the sparse ones first.

@@ -15,9 +15,7 @@ LinearPaths::LinearPaths(std::string_view device, int compute_capability,
       continue;
     }
     const auto kernel = std::ranges::find(kernels, path.kernel, &FusedKernel::name);
-    const bool runs = kernel != kernels.end() && kernel->min_compute_capability <= compute_capability &&
-                      kernel->max_compute_capability >= compute_capability;
-    if (runs) paths_.push_back({&path, &*kernel});
+    if (kernel != kernels.end() && kernel->runs_on(compute_capability)) paths_.push_back({&path, &*kernel});
   }
 }
 

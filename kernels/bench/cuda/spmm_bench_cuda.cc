@@ -291,9 +291,7 @@ std::vector<std::string> SpmmBenchCuda::products() const {
   if (encoding_ == Encoding::kDense) return {"cublas", "cublaslt"};
   std::vector<std::string> names;
   for (const FusedKernel& kernel : fused_kernels()) {
-    if (kernel.encoding == encoding_ && compute_capability_ >= kernel.min_compute_capability &&
-        compute_capability_ <= kernel.max_compute_capability)
-      names.emplace_back(kernel.name);
+    if (kernel.encoding == encoding_ && kernel.runs_on(compute_capability_)) names.emplace_back(kernel.name);
   }
   names.emplace_back(kExpandProduct);
   names.emplace_back(kLinear);

@@ -78,9 +78,7 @@ class FusedSparse : public CudaTest {
     const int capability = 10 * major + minor;
     for (const FusedKernel& kernel : fused_kernels()) {
       const bool sparse = kernel.encoding == Encoding::kTiledCsl || kernel.encoding == Encoding::kBankCsl;
-      if (sparse && kernel.min_compute_capability <= capability &&
-          capability <= kernel.max_compute_capability)
-        kernels_.push_back(&kernel);
+      if (sparse && kernel.runs_on(capability)) kernels_.push_back(&kernel);
     }
     if (kernels_.empty()) GTEST_SKIP() << "no fused sparse product for compute capability " << capability;
     if (capability == 90) ASSERT_GE(kernels_.size(), 2U) << "one for each format";

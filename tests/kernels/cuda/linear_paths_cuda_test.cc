@@ -32,8 +32,7 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
     const int capability = as_cuda(stream()).compute_capability();
     as_cuda(stream()).set_linear_paths(
         std::make_unique<LinearPaths>("any", capability, measured, fused_kernels()));
-    const bool runs =
-        kernel.min_compute_capability <= capability && capability <= kernel.max_compute_capability;
+    const bool runs = kernel.runs_on(capability);
     const WeightFormat format{kernel.encoding, DType::kF16};
     const StoredMatrix matrix(format, kOut, kIn,
                               make_weights({"", kOut, kIn, Mask::kRandom, 0.8}, DType::kF16));

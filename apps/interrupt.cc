@@ -41,9 +41,33 @@ void watch(std::stop_source source) {
   }
 }
 
+void close_pipe() {
+  close(pipe_read);
+  close(pipe_write);
+  pipe_read = pipe_write = -1;
+}
+
+/// Keeps the signals from this thread and from those that it starts.
+class BlockedInterrupts {
+ public:
+  BlockedInterrupts() {
+    sigset_t interrupts;
+    sigemptyset(&interrupts);
+    sigaddset(&interrupts, SIGINT);
+    sigaddset(&interrupts, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &interrupts, &previous_);
+  }
+  ~BlockedInterrupts() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+  BlockedInterrupts(const BlockedInterrupts&) = delete;
+  BlockedInterrupts& operator=(const BlockedInterrupts&) = delete;
+
+ private:
+  sigset_t previous_;
+};
+
 }  // namespace
 
-InterruptScope::InterruptScope() {
+InterruptScope::InterruptScope(const kernels::ThreadMaker& make_thread) {
   SLUICE_ASSERT(pipe_read < 0);
   int ends[2];
   SLUICE_CHECK(pipe2(ends, O_CLOEXEC) == 0, Code::kIo, fmt::format("pipe: {}", errno_text(errno)),
@@ -52,15 +76,15 @@ InterruptScope::InterruptScope() {
   pipe_write = ends[1];
   signals_seen = 0;
 
-  // The watcher inherits a mask that keeps the signals on other threads.
-  sigset_t interrupts;
-  sigset_t previous_mask;
-  sigemptyset(&interrupts);
-  sigaddset(&interrupts, SIGINT);
-  sigaddset(&interrupts, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &interrupts, &previous_mask);
-  watcher_ = std::thread(watch, source_);
-  pthread_sigmask(SIG_SETMASK, &previous_mask, nullptr);
+  try {
+    const BlockedInterrupts inherited;
+    watcher_ = kernels::ThreadStarter("the watch for Ctrl-C", 1, make_thread).start([source = source_] {
+      watch(source);
+    });
+  } catch (...) {
+    close_pipe();
+    throw;
+  }
 
   struct sigaction action = {};
   action.sa_handler = sluice_on_interrupt;
@@ -78,9 +102,7 @@ InterruptScope::~InterruptScope() {
     n = write(pipe_write, &kScopeEnds, 1);
   } while (n < 0 && errno == EINTR);
   watcher_.join();
-  close(pipe_read);
-  close(pipe_write);
-  pipe_read = pipe_write = -1;
+  close_pipe();
 }
 
 void InterruptScope::throw_if_requested() const {

@@ -24,7 +24,8 @@ constexpr std::array kBlockBytes = {256_KiB, 1_MiB, 2_MiB, 4_MiB, 8_MiB};
 }  // namespace
 
 double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, std::int64_t begin,
-                         std::int64_t end, const RawLoop& loop, std::span<std::byte> memory) {
+                         std::int64_t end, const RawLoop& loop, std::span<std::byte> memory,
+                         const kernels::ThreadMaker& make_thread) {
   const auto memory_bytes = static_cast<std::int64_t>(memory.size());
   SLUICE_ASSERT(memory_bytes >= loop.num_threads * loop.block_bytes && memory_bytes % loop.block_bytes == 0);
   const bool reading = op == offload::IoOp::kRead;
@@ -46,7 +47,13 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
   {
     std::vector<std::jthread> threads;
     threads.reserve(static_cast<std::size_t>(loop.num_threads));
-    for (int i = 0; i < loop.num_threads; ++i) threads.emplace_back(run);
+    kernels::ThreadStarter starter("a plain loop over a file", loop.num_threads, make_thread);
+    try {
+      for (int i = 0; i < loop.num_threads; ++i) threads.push_back(starter.start(run));
+    } catch (...) {
+      next = end;  // those that run are joined, and need not go through the file first
+      throw;
+    }
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   SLUICE_CHECK(error == 0, Code::kIo,

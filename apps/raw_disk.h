@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 
+#include "kernels/device/cpu/thread_starter.h"
 #include "offload/io/block_io.h"
 
 namespace sluice::apps {
@@ -20,9 +21,11 @@ struct RawLoop {
 /// Bytes/s of moving [begin, end) of `path` once. Blocks land one after another in `memory`, over and over:
 /// where the disk is virtual, the host copies, and a loop that lands in one warm block would measure the
 /// cache of the processor. `memory` is aligned to kPageAlign and holds a whole number of blocks, num_threads
-/// at least; writes write what is in it. Throws Error{kIo}.
+/// at least; writes write what is in it. An empty `make_thread` asks the system for threads. Throws
+/// Error{kIo}, and {kOutOfMemory} if a thread does not start.
 double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, std::int64_t begin,
-                         std::int64_t end, const RawLoop& loop, std::span<std::byte> memory);
+                         std::int64_t end, const RawLoop& loop, std::span<std::byte> memory,
+                         const kernels::ThreadMaker& make_thread = {});
 
 /// The fastest of several queue depths and block sizes on the first `probe_bytes` of the file; `memory`
 /// bounds their product.

@@ -107,21 +107,27 @@ class Sweep {
     std::atomic<std::size_t> next = 0;
     std::vector<std::exception_ptr> failures(std::min(wanted, std::max<std::size_t>(1, todo_.size())));
     {
-      std::vector<std::jthread> threads;
-      for (std::exception_ptr& failure : failures) {
-        threads.emplace_back([&] {
-          try {
-            for (std::size_t i = next++; i < todo_.size() && !stop.stop_requested(); i = next++) {
-              one(*todo_[i], [&](ordered_json& line) {
-                const PointPlan plan = predictor_.predict(*todo_[i]);
-                set_prediction(line, plan.candidate, plan.format);
-              });
-            }
-          } catch (...) {  // the output cannot be written: nothing more is started
-            failure = std::current_exception();
-            next = todo_.size();
+      const auto predict_points = [&](std::exception_ptr& failure) {
+        try {
+          for (std::size_t i = next++; i < todo_.size() && !stop.stop_requested(); i = next++) {
+            one(*todo_[i], [&](ordered_json& line) {
+              const PointPlan plan = predictor_.predict(*todo_[i]);
+              set_prediction(line, plan.candidate, plan.format);
+            });
           }
-        });
+        } catch (...) {  // the output cannot be written: nothing more is started
+          failure = std::current_exception();
+          next = todo_.size();
+        }
+      };
+      std::vector<std::jthread> threads;
+      kernels::ThreadStarter starter("the sweep", static_cast<int>(failures.size()), options_.make_thread);
+      try {
+        for (std::exception_ptr& failure : failures)
+          threads.push_back(starter.start([&predict_points, &failure] { predict_points(failure); }));
+      } catch (...) {
+        next = todo_.size();
+        throw;
       }
     }
     for (const std::exception_ptr& failure : failures) {

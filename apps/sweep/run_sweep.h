@@ -8,6 +8,7 @@
 
 #include "apps/sweep/point_file.h"
 #include "apps/sweep/points.h"
+#include "kernels/device/cpu/thread_starter.h"
 
 namespace sluice::apps {
 
@@ -20,6 +21,7 @@ struct SweepOptions {
   PointFileOptions output;
   int jobs = 0;                          ///< threads of a simulated sweep; 0: one for each processor
   std::int64_t step_budget = 2'000'000;  ///< of the search of a planned point
+  kernels::ThreadMaker make_thread;      ///< empty: the system's
 };
 
 struct SweepSummary {
@@ -28,7 +30,8 @@ struct SweepSummary {
   std::string first_problem;  ///< of a failed point, else of a refused one
 };
 
-/// Throws Error{kCancelled} after Ctrl-C, with `on_end` called before it throws, as at the end.
+/// Throws Error{kCancelled} after Ctrl-C, with `on_end` called before it throws, as at the end, and
+/// {kOutOfMemory} if a thread does not start: what was predicted until then is in the output.
 void run_sweep(const SweepOptions& options, const std::function<void(const SweepSummary&)>& on_end);
 
 }  // namespace sluice::apps

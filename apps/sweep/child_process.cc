@@ -20,22 +20,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kCannotRun = 127;
-
 /// From here to execv only calls that are safe after fork in a program with threads.
 [[noreturn]] void become(const char* program, char* const* argv, const char* stderr_file, pid_t parent) {
   // A group of its own, so that the terminal's Ctrl-C reaches it once, through us.
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(kCannotRun);
+  if (getppid() != parent) _exit(kNotStarted);
   const int null = open("/dev/null", O_RDWR);
   const int err = open(stderr_file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  if (null < 0 || err < 0) _exit(kCannotRun);
+  if (null < 0 || err < 0) _exit(kNotStarted);
   dup2(null, STDIN_FILENO);
   dup2(null, STDOUT_FILENO);
   dup2(err, STDERR_FILENO);
   execv(program, argv);
-  _exit(kCannotRun);
+  _exit(kNotStarted);
 }
 
 class Child {
@@ -92,6 +90,7 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
     outcome.end = is_stop ? ChildOutcome::End::kStopped : ChildOutcome::End::kTimedOut;
     child.signal(is_stop ? SIGINT : SIGTERM);
     if (!child.wait_until(Clock::now() + after(options.grace_sec), nullptr)) {
+      outcome.was_killed = true;
       child.signal(SIGKILL);
       child.wait_until(Clock::time_point::max(), nullptr);
     }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdlib>
+#include <fstream>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -14,6 +14,7 @@
 #include "apps/sweep/child_process.h"
 #include "apps/sweep/known_flags.h"
 #include "apps/sweep/point_line.h"
+#include "apps/sweep/run_failure.h"
 #include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -55,49 +56,15 @@ std::vector<std::string> command_of(const SweepPoint& point, const PointPlan* pl
   return words;
 }
 
-/// The line "error: ..." that the run wrote, without its head.
+/// The last line "error: ..." that the run wrote, without its head; "" if there is none, or no file.
 std::string message_of(const std::filesystem::path& messages) {
   constexpr std::string_view kHead = "error: ";
-  std::istringstream in(sluice::detail::read_text_file(messages, kMostStatsBytes));
+  std::ifstream in(messages);
   std::string found;
   for (std::string line; std::getline(in, line);) {
     if (line.starts_with(kHead)) found = line.substr(kHead.size());
   }
   return found;
-}
-
-Code code_of_exit(int status) {
-  constexpr std::array kCodes = {Code::kInvalidArgument, Code::kNotFound, Code::kCorrupt,
-                                 Code::kOutOfMemory,     Code::kIo,       Code::kDevice,
-                                 Code::kUnsupported,     Code::kCancelled};
-  const auto* const found =
-      std::find_if(kCodes.begin(), kCodes.end(), [&](Code code) { return exit_status(code) == status; });
-  return found == kCodes.end() ? Code::kInternal : *found;
-}
-
-void throw_if_failed(const ChildOutcome& outcome, const SweepPoint& point, const RunFolder& folder) {
-  using End = ChildOutcome::End;
-  if (outcome.end == End::kExited && outcome.number == 0) return;
-  const std::string message = message_of(folder.messages());
-  const std::string said = message.empty() ? "" : fmt::format("; it said: {}", message);
-  switch (outcome.end) {
-    case End::kStopped:
-      throw Error(Code::kCancelled, "stopped on request");
-    case End::kTimedOut:
-      throw Error(
-          Code::kInternal,
-          fmt::format("the run took more than the {:.0f} s of timeout_sec{}", point.timeout_sec, said),
-          "raise timeout_sec, or take a smaller point");
-    case End::kSignalled:
-      throw Error(Code::kInternal, fmt::format("the run was ended by signal {}{}", outcome.number, said),
-                  outcome.number == SIGKILL ? "if the machine ran out of memory, lower --cpu-memory"
-                                            : "please report this with the point's flags");
-    case End::kExited:
-      break;
-  }
-  Status(code_of_exit(outcome.number),
-         message.empty() ? fmt::format("the run ended with status {}", outcome.number) : message)
-      .throw_if_failed();
 }
 
 /// The lines "run" and "summary" of the statistics.
@@ -161,10 +128,12 @@ void run_point(const SweepPoint& point, const Predictor& predictor, const RunFol
   for (std::string& word : command_of(point, runs_plan ? &*plan : nullptr)) words.push_back(std::move(word));
   words.push_back("--stats-out=" + folder.stats().string());
   std::filesystem::remove(folder.stats());
-  const ChildOutcome outcome = run_child(
-      this_program(), words, {.stderr_file = folder.messages(), .timeout_sec = point.timeout_sec}, stop);
+  const ChildOptions options{.stderr_file = folder.messages(), .timeout_sec = point.timeout_sec};
+  const ChildOutcome outcome = run_child(this_program(), words, options, stop);
   line["took_sec"] = outcome.sec;
-  throw_if_failed(outcome, point, folder);
+  if (outcome.end == ChildOutcome::End::kStopped && outcome.was_killed)
+    log_warn("the run did not end within {:g} s of SIGINT and was killed", options.grace_sec);
+  throw_if_failed(outcome, options, message_of(folder.messages()));
   const auto [run, summary] = read_stats(folder.stats());
   set_measurement(line, run, summary);
 }

@@ -49,7 +49,8 @@ ProgramResult run_program(const std::vector<std::string>& args, const std::strin
   return {exit_status_of(status), read_text(dir / "out"), read_text(dir / "err")};
 }
 
-RunningProgram::RunningProgram(const std::vector<std::string>& args) : pid_(start(args, {})) {}
+RunningProgram::RunningProgram(const std::vector<std::string>& args, const std::string& err)
+    : pid_(start(args, {.err = err})) {}
 
 RunningProgram::~RunningProgram() {
   if (!is_running()) return;

@@ -17,10 +17,11 @@ struct ProgramResult {
 /// Runs `sluice` with these arguments to its end. Standard input is `input`.
 ProgramResult run_program(const std::vector<std::string>& args, const std::string& input = {});
 
-/// A `sluice` that runs beside the test, its output thrown away.
+/// A `sluice` that runs beside the test, its results thrown away.
 class RunningProgram {
  public:
-  explicit RunningProgram(const std::vector<std::string>& args);
+  /// Its messages go to the file `err`.
+  explicit RunningProgram(const std::vector<std::string>& args, const std::string& err = "/dev/null");
   ~RunningProgram();  ///< kills it if it still runs
   RunningProgram(const RunningProgram&) = delete;
   RunningProgram& operator=(const RunningProgram&) = delete;

@@ -16,6 +16,7 @@ namespace sluice::apps {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr const char* kRuns = R"(description: Quick runs.
@@ -157,12 +158,14 @@ TEST(SweepRuns, AfterAKillItResumesAndNoRunIsLeftBehind) {
 TEST(SweepRuns, CtrlCPassesOnAndTheFileCanBeResumed) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kEndless);
-  RunningProgram interrupted(sweep(dir, {"--report", dir / "out.html"}));
+  RunningProgram interrupted(sweep(dir, {"--report", dir / "out.html"}), dir / "messages");
   ASSERT_TRUE(eventually([&] { return lines_of(dir / "out.jsonl").size() == 2; }));
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   interrupted.signal(SIGINT);
   EXPECT_EQ(interrupted.wait(), exit_status(Code::kCancelled));
   EXPECT_EQ(lines_of(dir / "out.jsonl").size(), 2U) << "the interrupted point has no line";
+  EXPECT_THAT(read_text(dir / "messages"),
+              AllOf(HasSubstr("stopped after 1 of 2 points"), HasSubstr("--resume")));
   EXPECT_THAT(read_text(dir / "out.html"), HasSubstr("\"number\":0"));
 }
 

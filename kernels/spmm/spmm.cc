@@ -95,6 +95,11 @@ std::optional<DType> dtype_of(sluice_spmm_dtype dtype) {
   return {};
 }
 
+/// Rows, columns and tokens are below it: kernels count them in 32 bits.
+constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
+/// Elements of a matrix, at most. Bytes that follow from a matrix of so many are far from 2^63.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
+
 /// The caller's matrix, checked.
 struct Checked {
   explicit Checked(const sluice_spmm_matrix* matrix) {
@@ -104,10 +109,13 @@ struct Checked {
                  fmt::format("{} is no format", static_cast<int>(matrix->format)), "see sluice_spmm_format");
     const std::optional<DType> dtype = dtype_of(matrix->dtype);
     require(dtype && *dtype != DType::kF32, "matrix.dtype is neither F16 nor BF16");
-    constexpr std::int64_t kMost = std::int64_t{1} << 31;
-    SLUICE_CHECK(matrix->rows > 0 && matrix->cols > 0 && matrix->rows < kMost && matrix->cols < kMost,
+    SLUICE_CHECK(matrix->rows > 0 && matrix->cols > 0 && matrix->rows < kMostRows && matrix->cols < kMostRows,
                  Code::kInvalidArgument, fmt::format("a matrix of {} x {}", matrix->rows, matrix->cols),
                  "give at least one row and column, and less than 2^31");
+    SLUICE_CHECK(matrix->rows * matrix->cols <= kMostElements, Code::kInvalidArgument,
+                 fmt::format("a matrix of {} x {} has {} elements, more than 2^48", matrix->rows,
+                             matrix->cols, matrix->rows * matrix->cols),
+                 "cut it into matrices of fewer rows");
     format = {row->encoding, *dtype};
     tensor = {"matrix", 0, matrix->rows, matrix->cols, false, SplitRule::kRows};
   }
@@ -132,11 +140,16 @@ struct Checked {
   TensorSpec tensor;
 };
 
+void require_tokens(std::int64_t tokens) {
+  SLUICE_CHECK(tokens >= 0 && tokens < kMostRows, Code::kInvalidArgument, fmt::format("{} tokens", tokens),
+               "give 0 to 2^31 - 1 of them; cut a longer x into several products");
+}
+
 SpmmContext::Problem problem_of(const sluice_spmm_matrix* matrix, std::size_t weight_bytes,
                                 std::int64_t tokens) {
   const Checked checked(matrix);
   checked.require_size(weight_bytes);
-  require(tokens >= 0, "tokens is negative");
+  require_tokens(tokens);
   return {checked.format, checked.tensor.rows, checked.tensor.cols, weight_bytes, tokens};
 }
 
@@ -146,9 +159,20 @@ int num_threads(int asked) {
   return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1U, 1024U));
 }
 
-std::int64_t stride_of(std::int64_t stride, std::int64_t cols, const char* what) {
-  require(stride == 0 || stride >= cols, what);
-  return stride == 0 ? cols : stride;
+/// The stride of `rows` rows of `cols` elements, for which 0 stands for no padding; refused if they overlap
+/// or their bytes wrap around. `what` is the operand's name, as in "x_stride".
+std::int64_t stride_of(std::int64_t stride, std::int64_t rows, std::int64_t cols, DType dtype,
+                       const char* what) {
+  SLUICE_CHECK(stride == 0 || stride >= cols, Code::kInvalidArgument,
+               fmt::format("{}_stride is {}, and rows have {} elements", what, stride, cols),
+               "give the distance between rows in elements, or 0 for rows without padding");
+  if (stride == 0) stride = cols;
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max() / dtype_bytes(dtype);
+  SLUICE_CHECK(
+      rows <= 1 || stride <= (most - cols) / (rows - 1), Code::kInvalidArgument,
+      fmt::format("{}: {} rows at a distance of {} elements are more than 2^63 bytes", what, rows, stride),
+      fmt::format("look at tokens and {}_stride", what));
+  return stride;
 }
 
 std::byte* bytes_of(void* pointer) { return static_cast<std::byte*>(pointer); }
@@ -176,20 +200,24 @@ LinearArgs linear_args(const Checked& matrix, const sluice_spmm_product& p) {
   require(p.weight != nullptr && p.x != nullptr && p.y != nullptr, "weight, x or y is null");
   require(reinterpret_cast<std::uintptr_t>(p.weight) % 256 == 0, "weight is not 256-byte aligned");
   require(reinterpret_cast<std::uintptr_t>(p.workspace) % 256 == 0, "workspace is not 256-byte aligned");
+  SLUICE_CHECK(p.workspace_bytes <= std::numeric_limits<std::ptrdiff_t>::max(), Code::kInvalidArgument,
+               fmt::format("a workspace of {} bytes, more than 2^63", p.workspace_bytes),
+               "give the bytes of the allocation");
   const std::optional<DType> y_dtype = dtype_of(p.y_dtype);
   require(y_dtype && (*y_dtype == matrix.format.dtype || *y_dtype == DType::kF32),
           "y_dtype is neither the matrix's type nor F32");
   require(p.residual == nullptr || *y_dtype != DType::kF32, "y of F32 takes no residual");
   LinearArgs args;
-  args.x = {bytes_of(p.x), matrix.format.dtype, p.tokens, in, stride_of(p.x_stride, in, "x_stride < cols")};
+  args.x = {bytes_of(p.x), matrix.format.dtype, p.tokens, in,
+            stride_of(p.x_stride, p.tokens, in, matrix.format.dtype, "x")};
   args.weight = matrix.view(p.weight, p.weight_bytes);
   if (p.bias != nullptr) args.bias = {bytes_of(p.bias), matrix.format.dtype, out};
   args.epilogue = epilogue_of(p.activation);
   if (p.residual != nullptr) {
     args.residual = {bytes_of(p.residual), *y_dtype, p.tokens, out,
-                     stride_of(p.residual_stride, out, "residual_stride < rows")};
+                     stride_of(p.residual_stride, p.tokens, out, *y_dtype, "residual")};
   }
-  args.y = {bytes_of(p.y), *y_dtype, p.tokens, out, stride_of(p.y_stride, out, "y_stride < rows")};
+  args.y = {bytes_of(p.y), *y_dtype, p.tokens, out, stride_of(p.y_stride, p.tokens, out, *y_dtype, "y")};
   return args;
 }
 
@@ -325,8 +353,9 @@ sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm_context* contex
                                                const sluice_spmm_matrix* matrix, size_t weight_bytes,
                                                int64_t tokens, size_t* bytes) {
   return guarded([&] {
+    const SpmmContext::Problem problem = problem_of(matrix, weight_bytes, tokens);
     require(context != nullptr && bytes != nullptr, "context or bytes is null");
-    *bytes = static_cast<size_t>(context->context->workspace_bytes(problem_of(matrix, weight_bytes, tokens)));
+    *bytes = static_cast<size_t>(context->context->workspace_bytes(problem));
   });
 }
 
@@ -334,23 +363,28 @@ sluice_spmm_status sluice_spmm_kernel_name(const sluice_spmm_context* context,
                                            const sluice_spmm_matrix* matrix, size_t weight_bytes,
                                            int64_t tokens, const char** name) {
   return guarded([&] {
+    const SpmmContext::Problem problem = problem_of(matrix, weight_bytes, tokens);
     require(context != nullptr && name != nullptr, "context or name is null");
-    *name = context->context->kernel_name(problem_of(matrix, weight_bytes, tokens));
+    *name = context->context->kernel_name(problem);
   });
 }
 
 sluice_spmm_status sluice_spmm_run(sluice_spmm_context* context, const sluice_spmm_matrix* matrix,
                                    const sluice_spmm_product* product) {
   return guarded([&] {
-    require(context != nullptr && product != nullptr, "context or product is null");
+    require(product != nullptr, "product is null");
     require(product->struct_bytes == sizeof(sluice_spmm_product),
             "struct_bytes is not sizeof(sluice_spmm_product)");
-    require(product->tokens >= 0, "tokens is negative");
+    require_tokens(product->tokens);
     const Checked checked(matrix);
+    LinearArgs args;
+    if (product->tokens > 0) {
+      checked.require_size(product->weight_bytes);
+      args = linear_args(checked, *product);
+    }
+    require(context != nullptr, "context is null");
     if (product->tokens == 0) return;
-    checked.require_size(product->weight_bytes);
-    context->context->run(linear_args(checked, *product),
-                          {static_cast<std::byte*>(product->workspace), product->workspace_bytes});
+    context->context->run(args, {static_cast<std::byte*>(product->workspace), product->workspace_bytes});
   });
 }
 

@@ -145,6 +145,105 @@ TEST(SpmmApiMisuse, IsAStatusAndAMessage) {
   sluice_spmm_encoded_free(encoded);
 }
 
+struct LargeShape {
+  std::int64_t rows, cols;
+  const char* message;  ///< nullptr: taken
+};
+
+TEST(SpmmApiMisuse, SizesThatWrapAroundAreRefused) {
+  constexpr std::int64_t k31 = std::int64_t{1} << 31;
+  constexpr std::int64_t k24 = std::int64_t{1} << 24;
+  const LargeShape shapes[] = {
+      {k31 - 1, k31 - 1, "a matrix of 2147483647 x 2147483647 has 4611686014132420609 elements"},
+      {k24, k24 + 1, "has 281474993487872 elements, more than 2^48"},
+      {k31, 1, "a matrix of 2147483648 x 1; "},
+      {std::int64_t{1} << 62, 4, "a matrix of 4611686018427387904 x 4"},
+      {std::numeric_limits<std::int64_t>::min(), -1, "a matrix of -9223372036854775808 x -1"},
+      {k24, k24, nullptr},
+      {k31 - 1, 1, nullptr},
+      {1, k31 - 1, nullptr},
+  };
+  for (const sluice_spmm_format format : formats()) {
+    for (const LargeShape& shape : shapes) {
+      SCOPED_TRACE(fmt::format("{} {} x {}", sluice_spmm_format_name(format), shape.rows, shape.cols));
+      const sluice_spmm_matrix matrix{format, SLUICE_SPMM_BF16, shape.rows, shape.cols};
+      const float value = 1;
+      std::size_t fewest = 0;
+      std::size_t most = 0;
+      const sluice_spmm_status status = sluice_spmm_byte_range(&matrix, &fewest, &most);
+      if (shape.message == nullptr) {
+        EXPECT_EQ(status, SLUICE_SPMM_OK) << sluice_spmm_last_error();
+        EXPECT_GT(fewest, 0U);
+        EXPECT_LE(fewest, most);
+        EXPECT_LT(most, std::size_t{1} << 54) << "bytes are close to those of the elements";
+        EXPECT_EQ(sluice_spmm_check(&matrix, &value, sizeof(value)), SLUICE_SPMM_CORRUPT);
+        continue;
+      }
+      EXPECT_EQ(status, SLUICE_SPMM_INVALID_ARGUMENT);
+      EXPECT_THAT(sluice_spmm_last_error(), HasSubstr(shape.message));
+      sluice_spmm_encoded* encoded = nullptr;
+      EXPECT_EQ(sluice_spmm_encode(&matrix, SLUICE_SPMM_F32, &value, 1, &encoded),
+                SLUICE_SPMM_INVALID_ARGUMENT);
+      EXPECT_EQ(encoded, nullptr);
+      EXPECT_EQ(sluice_spmm_check(&matrix, &value, sizeof(value)), SLUICE_SPMM_INVALID_ARGUMENT);
+    }
+  }
+}
+
+struct LargeProduct {
+  std::int64_t tokens, x_stride, y_stride, residual_stride;
+  std::size_t workspace_bytes;
+  const char* message;
+};
+
+// The context is looked at last, so these need no device.
+TEST(SpmmApiMisuse, ProductsWhoseOperandsWrapAroundAreRefused) {
+  constexpr std::int64_t k31 = std::int64_t{1} << 31;
+  constexpr std::int64_t k62 = std::int64_t{1} << 62;
+  const LargeProduct products[] = {
+      {k31, 0, 0, 0, 0, "2147483648 tokens"},
+      {-1, 0, 0, 0, 0, "-1 tokens"},
+      {std::numeric_limits<std::int64_t>::max(), 0, 0, 0, 0, "9223372036854775807 tokens"},
+      {2, k62, 0, 0, 0, "x: 2 rows at a distance of 4611686018427387904 elements"},
+      {k31 - 1, 0, 2 * k31, 0, 0, "y: 2147483647 rows at a distance of 4294967296 elements"},
+      {3, 0, 0, k62, 0, "residual: 3 rows at a distance"},
+      {2, -1, 0, 0, 0, "x_stride is -1, and rows have 64 elements"},
+      {2, 0, 63, 0, 0, "y_stride is 63"},
+      {2, 0, 0, 0, std::numeric_limits<std::size_t>::max(), "a workspace of 18446744073709551615 bytes"},
+      {k31 - 1, 0, 0, 0, 0, "context is null"},
+      {1, k62, 0, 0, 0, "context is null"},
+      {2, k62 - 65, 0, 0, 0, "context is null"},
+      {0, k62, 0, 0, 0, "context is null"},
+  };
+  const sluice_spmm_matrix matrix{SLUICE_SPMM_INT8, SLUICE_SPMM_F16, 64, 64};
+  std::size_t weight_bytes = 0;
+  std::size_t most = 0;
+  ASSERT_EQ(sluice_spmm_byte_range(&matrix, &weight_bytes, &most), SLUICE_SPMM_OK);
+  alignas(256) std::byte memory[256];
+  for (const LargeProduct& p : products) {
+    sluice_spmm_product product{};
+    product.struct_bytes = sizeof(product);
+    product.weight = product.x = product.residual = memory;
+    product.y = product.workspace = memory;
+    product.weight_bytes = weight_bytes;
+    product.tokens = p.tokens;
+    product.x_stride = p.x_stride;
+    product.y_stride = p.y_stride;
+    product.residual_stride = p.residual_stride;
+    product.workspace_bytes = p.workspace_bytes;
+    EXPECT_EQ(sluice_spmm_run(nullptr, &matrix, &product), SLUICE_SPMM_INVALID_ARGUMENT);
+    EXPECT_THAT(sluice_spmm_last_error(), HasSubstr(p.message));
+  }
+  std::size_t bytes = 0;
+  const char* name = nullptr;
+  EXPECT_EQ(sluice_spmm_workspace_bytes(nullptr, &matrix, weight_bytes, k31, &bytes),
+            SLUICE_SPMM_INVALID_ARGUMENT);
+  EXPECT_THAT(sluice_spmm_last_error(), HasSubstr("2147483648 tokens"));
+  EXPECT_EQ(sluice_spmm_kernel_name(nullptr, &matrix, std::numeric_limits<std::size_t>::max(), 1, &name),
+            SLUICE_SPMM_CORRUPT);
+  EXPECT_THAT(sluice_spmm_last_error(), HasSubstr("with 18446744073709551615 bytes"));
+}
+
 TEST(SpmmApiMisuse, NamesTheTileThatIsDamaged) {
   const sluice_spmm_matrix matrix{SLUICE_SPMM_TILED_CSL, SLUICE_SPMM_F16, 128, 128};
   std::vector<float> values(128 * 128, 0.0F);

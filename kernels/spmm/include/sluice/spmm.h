@@ -73,8 +73,9 @@ SLUICE_SPMM_API const char* sluice_spmm_format_name(sluice_spmm_format format);
 /* INVALID_ARGUMENT for another name. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_parse_format(const char* name, sluice_spmm_format* format);
 
-/* A matrix of output features (rows) by input features (columns), any shape of at least 1 x 1, that decodes
- * to fp16 or bf16. */
+/* A matrix of output features (rows) by input features (columns), that decodes to fp16 or bf16: any shape of
+ * at least 1 x 1, with less than 2^31 rows and columns and at most 2^48 elements. A larger one is refused as
+ * INVALID_ARGUMENT; so are tokens and strides whose bytes would wrap around. */
 typedef struct sluice_spmm_matrix {
   sluice_spmm_format format;
   sluice_spmm_dtype dtype; /* F16 or BF16 */
@@ -144,8 +145,11 @@ typedef enum sluice_spmm_activation {
   SLUICE_SPMM_GELU_TANH = 3
 } sluice_spmm_activation;
 
-/* Pointers to device memory. Strides are distances between rows in elements, 0 for rows without padding. Zero
- * the structure first: fields may be added at its end. */
+/* Pointers to memory of the context's device. They are not looked into: what the device cannot access,
+ * ordinary host memory among it, is an error of the kernel that the stream's next synchronisation reports
+ * (cudaErrorIllegalAddress), and after which the process can use the device no more. Strides are distances
+ * between rows in elements, 0 for rows without padding. Zero the structure first: fields may be added at its
+ * end. */
 typedef struct sluice_spmm_product {
   size_t struct_bytes; /* sizeof(sluice_spmm_product) */
   const void* weight;  /* the encoded bytes, 256-byte aligned */

@@ -1,17 +1,13 @@
-// `sluice generate` through the program itself: exit statuses, streams, interrupts and resumed runs.
+// `sluice generate` through the program itself: streams, configurations, interrupts and resumed runs.
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include <gmock/gmock.h>
 #include <nlohmann/json.hpp>
 
-#include "core/build_config.h"
-#include "core/error.h"
-#include "kernels/device/device.h"
-#include "tests/apps/program.h"
-#include "tests/apps/temp_dir.h"
-#include "tests/support/paths.h"
+#include "tests/apps/cli_fixture.h"
 
 namespace sluice::apps {
 namespace {
@@ -22,70 +18,36 @@ using ::testing::MatchesRegex;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-std::vector<std::string> operator+(std::vector<std::string> a, const std::vector<std::string>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
+/// Requests that sample, so that a resumed run must draw the same.
+std::string many_requests(int count, int max_new_tokens) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    json request = {{"id", fmt::format("r{}", i)},
+                    {"prompt_ids", {2, 40 + i, 50}},
+                    {"max_new_tokens", max_new_tokens - 7 * (i % 5)},
+                    {"do_sample", true},
+                    {"ignore_eos", true}};
+    if (i % 3 == 0) request["seed"] = i;
+    text += request.dump() + "\n";
+  }
+  return text;
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::istringstream stream(text);
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
+/// Interrupts a run with `signal` once its output has some lines, and returns its exit status.
+int interrupt(const std::vector<std::string>& args, const std::string& output, int signal) {
+  RunningProgram program(args);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (lines_of(read_text(output)).size() < 3 && program.is_running()) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      ADD_FAILURE() << "no results after a minute";
+      return -1;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_TRUE(program.is_running()) << "it was done before it could be interrupted";
+  if (program.is_running()) program.signal(signal);
+  return program.wait();
 }
-
-class GenerateTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    suite_dir = std::make_unique<TempDir>();
-    const ProgramResult result =
-        run_program({"convert", testing::golden("tiny-opt-books-sparse80").string(), *suite_dir / "store"});
-    ASSERT_EQ(result.status, 0) << result.err;
-  }
-  static void TearDownTestSuite() { suite_dir.reset(); }
-
-  static std::vector<std::string> generate() { return {"generate", "-q", "--model", *suite_dir / "store"}; }
-  ProgramResult run(const std::vector<std::string>& args, const std::string& input = {}) const {
-    return run_program(generate() + args, input);
-  }
-  static int status_of(Code code) { return exit_status(code); }
-
-  /// Requests that sample, so that a resumed run must draw the same.
-  static std::string many_requests(int count, int max_new_tokens) {
-    std::string text;
-    for (int i = 0; i < count; ++i) {
-      json request = {{"id", fmt::format("r{}", i)},
-                      {"prompt_ids", {2, 40 + i, 50}},
-                      {"max_new_tokens", max_new_tokens - 7 * (i % 5)},
-                      {"do_sample", true},
-                      {"ignore_eos", true}};
-      if (i % 3 == 0) request["seed"] = i;
-      text += request.dump() + "\n";
-    }
-    return text;
-  }
-
-  /// Interrupts a run with `signal` once its output has some lines, and returns its exit status.
-  int interrupt(const std::vector<std::string>& args, const std::string& output, int signal) {
-    RunningProgram program(args);
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (lines_of(read_text(output)).size() < 3 && program.is_running()) {
-      if (std::chrono::steady_clock::now() > deadline) {
-        ADD_FAILURE() << "no results after a minute";
-        return -1;
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    EXPECT_TRUE(program.is_running()) << "it was done before it could be interrupted";
-    if (program.is_running()) program.signal(signal);
-    return program.wait();
-  }
-
-  static std::unique_ptr<TempDir> suite_dir;
-  const TempDir dir_;
-};
-
-std::unique_ptr<TempDir> GenerateTest::suite_dir;
 
 TEST_F(GenerateTest, ContinuesATextOnStandardOutputAlone) {
   const ProgramResult result = run({"The old man", "--max-new-tokens", "5"});
@@ -161,130 +123,6 @@ TEST_F(GenerateTest, TakesPromptsFromAFile) {
       run({"--prompts-file", dir_ / "prompts.txt", "--output", dir_ / "out.jsonl", "--gen-len", "2"});
   EXPECT_EQ(result.status, 0) << result.err;
   EXPECT_EQ(lines_of(read_text(dir_ / "out.jsonl")).size(), 2U);
-}
-
-struct Refusal {
-  std::vector<std::string> args;
-  Code code;
-  const char* message;
-};
-
-TEST_F(GenerateTest, RefusesWithAStatusOf1To127AndOneLineThatSaysWhatToDo) {
-  const std::string store = *suite_dir / "store";
-  write_text(dir_ / "bad.jsonl", "{\"prompt_ids\": [5]}\n{\"prompt_ids\": [5], \"top_p\": 3}\n");
-  write_text(dir_ / "long.jsonl", json{{"prompt_ids", std::vector<int>(1025, 5)}}.dump());
-  write_text(dir_ / "id.jsonl", "{\"prompt_ids\": [4096]}\n");
-  write_text(dir_ / "empty.jsonl", "\n");
-  write_text(dir_ / "config.yaml", "placement:\n  gpu_batch_sise: 3\n  mixing: maybe\n");
-  const Refusal refusals[] = {
-      {{"generate"}, Code::kInvalidArgument, "no model"},
-      {{"generate", "--model", store}, Code::kInvalidArgument, "no prompts"},
-      {{"generate", "--model", dir_ / "none", "x"}, Code::kNotFound, "none"},
-      {{"generate", "--model", "random:opt-31b", "x"}, Code::kNotFound, "opt-13b"},
-      {{"generate", "--model", "random:opt-125m:x", "x"}, Code::kInvalidArgument, "no seed"},
-      {{"generate", "--model", "random:opt-125m", "text"}, Code::kUnsupported, "--tokenizer"},
-      {{"generate", "--model", store, "x", "--no-such-flag"}, Code::kInvalidArgument, "--no-such-flag"},
-      {{"generate", "--model", store, "x", "--compress-weight"}, Code::kInvalidArgument, "--compress-weight"},
-      {{"generate", "--model", store, "x", "--percent", "60", "50", "0", "0", "0", "0"},
-       Code::kInvalidArgument,
-       "60"},
-      {{"generate", "--model", store, "x", "--percent", "60", "40"}, Code::kInvalidArgument, "--percent"},
-      {{"generate", "--model", store, "x", "--gpu-memory", "1MiB"}, Code::kOutOfMemory, "--gpu-memory"},
-      {{"generate", "--model", store, "x", "--cpu-memory", "0", "--percent", "0", "100", "0", "100", "0",
-        "100"},
-       Code::kOutOfMemory,
-       "--cpu-memory"},
-      {{"generate", "--model", store, "x", "--gpu-memory", "lots"}, Code::kInvalidArgument, "--gpu-memory"},
-      {{"generate", "--model", store, "x", "--gpu-memory", "1MiB", "--cpu-memory", "1MiB", "--disk-memory",
-        "0"},
-       Code::kOutOfMemory,
-       "more is needed"},
-      {{"generate", "--model", store, "x", "--hardware", "laptop-9gb"}, Code::kNotFound, "laptop-8gb"},
-      {{"generate", "--model", store, "x", "--cpu-cache-compute", "--no-cpu-cache-compute"},
-       Code::kInvalidArgument,
-       "--no-cpu-cache-compute"},
-      {{"generate", "--model", store, "x", "--gpu-memory", "9MiB", "--gpu-batch-size", "9",
-        "--max-tokens-per-gpu-batch", "8"},
-       Code::kInvalidArgument,
-       "--max-tokens-per-gpu-batch 8 is below --gpu-batch-size 9"},
-      {{"generate", "--model", store, "x", "--top-p", "2"}, Code::kInvalidArgument, "top_p"},
-      {{"generate", "--model", store, "--input", dir_ / "bad.jsonl"},
-       Code::kInvalidArgument,
-       "bad.jsonl:2: top_p"},
-      {{"generate", "--model", store, "--input", dir_ / "long.jsonl"}, Code::kInvalidArgument, "1025 tokens"},
-      {{"generate", "--model", store, "--input", dir_ / "id.jsonl"}, Code::kInvalidArgument, "4096"},
-      {{"generate", "--model", store, "--input", dir_ / "empty.jsonl"}, Code::kInvalidArgument, "no request"},
-      {{"generate", "--model", store, "--input", dir_ / "none.jsonl"}, Code::kNotFound, "none.jsonl"},
-      {{"generate", "--model", store, "x", "--output", dir_ / "none/out"}, Code::kNotFound, "none/out"},
-      {{"generate", "--model", store, "x", "--output", "/dev/full"}, Code::kIo, "No space left"},
-      {{"generate", "--model", store, "x", "--resume"}, Code::kInvalidArgument, "--output"},
-      {{"generate", "--model", store, "x", "--run-config", dir_ / "config.yaml"},
-       Code::kInvalidArgument,
-       "config.yaml:2: placement.gpu_batch_sise"},
-      {{"generate", "--model", store, "x", "--set", "generation.seed=x"},
-       Code::kInvalidArgument,
-       "generation.seed"},
-      {{"nonsense"}, Code::kInvalidArgument, "see 'sluice --help'"},
-      {{}, Code::kInvalidArgument, "subcommand"},
-  };
-  for (const Refusal& refusal : refusals) {
-    std::string line;
-    for (const std::string& arg : refusal.args) line += arg + " ";
-    const ProgramResult result = run_program(refusal.args + std::vector<std::string>{"-q"});
-    EXPECT_EQ(result.status, status_of(refusal.code)) << line << "\n" << result.err;
-    EXPECT_THAT(result.err, StartsWith("error: ")) << line;
-    EXPECT_THAT(result.err, HasSubstr(refusal.message)) << line;
-    EXPECT_THAT(result.err, HasSubstr("; ")) << line << "says what to do";
-    EXPECT_EQ(result.out, "") << line;
-  }
-}
-
-// Whichever build and machine this is: a device that cannot be had is named with the reason and the remedy,
-// before anything is loaded or written.
-TEST_F(GenerateTest, RefusesADeviceThatCannotBeHad) {
-  const bool has_one = kernels::cuda_device_present();
-  // What is said of a CUDA device that is not there, and with which status.
-  const Code none = kWithCuda ? Code::kDevice : Code::kUnsupported;
-  const char* const no_device = kWithCuda ? "no CUDA device: " : "this build has no CUDA device";
-  const std::vector<std::string> placements[] = {{}, {"--percent", "100", "0", "100", "0", "100", "0"}};
-  for (const std::vector<std::string>& placement : placements) {
-    const auto refused = [&](const std::string& device, Code code, const std::string& message) {
-      const ProgramResult result =
-          run(std::vector<std::string>{"x", "--output", dir_ / "out", "--device", device} + placement);
-      EXPECT_EQ(result.status, status_of(code)) << device << "\n" << result.err;
-      EXPECT_THAT(result.err, StartsWith("error: ")) << device;
-      EXPECT_THAT(result.err, HasSubstr(message)) << device;
-      EXPECT_EQ(lines_of(result.err).size(), 1U) << result.err;
-      EXPECT_EQ(result.out, "") << device;
-      EXPECT_EQ(read_text(dir_ / "out"), "") << device;
-      return result.err;
-    };
-    for (const std::string device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda: 1", "CUDA",
-                                     "cuda:99999999999", "cpu:0", ""}) {
-      refused(device, Code::kInvalidArgument,
-              fmt::format("--device is '{}'; give auto, cpu, cuda or cuda:N", device));
-    }
-    if (has_one) {
-      refused("cuda:97", Code::kInvalidArgument, "there is no CUDA device 97; this machine has ");
-    } else {
-      for (const std::string device : {"cuda", "cuda:0", "cuda:7"})
-        EXPECT_THAT(refused(device, none, no_device), HasSubstr("use --device cpu"));
-    }
-  }
-  if (!has_one) {
-    EXPECT_EQ(run({"x", "--max-new-tokens", "1", "--device", "auto"}).status, 0) << "auto takes the CPU";
-    const ProgramResult bench = run_program({"bench", "device", "--device", "cuda"});
-    EXPECT_EQ(bench.status, status_of(none));
-    EXPECT_THAT(bench.err, HasSubstr(no_device));
-  }
-}
-
-TEST_F(GenerateTest, ReportsEveryProblemOfAConfigurationAtOnce) {
-  write_text(dir_ / "config.yaml", "placement:\n  gpu_batch_sise: 3\n  mixing: maybe\n");
-  const ProgramResult result = run({"x", "--run-config", dir_ / "config.yaml", "--set", "memory.gpv=1"});
-  EXPECT_THAT(result.err, HasSubstr("config.yaml:2: placement.gpu_batch_sise"));
-  EXPECT_THAT(result.err, HasSubstr("config.yaml:3: placement.mixing"));
-  EXPECT_THAT(result.err, HasSubstr("memory.gpv"));
 }
 
 TEST_F(GenerateTest, PrintsAConfigurationThatReadsBackAndFlagsWin) {

@@ -3,7 +3,7 @@
 // two buffers in turn.
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/device/cuda/fill_ahead.h"
-#include "kernels/format/expand_cuda.cuh"
+#include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/linear_paths_cuda.h"
 #include "kernels/ops/linear_slices.h"

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/ops/linear.h"
 
 namespace sluice::kernels {

@@ -112,7 +112,7 @@ TEST(IncludeRules, AllowWhatEachDoorIsFor) {
   const Planted allowed[] = {{"kernels/device/cuda/stream.cc", "#include <cuda_runtime.h>"},
                              {"kernels/ops/rms_norm_cuda.cu", "#include <cuda_fp16.h>"},
                              {"kernels/bench/cuda/judge.cc", "#include <cusparse.h>"},
-                             {"kernels/format/fused_cuda.h", "#include <cuda_runtime_api.h>"},
+                             {"kernels/format/cuda/fused_cuda.h", "#include <cuda_runtime_api.h>"},
                              {"offload/io/uring_io.cc", "#include <liburing.h>"},
                              {"core/config/yaml.cc", "#include <yaml-cpp/yaml.h>"},
                              {"apps/server/http.cc", "#include <boost/beast.hpp>"},

@@ -2,7 +2,7 @@
 // of the lists, one list a lane: list 2 l + (q mod 2), with the two exchanged in lanes of odd l / 4, so that
 // the 16-byte loads of values have no bank conflicts. Lane l stores to bank l only.
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
-#include "kernels/format/sm90_launch.cuh"
+#include "kernels/format/cuda/sm90_launch.cuh"
 
 namespace sluice::kernels {
 namespace {

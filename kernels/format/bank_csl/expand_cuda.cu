@@ -4,7 +4,7 @@
 // the whole round at once and adds them up for itself.
 #include "kernels/device/cuda/check.h"
 #include "kernels/format/bank_csl/bank_lists.h"
-#include "kernels/format/shared_tile.cuh"
+#include "kernels/format/cuda/shared_tile.cuh"
 
 namespace sluice::kernels::detail {
 namespace {

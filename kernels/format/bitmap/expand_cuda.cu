@@ -4,7 +4,7 @@
 // scale of the segment multiplies them.
 #include "kernels/device/cuda/check.h"
 #include "kernels/format/bitmap/bitmap.h"
-#include "kernels/format/expand_cuda.cuh"
+#include "kernels/format/cuda/expand_cuda.cuh"
 
 namespace sluice::kernels::detail {
 namespace {

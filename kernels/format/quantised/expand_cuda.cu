@@ -1,7 +1,7 @@
 // Expansion of quantised matrices: a thread makes eight columns of a few rows, with all their codes and
 // parameters on the way at once.
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/expand_cuda.cuh"
+#include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/format/quantised/quantised.h"
 #include "kernels/format/quantised/scale.h"
 

@@ -1,6 +1,6 @@
 #include <array>
 
-#include "kernels/format/fused_launch.cuh"
+#include "kernels/format/cuda/fused_launch.cuh"
 #include "kernels/format/quantised/fused_cuda.h"
 #include "kernels/format/quantised/fused_product.cuh"
 #include "kernels/format/quantised/quantised.h"

@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 
 namespace sluice::kernels {
 

@@ -13,8 +13,8 @@
 // Pipeline. Each warp copies its own codes, each thread its units of x, one step ahead; one barrier a step.
 #pragma once
 
-#include "kernels/format/fused_epilogue.cuh"
-#include "kernels/format/mma_sm80.cuh"
+#include "kernels/format/cuda/fused_epilogue.cuh"
+#include "kernels/format/cuda/mma_sm80.cuh"
 #include "kernels/format/quantised/decode.cuh"
 
 namespace sluice::kernels::fused {

@@ -1,7 +1,7 @@
 // Expansion of tiled_csl: a block makes a tile in shared memory and writes it out. The first words are on
 // their way while the tile is cleared.
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/shared_tile.cuh"
+#include "kernels/format/cuda/shared_tile.cuh"
 
 namespace sluice::kernels::detail {
 namespace {

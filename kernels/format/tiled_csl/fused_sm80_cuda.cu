@@ -1,4 +1,4 @@
-#include "kernels/format/fused_launch.cuh"
+#include "kernels/format/cuda/fused_launch.cuh"
 #include "kernels/format/tiled_csl/fused_sm80.cuh"
 #include "kernels/format/tiled_csl/fused_sm80_cuda.h"
 

@@ -2,7 +2,7 @@
 // Thread-safe.
 #pragma once
 
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 
 namespace sluice::kernels {
 

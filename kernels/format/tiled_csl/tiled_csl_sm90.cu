@@ -1,6 +1,6 @@
 // tiled_csl on sm_90a. A unit is two tiles, one below the other; warps 0 and 1 of an extractor group unpack
 // the upper one, warps 2 and 3 the lower one, 128 words at a time.
-#include "kernels/format/sm90_launch.cuh"
+#include "kernels/format/cuda/sm90_launch.cuh"
 #include "kernels/format/tiled_csl/tiled_csl_sm90.h"
 
 namespace sluice::kernels {

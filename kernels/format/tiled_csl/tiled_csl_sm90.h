@@ -1,7 +1,7 @@
 // The fused product of a tiled_csl weight on sm_90a. Thread-safe.
 #pragma once
 
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 
 namespace sluice::kernels {
 

@@ -5,7 +5,7 @@
 #include "core/log.h"
 #include "core/units.h"
 #include "kernels/device/cuda/cuda_stream.h"
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/ops/cuda_kernels.h"
 #include "kernels/ops/expand.h"
 #include "kernels/ops/linear_paths_cuda.h"

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/format/format.h"
-#include "kernels/format/fused_cuda.h"
 #include "tests/kernels/cuda/device_operands.h"
 #include "tests/kernels/weight_cases.h"
 

@@ -4,8 +4,8 @@
 
 #include <cuda.h>
 
-#include "kernels/format/fused_cuda.h"
-#include "kernels/format/sm90_params.h"
+#include "kernels/format/cuda/fused_cuda.h"
+#include "kernels/format/cuda/sm90_params.h"
 
 namespace sluice::kernels::sm90 {
 

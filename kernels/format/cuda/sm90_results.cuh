@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/format/sm90_partition.cuh"
+#include "kernels/format/cuda/sm90_partition.cuh"
 #include "kernels/ops/activate.cuh"
 #include "kernels/ops/elements.cuh"
 

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/format/sm90_params.h"
+#include "kernels/format/cuda/sm90_params.h"
 
 namespace sluice::kernels::sm90 {
 

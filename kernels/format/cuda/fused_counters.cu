@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/fused_counters.h"
+#include "kernels/format/cuda/fused_counters.h"
 
 namespace sluice::kernels {
 namespace {

@@ -4,8 +4,8 @@
 #include <cuda_runtime_api.h>
 
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/sm90_host.h"
-#include "kernels/format/sm90_pipeline.cuh"
+#include "kernels/format/cuda/sm90_host.h"
+#include "kernels/format/cuda/sm90_pipeline.cuh"
 
 namespace sluice::kernels::sm90 {
 

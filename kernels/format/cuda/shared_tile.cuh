@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/format/expand_cuda.cuh"
+#include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/format/tiled_csl/shared_tile.h"
 
 namespace sluice::kernels::detail {

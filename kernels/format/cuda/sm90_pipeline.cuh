@@ -11,10 +11,10 @@
 // additions depends on the weight and the grid, not on the number of tokens. For *.cu files only.
 #pragma once
 
-#include "kernels/format/sm90_instructions.cuh"
-#include "kernels/format/sm90_partition.cuh"
-#include "kernels/format/sm90_results.cuh"
-#include "kernels/format/sm90_wgmma.cuh"
+#include "kernels/format/cuda/sm90_instructions.cuh"
+#include "kernels/format/cuda/sm90_partition.cuh"
+#include "kernels/format/cuda/sm90_results.cuh"
+#include "kernels/format/cuda/sm90_wgmma.cuh"
 
 namespace sluice::kernels::sm90 {
 

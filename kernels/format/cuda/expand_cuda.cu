@@ -1,5 +1,5 @@
 #include "kernels/device/cuda/cuda_stream.h"
-#include "kernels/format/expand_cuda.cuh"
+#include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/ops/cuda_kernels.h"
 
 namespace sluice::kernels::detail {

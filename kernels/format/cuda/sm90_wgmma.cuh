@@ -3,7 +3,7 @@
 // is compiled for sm_90a.
 #pragma once
 
-#include "kernels/format/sm90_instructions.cuh"
+#include "kernels/format/cuda/sm90_instructions.cuh"
 
 namespace sluice::kernels::sm90 {
 

@@ -5,8 +5,8 @@
 #include <span>
 
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/fused_counters.h"
-#include "kernels/format/fused_epilogue.cuh"
+#include "kernels/format/cuda/fused_counters.h"
+#include "kernels/format/cuda/fused_epilogue.cuh"
 
 namespace sluice::kernels::fused {
 

@@ -1,4 +1,4 @@
-#include "kernels/format/sm90_host.h"
+#include "kernels/format/cuda/sm90_host.h"
 
 #include <algorithm>
 #include <atomic>

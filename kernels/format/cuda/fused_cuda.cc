@@ -1,4 +1,4 @@
-#include "kernels/format/fused_cuda.h"
+#include "kernels/format/cuda/fused_cuda.h"
 
 #include <vector>
 

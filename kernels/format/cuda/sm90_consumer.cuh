@@ -1,0 +1,219 @@
+// What the consumers of the fused product on sm_90a (sm90_pipeline.cuh) do: matrix products, and the sums of
+// row blocks, which several thread blocks may share. For *.cu files only.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/format/cuda/sm90_results.cuh"
+#include "kernels/format/cuda/sm90_shape.cuh"
+#include "kernels/format/cuda/sm90_wgmma.cuh"
+
+namespace sluice::kernels::sm90 {
+
+/// Adds up what several blocks have of a row block, in the order of blocks, which is that of columns, and
+/// finishes it. By the extractors' threads.
+template <class S, class T>
+__device__ void finish_shared(const ProductParams& p, int row_block, const Contributors& them) {
+  constexpr int kVectors = S::kConsumers * S::kVectors * 128;
+  constexpr int kAtOnce = 6;
+  const int count = them.count;
+  for (int i = static_cast<int>(threadIdx.x) - S::kConsumerThreads; i < kVectors; i += S::kExtractorThreads) {
+    float4 sum = {0, 0, 0, 0};
+    for (int first = 0; first < count; first += kAtOnce) {
+      float4 parts[kAtOnce];
+#pragma unroll
+      for (int c = 0; c < kAtOnce; ++c) {
+        const std::int64_t slot = them.slots[min(first + c, count - 1)];
+        parts[c] = __ldcg(p.partials.sums + slot * kVectors + i);
+      }
+#pragma unroll
+      for (int c = 0; c < kAtOnce; ++c) {
+        if (first + c >= count) continue;
+        sum.x += parts[c].x;
+        sum.y += parts[c].y;
+        sum.z += parts[c].z;
+        sum.w += parts[c].w;
+      }
+    }
+    write_sums<T, S>(p.result, row_block, i / 128 / S::kVectors, i / 128 % S::kVectors, i % 128, sum);
+  }
+}
+
+template <class Format, class S, bool kBf16>
+class Consumer {
+ public:
+  using T = std::conditional_t<kBf16, __nv_bfloat16, __half>;
+
+  __device__ Consumer(const ProductParams& p, const Work& work, const SharedMemory<S>& shared)
+      : p_(p),
+        range_(work.range),
+        num_groups_(work.num_groups),
+        shared_(shared),
+        warpgroup_(static_cast<int>(threadIdx.x) / 128) {}
+
+  __device__ void run() {
+    find_contributors();
+    wait_for_kernel_ahead();
+    const int per_row = p_.stored.tiles_per_row;
+    const int lane = threadIdx.x % 32;
+    const int num_units = range_.last - range_.first;
+    int column = range_.first % per_row;
+    int first_column = column;
+    int row_block = range_.first / per_row;
+    Cursor stage;
+    Cursor buffer;
+    for (int i = 0; i < num_units; ++i) {
+      barrier_wait(shared_.stage_full(stage.at), stage.parity);
+      barrier_wait(shared_.buffer_full(buffer.at), buffer.parity);
+      const bool add = column > first_column;
+      if constexpr (S::kWarpProducts) {
+        if (!add) clear_sums();
+        multiply_by_warps(shared_.buffer(buffer.at), shared_.stage(stage.at));
+        __syncwarp();
+      } else {
+        multiply_by_warpgroup(shared_.buffer(buffer.at), shared_.stage(stage.at), add);
+      }
+      if (lane == 0) {
+        barrier_arrive(shared_.buffer_empty(buffer.at));
+        barrier_arrive(shared_.stage_empty(stage.at));
+      }
+      stage.advance(1, S::kStages);
+      buffer.advance(1, num_groups_);
+      const bool row_block_ends = ++column == per_row;
+      if (row_block_ends || i + 1 == num_units) {
+        finish(row_block, first_column, column);
+        first_column = 0;
+      }
+      if (row_block_ends) {
+        column = 0;
+        ++row_block;
+      }
+    }
+    if (threadIdx.x == 0) barrier_arrive(shared_.sums_stored());
+  }
+
+ private:
+  __device__ void clear_sums() {
+#pragma unroll
+    for (int i = 0; i < S::kParts * S::kPartSums; ++i) sums_[i / S::kPartSums][i % S::kPartSums] = 0;
+  }
+  /// All rows of a unit, or those of 64 tokens; the first products replace the sums unless `add_first`.
+  __device__ __forceinline__ void multiply_by_warpgroup(SharedAddress buffer, SharedAddress stage,
+                                                        bool add_first) {
+    const std::uint64_t weights = operand_descriptor(buffer);
+    const std::uint64_t tokens = operand_descriptor(stage);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < kUnitCols / 16; ++k) {
+      const bool add = k > 0 || add_first;
+#pragma unroll
+      for (int s = 0; s < S::kParts; ++s) {
+        if constexpr (S::kTokensFirst) {
+          product<kBf16>(sums_[s], tokens + static_cast<unsigned>(warpgroup_) * kRowStep + k * kColumnStep,
+                         weights + s * 2 * kRowStep + k * kColumnStep, add);
+        } else {
+          product<kBf16>(sums_[s], weights + s * kRowStep + k * kColumnStep, tokens + k * kColumnStep, add);
+        }
+      }
+    }
+    products_commit();
+    products_wait<0>();
+  }
+  /// Each warp 64 rows of a unit.
+  __device__ __forceinline__ void multiply_by_warps(SharedAddress buffer, SharedAddress stage) {
+    constexpr int kPairs = (S::kTokens + 15) / 16;  // of eight tokens; half of the last one may not exist
+    const int lane = threadIdx.x % 32;
+    const SharedAddress row = buffer + (threadIdx.x / 32 * 64 + lane % 16) * 128;
+    const SharedAddress token = stage + (lane / 16 * 8 % S::kTokens + lane % 8) * 128;
+#pragma unroll
+    for (int k = 0; k < kUnitCols / 16; ++k) {
+      const unsigned row_chunk = ((2 * k + lane / 16) ^ (lane % 8)) * 16;
+      const unsigned token_chunk = ((2 * k + lane / 8 % 2) ^ (lane % 8)) * 16;
+      uint4 b[kPairs];
+#pragma unroll
+      for (int t = 0; t < kPairs; ++t) b[t] = load_matrices(token + t * 16 * 128 + token_chunk);
+#pragma unroll
+      for (int s = 0; s < S::kParts; ++s) {
+        const uint4 a = load_matrices(row + s * 16 * 128 + row_chunk);
+#pragma unroll
+        for (int t = 0; t < S::kTokens / 8; ++t) {
+          const uint4& pair = b[t / 2];
+          warp_product<kBf16>(sums_[s] + 4 * t, a, t % 2 == 0 ? pair.x : pair.z,
+                              t % 2 == 0 ? pair.y : pair.w);
+        }
+      }
+    }
+  }
+
+  /// Of the first and the last row block of this block.
+  __device__ void find_contributors() {
+    const int per_row = p_.stored.tiles_per_row;
+    Contributors* both = shared_.contributors();
+    constexpr int kWords = kMaxBlocks / 32;
+    if (threadIdx.x < 2 * kWords) both[threadIdx.x / kWords].set[threadIdx.x % kWords] = 0;
+    sync_threads<S::kConsumerThreads>(kBarrier);
+    const Partition<Format> partition(p_.stored, static_cast<int>(gridDim.x));
+    for (int end = 0; end < 2; ++end) {
+      const int unit = end == 0 ? range_.first : range_.last;
+      if (unit % per_row == 0) continue;
+      const int first = unit / per_row * per_row;
+      for (int k = static_cast<int>(threadIdx.x); k < per_row; k += S::kConsumerThreads) {
+        const int block = partition.block_of(first + k);
+        atomicOr(&both[end].set[block / 32], 1U << block % 32);
+      }
+    }
+    sync_threads<S::kConsumerThreads>(kBarrier);
+    if (threadIdx.x < 2) {
+      Contributors& them = both[threadIdx.x];
+      int count = 0;
+      for (int word = 0; word < kWords; ++word) {
+        for (unsigned bits = them.set[word]; bits != 0; bits &= bits - 1) {
+          const int block = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+          them.slots[count] = static_cast<std::uint16_t>(2 * block + (count == 0 ? 1 : 0));
+          ++count;
+        }
+      }
+      them.count = count;
+    }
+    sync_threads<S::kConsumerThreads>(kBarrier);
+  }
+
+  /// The sums of columns [first, last) are in the registers. Block b stores those of a row block that others
+  /// begin in slot 2 b, and those of one that it begins in slot 2 b + 1.
+  __device__ void finish(int row_block, int first, int last) {
+    const int per_row = p_.stored.tiles_per_row;
+    const int thread = static_cast<int>(threadIdx.x) % 128;
+    const bool is_whole = last - first == per_row;
+    const auto slot = static_cast<std::int64_t>(2 * blockIdx.x) + (first == 0 ? 1 : 0);
+    float4* to = p_.partials.sums + (slot * S::kConsumers + warpgroup_) * S::kVectors * 128 + thread;
+#pragma unroll
+    for (int i = 0; i < S::kVectors; ++i) {
+      const float* from = sums_[i * 4 / S::kPartSums] + i * 4 % S::kPartSums;
+      const float4 four = make_float4(from[0], from[1], from[2], from[3]);
+      if (is_whole) {
+        write_sums<T, S>(p_.result, row_block, warpgroup_, i, thread, four);
+      } else {
+        __stcg(to + i * 128, four);
+      }
+    }
+    if (is_whole) return;
+    sync_threads<S::kConsumerThreads>(kBarrier);
+    if (threadIdx.x == 0) {
+      fence_device();
+      if (arrive(p_.partials.arrivals + row_block, p_.partials.launch, last - first, per_row))
+        shared_.scratch()->last_arrivals[first == 0 ? 1 : 0] = row_block;
+      fence_device();
+    }
+  }
+
+  static constexpr int kBarrier = 1 + S::kExtractors;
+
+  const ProductParams& p_;
+  const UnitRange range_;
+  const int num_groups_;
+  const SharedMemory<S>& shared_;
+  const int warpgroup_;
+  float sums_[S::kParts][S::kPartSums];
+};
+
+}  // namespace sluice::kernels::sm90

@@ -9,6 +9,7 @@
 #include "kernels/bench/cuda/cold_timer.h"
 #include "kernels/bench/cuda/cusparse_product.h"
 #include "kernels/bench/cuda/dense_products.h"
+#include "kernels/bench/cuda/device_rates.h"
 #include "kernels/bench/cuda/judge.h"
 #include "kernels/bench/spmm_bench.h"
 #include "kernels/device/cpu/thread_pool.h"
@@ -72,7 +73,7 @@ class SpmmBenchCuda final : public SpmmBench {
                        cusparse_ ? cusparse_->version() : "not measured (" + why_no_cusparse_ + ")");
   }
 
-  SpmmDeviceRates measure_rates() override;
+  SpmmDeviceRates measure_rates() override { return measure_device_rates(device_, *stream_, *timer_); }
   void set_matrix(SpmmShape shape, double sparsity) override;
   void set_encoding(Encoding encoding) override;
   void set_csr() override;
@@ -169,35 +170,6 @@ class SpmmBenchCuda final : public SpmmBench {
   DeviceMemory scratch_, transposed_;
   std::function<void()> after_calls_;  // brings y into place, for a product that cannot write it there
 };
-
-SpmmDeviceRates SpmmBenchCuda::measure_rates() {
-  constexpr std::int64_t kCopyBytes = 2_GiB;
-  constexpr std::int64_t kProduct = 8192;
-  constexpr int kSamples = 7;
-  SpmmDeviceRates rates;
-  {
-    const DeviceMemory memory = device_.allocate(2 * kCopyBytes);
-    std::byte* const data = memory.bytes.data();
-    const ColdSamples samples = timer_->time(
-        raw(), 1, kSamples, 1.0, [&](int /*copy*/) { stream_->copy(data + kCopyBytes, data, kCopyBytes); });
-    rates.copy_bytes_per_sec = 2 * static_cast<double>(kCopyBytes) / samples.median_sec;
-  }
-  const std::int64_t count = kProduct * kProduct;
-  const DeviceMemory memory = device_.allocate(3 * count * 2);
-  std::byte* const data = memory.bytes.data();
-  fill_random_half(data, 2 * count, raw());
-  const ColdSamples samples = timer_->time(raw(), 1, kSamples, 1.0, [&](int /*copy*/) {
-    linear({.x = {data, DType::kF16, kProduct, kProduct, kProduct},
-            .weight = {WeightFormat::kDenseF16,
-                       {data + count * 2, static_cast<std::size_t>(count * 2)},
-                       kProduct,
-                       kProduct},
-            .y = {data + 2 * count * 2, DType::kF16, kProduct, kProduct, kProduct}},
-           *stream_);
-  });
-  rates.product_flops_per_sec = 2.0 * static_cast<double>(count * kProduct) / samples.median_sec;
-  return rates;
-}
 
 void SpmmBenchCuda::set_matrix(SpmmShape shape, double sparsity) {
   copies_.clear();

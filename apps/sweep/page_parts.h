@@ -1,4 +1,4 @@
-// The parts of the report page, written into a source file by CMake: apps/sweep/report.{html,css,js} and the
+// The parts of the report page, written into a source file by CMake: apps/sweep/report*.{html,css,js} and the
 // minified Chart.js of the system. In pieces, as compilers bound the length of a literal. Immutable,
 // thread-safe.
 #pragma once

@@ -30,7 +30,6 @@ using offload::FileId;
 using offload::FileMode;
 using offload::IoOp;
 
-constexpr std::int64_t kRequestBytes = 32_MiB;  // about a weight matrix
 constexpr std::int64_t kRequestsInFlight = 8;
 constexpr double kReaderTarget = 0.95;
 
@@ -44,30 +43,6 @@ struct BenchIoFlags {
   std::string piece = format_bytes(offload::BlockIoOptions{}.piece_bytes);
   bool threads = false;
 };
-
-/// Moves the first `bytes` of `file` once, in requests as the engine makes them, and returns bytes/s.
-double block_io_bytes_per_sec(BlockIo& io, FileId file, IoOp op, std::int64_t bytes,
-                              std::span<std::byte> memory) {
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<std::uint64_t> free_buffers;
-  for (std::uint64_t i = 0; i < kRequestsInFlight; ++i) free_buffers.push_back(i);
-  for (std::int64_t at = 0; at < bytes || io.in_flight() > 0;) {
-    if (at < bytes && !free_buffers.empty()) {
-      const std::uint64_t buffer = free_buffers.back();
-      const std::int64_t length = std::min(kRequestBytes, bytes - at);
-      SLUICE_ASSERT(io.try_submit({op, file, at, memory.data() + buffer * kRequestBytes, length, buffer}));
-      free_buffers.pop_back();
-      at += length;
-      continue;
-    }
-    const auto done = io.wait(std::chrono::steady_clock::time_point::max());
-    SLUICE_ASSERT(done.has_value());
-    done->status.throw_if_failed();
-    free_buffers.push_back(done->tag);
-  }
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  return static_cast<double>(bytes) / seconds.count();
-}
 
 /// Random words: some disks compress, and zeros would be too fast.
 void fill_random(std::span<std::byte> memory) {
@@ -138,7 +113,7 @@ void run_bench(const BenchIoFlags& options) {
   io_options.piece_bytes = parse_bytes(options.piece, "--piece");
   io_options.allow_uring = !options.threads;
 
-  const std::int64_t memory_bytes = kRequestBytes * kRequestsInFlight;
+  const std::int64_t memory_bytes = kIoRequestBytes * kRequestsInFlight;
   offload::MemoryBudget budget(PerTier<std::int64_t>{{0, memory_bytes, 0}});
   offload::Arena arena(budget.reserve(Tier::kCpu, memory_bytes, "bench io"), 1);
   const auto memory = arena.take(memory_bytes, "requests");

@@ -99,4 +99,29 @@ RawLoop best_raw_loop(const std::filesystem::path& path, offload::IoOp op, std::
   return candidates.front().loop;
 }
 
+double block_io_bytes_per_sec(offload::BlockIo& io, offload::FileId file, offload::IoOp op,
+                              std::int64_t bytes, std::span<std::byte> memory) {
+  const std::uint64_t num_buffers = memory.size() / kIoRequestBytes;
+  SLUICE_ASSERT(num_buffers > 0);
+  std::vector<std::uint64_t> free_buffers;
+  for (std::uint64_t i = 0; i < num_buffers; ++i) free_buffers.push_back(i);
+  const auto start = std::chrono::steady_clock::now();
+  for (std::int64_t at = 0; at < bytes || io.in_flight() > 0;) {
+    if (at < bytes && !free_buffers.empty()) {
+      const std::uint64_t buffer = free_buffers.back();
+      const std::int64_t length = std::min(kIoRequestBytes, bytes - at);
+      SLUICE_ASSERT(io.try_submit({op, file, at, memory.data() + buffer * kIoRequestBytes, length, buffer}));
+      free_buffers.pop_back();
+      at += length;
+      continue;
+    }
+    const auto done = io.wait(std::chrono::steady_clock::time_point::max());
+    SLUICE_ASSERT(done.has_value());
+    done->status.throw_if_failed();
+    free_buffers.push_back(done->tag);
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return static_cast<double>(bytes) / seconds.count();
+}
+
 }  // namespace sluice::apps

@@ -1,5 +1,6 @@
-// The yardstick of `sluice bench io`: plain loops of large O_DIRECT transfers, one per thread, without
-// anything of block I/O in them. Not thread-safe.
+// How fast a file moves: by plain loops of large O_DIRECT transfers, one per thread, without anything of
+// block I/O in them (the yardstick of `sluice bench io` and `bench generate`), and by block I/O in requests
+// as the engine makes them (what a hardware profile counts with). Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +8,7 @@
 #include <filesystem>
 #include <span>
 
+#include "core/units.h"
 #include "kernels/device/cpu/thread_starter.h"
 #include "offload/io/block_io.h"
 
@@ -31,5 +33,15 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
 /// bounds their product.
 RawLoop best_raw_loop(const std::filesystem::path& path, offload::IoOp op, std::int64_t probe_bytes,
                       std::span<std::byte> memory);
+
+/// Of one request of block I/O: the piece in which the engine moves weights
+/// (policy::DeviceTraits::weight_piece_bytes).
+inline constexpr std::int64_t kIoRequestBytes = 32_MiB;
+
+/// Bytes/s of moving the first `bytes` of `file` once by block I/O. As many requests are under way as
+/// `memory` holds, one at least; it is aligned to kPageAlign, and writes write what is in it. Throws
+/// Error{kIo}.
+double block_io_bytes_per_sec(offload::BlockIo& io, offload::FileId file, offload::IoOp op,
+                              std::int64_t bytes, std::span<std::byte> memory);
 
 }  // namespace sluice::apps

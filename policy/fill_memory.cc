@@ -35,7 +35,7 @@ MemoryPlan memory_of(const PlanProblem& problem, const Placement& placement) {
 WeightFill::WeightFill(const PlanProblem& problem)
     : problem_(problem),
       h2d_bytes_per_sec_(most_bytes_per_sec(problem.hardware.link.h2d)),
-      disk_bytes_per_sec_(most_bytes_per_sec(problem.hardware.disk.read)) {
+      disk_bytes_per_sec_(disk_bytes_per_sec(problem.hardware.disk.read)) {
   double all = 0;
   for (const TensorSize& tensor : problem.sizes) {
     const auto bytes = static_cast<double>(tensor.bytes);

@@ -1,7 +1,9 @@
 #include "policy/hardware.h"
 
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -81,6 +83,18 @@ void drop_comments_of_rows(ConfigNode& node, bool in_row = false) {
 }
 
 }  // namespace
+
+double disk_bytes_per_sec(const std::vector<DiskRate>& rows) {
+  SLUICE_ASSERT(!rows.empty());
+  const auto distance = [](const DiskRate& row) {
+    return std::pair(std::abs(std::log(row.piece_kib / kDiskPieceKib)),
+                     std::abs(std::log(static_cast<double>(row.queue_depth) / kDiskQueueDepth)));
+  };
+  const auto nearest = std::min_element(rows.begin(), rows.end(), [&](const DiskRate& a, const DiskRate& b) {
+    return distance(a) < distance(b);
+  });
+  return 1e9 * nearest->gb_per_sec;
+}
 
 ReadProfile parse_hardware(std::string_view yaml, const std::string& file_name) {
   ConfigProblems problems;

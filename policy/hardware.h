@@ -155,6 +155,14 @@ double most_bytes_per_sec(const std::vector<Row>& rows) {
   return 1e9 * best;
 }
 
+/// The transfers that the engine keeps going on a disk: what offload/io/block_io.h takes by default.
+inline constexpr int kDiskQueueDepth = 64;
+inline constexpr double kDiskPieceKib = 1024;
+
+/// Bytes a second of the row that is measured as the engine moves bytes; without one, of that whose piece,
+/// and then whose queue depth, comes nearest (by ratio). `rows` has one at least.
+double disk_bytes_per_sec(const std::vector<DiskRate>& rows);
+
 struct ReadProfile {
   HardwareProfile profile;
   std::vector<MissingField> defaulted;  ///< fields that the text leaves out, with what they were given
@@ -245,8 +253,8 @@ void visit_fields(Visitor& visit, DiskRate& rate) {
 
 template <class Visitor>
 void visit_fields(Visitor& visit, DiskRates& disk) {
-  visit("read", disk.read, "O_DIRECT reads; the fastest row counts");
-  visit("write", disk.write, "O_DIRECT writes");
+  visit("read", disk.read, "O_DIRECT reads; the row nearest to the engine's, 64 of 1024 KiB, counts");
+  visit("write", disk.write, "O_DIRECT writes, the same way");
 }
 
 template <class Visitor>

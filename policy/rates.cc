@@ -55,8 +55,8 @@ Rates::Rates(const HardwareProfile& hardware, int threads)
       gpu_copy_(hardware.gpu.copy_gb_per_sec * kGiga),
       gpu_attention_(hardware.gpu.attention_gb_per_sec * kGiga),
       gpu_attention_flops_(hardware.gpu.attention_tflop_per_sec * 1e12),
-      disk_read_(most_bytes_per_sec(hardware.disk.read)),
-      disk_write_(most_bytes_per_sec(hardware.disk.write)),
+      disk_read_(disk_bytes_per_sec(hardware.disk.read)),
+      disk_write_(disk_bytes_per_sec(hardware.disk.write)),
       overheads_(hardware.overheads),
       pass_sec_(hardware.overheads.pass_usec * 1e-6) {
   SLUICE_ASSERT(disk_read_ > 0 && disk_write_ > 0);

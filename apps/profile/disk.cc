@@ -1,9 +1,9 @@
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "apps/profile/parts.h"
 #include "apps/raw_disk.h"
-#include "core/error.h"
 #include "core/log.h"
 #include "core/units.h"
 #include "offload/io/block_io.h"
@@ -15,20 +15,20 @@ namespace {
 
 constexpr std::int64_t kMemory = 256_MiB;
 
-/// Writes the whole file once, in requests as the engine makes them.
-void write_file(const std::filesystem::path& path, std::int64_t bytes, std::span<std::byte> memory) {
-  const auto io = offload::make_block_io({});
-  const offload::FileId file = io->open(path, offload::FileMode::kReadWriteCreate);
-  constexpr std::int64_t kRequest = 32_MiB;
-  for (std::int64_t at = 0; at < bytes;) {
-    const std::int64_t length = std::min(kRequest, bytes - at);
-    SLUICE_ASSERT(io->try_submit({offload::IoOp::kWrite, file, at, memory.data(), length, 0}));
-    const auto done = io->wait(std::chrono::steady_clock::time_point::max());
-    SLUICE_ASSERT(done.has_value());
-    done->status.throw_if_failed();
-    at += length;
-  }
-}
+// The simulation takes the row of the engine's own transfers.
+constexpr offload::BlockIoOptions kEngineIo;
+static_assert(kEngineIo.queue_depth == policy::kDiskQueueDepth);
+static_assert(static_cast<double>(kEngineIo.piece_bytes) == policy::kDiskPieceKib * 1024);
+
+struct DiskRow {
+  int depth;
+  std::int64_t piece_bytes;
+  std::int64_t part;  ///< of the file that a round moves: one in so many
+};
+/// What the engine does over the whole file; the others tell what depth and piece are worth. It comes first,
+/// so that all of the file is written when the others, and then the reads, begin.
+constexpr std::array kDiskRows = {DiskRow{kEngineIo.queue_depth, kEngineIo.piece_bytes, 1},
+                                  DiskRow{1, 1_MiB, 8}, DiskRow{8, 1_MiB, 8}, DiskRow{8, 4_MiB, 8}};
 
 }  // namespace
 
@@ -46,26 +46,23 @@ void measure_disk(const Rig& rig, policy::HardwareProfile& profile) {
   const auto memory = rig.host.first(std::min<std::size_t>(rig.host.size(), kMemory));
   const offload::DiskDir dir(folder);
   const std::filesystem::path path = dir.path() / "profile";
-  write_file(path, bytes, memory);
-  const std::int64_t block_file = static_cast<std::int64_t>(memory.size());
-  struct Row {
-    int depth;
-    std::int64_t piece;
+  const auto measure = [&](const DiskRow& row, offload::IoOp op) {
+    const auto io = offload::make_block_io({.queue_depth = row.depth, .piece_bytes = row.piece_bytes});
+    io->register_memory(memory);
+    const offload::FileId file = io->open(path, offload::FileMode::kReadWriteCreate);
+    return rig.measure([&] { return block_io_bytes_per_sec(*io, file, op, bytes / row.part, memory); });
   };
   const auto table = [&](offload::IoOp op) {
     std::vector<policy::DiskRate> rates;
-    for (const Row row : {Row{1, 1_MiB}, Row{8, 1_MiB}, Row{32, 1_MiB}, Row{8, 4_MiB}}) {
-      if (row.depth * row.piece > block_file) continue;
-      const Measured rate = rig.measure([&] {
-        return raw_bytes_per_sec(path, op, 0, bytes / 4, {row.depth, row.piece}, memory);
-      });
+    for (const DiskRow& row : kDiskRows) {
+      const Measured rate = measure(row, op);
       rates.push_back(
-          {row.depth, static_cast<double>(row.piece) / 1024, rate.median / 1e9, rate.spread_percent});
+          {row.depth, static_cast<double>(row.piece_bytes) / 1024, rate.median / 1e9, rate.spread_percent});
     }
     return rates;
   };
-  profile.disk.read = table(offload::IoOp::kRead);
   profile.disk.write = table(offload::IoOp::kWrite);
+  profile.disk.read = table(offload::IoOp::kRead);
 }
 
 }  // namespace sluice::apps

@@ -240,6 +240,12 @@ TEST(Profile, MeasuresTheCpuDeviceAndWritesWhatPlanReads) {
   EXPECT_TRUE(read.profile.memory.gpu_is_host);
   EXPECT_GT(read.profile.link.h2d.size(), 3U);
   EXPECT_FALSE(read.profile.beside.empty());
+  for (const auto* rows : {&read.profile.disk.read, &read.profile.disk.write}) {
+    const bool as_engine = std::any_of(rows->begin(), rows->end(), [](const policy::DiskRate& row) {
+      return row.queue_depth == policy::kDiskQueueDepth && row.piece_kib == policy::kDiskPieceKib;
+    });
+    EXPECT_TRUE(as_engine) << "no row for the engine's transfers, which the simulation takes";
+  }
   const Outcome planned =
       run({"plan", "--model", "random:opt-125m", "--device", "cpu", "--prompt-len", "8", "--gen-len", "2",
            "--num-requests", "2", "--gpu-memory", "600MiB", "--cpu-memory", "600MiB", "--no-marginal"});

@@ -91,6 +91,32 @@ TEST(Hardware, TheReferenceMachineHasTheRatesOfItsTable) {
   EXPECT_LE(1e9 / rates.cpu_decode_sec(KvFormat::kF16, 1e9) / 1e9, 135) << "no faster than plain reads";
 }
 
+struct DiskCase {
+  std::string name;
+  std::vector<DiskRate> rows;
+  double gb_per_sec;
+};
+
+// What is nearer to 64 pieces of a MiB counts, not what is faster.
+TEST(Hardware, TheDiskCountsAsTheEngineMovesBytes) {
+  const std::vector<DiskCase> cases = {
+      {"its own row, last of all", {{32, 1024, 2.7, 0}, {8, 4096, 2.9, 0}, {64, 1024, 2.1, 0}}, 2.1},
+      {"the deepest of its piece", {{1, 1024, 1.9, 0}, {32, 1024, 2.2, 0}, {8, 1024, 2.5, 0}}, 2.2},
+      {"the piece comes before the depth", {{64, 4096, 2.9, 0}, {1, 1024, 1.8, 0}}, 1.8},
+      {"less or more by the same ratio: the first", {{64, 512, 1.5, 0}, {64, 2048, 1.6, 0}}, 1.5},
+      {"deeper than the engine", {{256, 1024, 2.4, 0}, {8, 1024, 2.3, 0}}, 2.4},
+      {"one row", {{1, 64, 0.3, 0}}, 0.3},
+  };
+  for (const DiskCase& each : cases) {
+    EXPECT_NEAR(disk_bytes_per_sec(each.rows) / 1e9, each.gb_per_sec, 1e-9) << each.name;
+    HardwareProfile machine;
+    machine.disk = {each.rows, each.rows};
+    const Rates rates(machine);
+    EXPECT_NEAR(1e9 / rates.disk_read_sec(1'000'000'000) / 1e9, each.gb_per_sec, 1e-9) << each.name;
+    EXPECT_NEAR(1e9 / rates.disk_write_sec(1'000'000'000) / 1e9, each.gb_per_sec, 1e-9) << each.name;
+  }
+}
+
 TEST(Hardware, ThePublishedMachineSaysThatItWasNotMeasured) {
   EXPECT_THAT(find_builtin_hardware("t4-208gb")->machine.source, HasSubstr("not measured"));
 }

@@ -81,7 +81,8 @@ std::optional<Placement> WeightFill::fill(const PlanProblem& problem, Placement 
   set_weight_slots(shape, 0, 0);
   const MemoryPlan without = make_memory_plan(shape, problem.weights_on_disk);
   if (!fits(problem, without)) return std::nullopt;
-  const bool no_disk = problem.weights_on_disk && problem.budget_bytes[Tier::kDisk] == 0;
+  const bool no_disk = problem.disk_use == DiskUse::kNone ||
+                       (problem.weights_on_disk && problem.budget_bytes[Tier::kDisk] == 0);
   const Share* best = nullptr;
   for (Share& share : shares_) {
     if (best != nullptr && share.asked_sec - tensor_sec_ >= best->stream_sec) break;

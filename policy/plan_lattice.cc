@@ -18,6 +18,10 @@ std::int64_t PlanLattice::most_requests() const {
   return problem_.most_seats > 0 ? std::min(kMostSeats, problem_.most_seats) : kMostSeats;
 }
 
+bool PlanLattice::kv_may_use_disk() const {
+  return problem_.disk_use == DiskUse::kAllowed && problem_.budget_bytes[Tier::kDisk] > 0;
+}
+
 std::vector<std::int64_t> PlanLattice::batch_counts() const {
   if (problem_.choices.num_gpu_batches > 0) return {problem_.choices.num_gpu_batches};
   std::vector<std::int64_t> counts;
@@ -62,7 +66,7 @@ std::vector<PerTier<int>> PlanLattice::kv_shares() const {
   if (problem_.choices.kv_cache) return {*problem_.choices.kv_cache};
   std::vector<PerTier<int>> shares;
   for (const int gpu : {100, 75, 50, 25, 0}) shares.push_back({{gpu, 100 - gpu, 0}});
-  if (problem_.budget_bytes[Tier::kDisk] > 0) {
+  if (kv_may_use_disk()) {
     shares.push_back({{0, 50, 50}});
     shares.push_back({{0, 0, 100}});
   }
@@ -173,7 +177,7 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     for (const int step : {-25, 25}) {
       const int disk = at.kv_cache[Tier::kDisk] + step;
       const int gpu = at.kv_cache[Tier::kGpu];
-      if (disk < 0 || gpu + disk > 100 || problem_.budget_bytes[Tier::kDisk] == 0) continue;
+      if (disk < 0 || gpu + disk > 100 || !kv_may_use_disk()) continue;
       change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
     }
   }

@@ -52,6 +52,7 @@ class PlanLattice {
   std::vector<PlanPoint> neighbours(const PlanPoint& at) const;
 
  private:
+  bool kv_may_use_disk() const;
   std::int64_t most_requests() const;
   /// Of one GPU batch.
   std::int64_t most_sequences(std::int64_t num_gpu_batches) const;

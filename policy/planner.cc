@@ -13,7 +13,53 @@ namespace {
 
 constexpr double kRoundedUp = 1.001;  // more than four digits round down
 
+/// How far beyond the latency bound a plan is.
+double excess_sec(const PlanProblem& problem, const PlanCandidate& plan) {
+  if (problem.max_latency_sec == 0) return 0;
+  return std::max(0.0, plan.simulation.longest_request_sec - problem.max_latency_sec);
+}
+
+PlanProblem without_disk(PlanProblem problem) {
+  problem.disk_use = DiskUse::kNone;
+  return problem;
+}
+
+/// Whether what is stated leaves it open.
+bool may_leave_disk(const PlanChoices& choices) {
+  const auto states_disk = [](const std::optional<PerTier<int>>& share) {
+    return share && (*share)[Tier::kDisk] > 0;
+  };
+  return !states_disk(choices.weights) && !states_disk(choices.kv_cache) && !states_disk(choices.activations);
+}
+
+/// Puts the best plan without the disk in place of one that gains too little by it.
+void prefer_no_disk(const PlanProblem& problem, PlanResult& found) {
+  if (!uses_disk(found.best.placement) || !may_leave_disk(problem.choices)) return;
+  PlanProblem without = without_disk(problem);
+  without.step_budget /= 2;
+  std::optional<PlanResult> other = detail::PlanSearch(without).run();
+  if (!other) return;
+  other->num_estimated += found.num_estimated;
+  other->num_simulated += found.num_simulated;
+  const double gain = found.best.tokens_per_sec() / other->best.tokens_per_sec();
+  const bool in_time = excess_sec(problem, other->best) <= excess_sec(problem, found.best);
+  if (in_time && gain < kLeastDiskGain) {
+    if (gain > 1) other->other_disk_use = std::move(found.best);
+    found = *std::move(other);
+  } else {
+    found.num_estimated = other->num_estimated;
+    found.num_simulated = other->num_simulated;
+    found.other_disk_use = std::move(other->best);
+  }
+}
+
 }  // namespace
+
+bool uses_disk(const Placement& placement) {
+  const Percents& percents = placement.percents;
+  return percents.weights[Tier::kDisk] > 0 || percents.kv_cache[Tier::kDisk] > 0 ||
+         percents.activations[Tier::kDisk] > 0;
+}
 
 std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* refusal) {
   SLUICE_CHECK(!problem.requests.empty(), Code::kInvalidArgument, "a plan needs requests",
@@ -26,22 +72,20 @@ std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* ref
                   choices.max_tokens_per_gpu_batch, choices.gpu_batch_size),
       "a decode pass takes a row of each sequence: raise the first or lower the second");
   std::optional<PlanResult> result = detail::PlanSearch(problem).run();
+  if (result) prefer_no_disk(problem, *result);
   if (!result && refusal != nullptr) *refusal = detail::refuse_plan(problem);
   return result;
 }
 
 std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const PlanCandidate& start) {
-  return detail::PlanSearch(problem).improve(start);
+  if (uses_disk(start.placement)) return detail::PlanSearch(problem).improve(start);
+  const PlanProblem without = without_disk(problem);
+  return detail::PlanSearch(without).improve(start);
 }
 
 bool is_better(const PlanProblem& problem, const PlanCandidate& plan, const PlanCandidate& other) {
-  const auto excess_sec = [&](const PlanCandidate& each) {
-    return problem.max_latency_sec > 0
-               ? std::max(0.0, each.simulation.longest_request_sec - problem.max_latency_sec)
-               : 0;
-  };
-  return std::tuple(excess_sec(plan), -plan.tokens_per_sec()) <
-         std::tuple(excess_sec(other), -other.tokens_per_sec());
+  return std::tuple(excess_sec(problem, plan), -plan.tokens_per_sec()) <
+         std::tuple(excess_sec(problem, other), -other.tokens_per_sec());
 }
 
 void check_latency(const PlanProblem& problem, const PlanCandidate& plan) {

@@ -33,6 +33,9 @@ struct PlanChoices {
   bool mixing = true;
 };
 
+/// Whether a plan may leave weights or KV on disk.
+enum class DiskUse : std::uint8_t { kAllowed, kNone };
+
 struct PlanProblem {
   ModelSpec spec;
   std::vector<TensorSize> sizes;  ///< stored, in model_tensors order
@@ -53,6 +56,7 @@ struct PlanProblem {
   /// there.
   bool holds_page_table = false;
   bool weights_on_disk = false;  ///< disk weights count against the disk budget (synthetic models)
+  DiskUse disk_use = DiskUse::kAllowed;
   PlanChoices choices;
   /// Most seconds from a request's start to its end (its prefill pass and its decode passes); 0: no bound.
   double max_latency_sec = 0;
@@ -72,8 +76,15 @@ struct PlanCandidate {
   double tokens_per_sec() const { return simulation.tokens_per_sec(); }
 };
 
+/// How much faster a plan that uses the disk in every pass has to be than the best without it to be chosen:
+/// no lane's rate is less certain than the disk's. PLANNER.md tells why it is not more.
+inline constexpr double kLeastDiskGain = 1.015;
+
 struct PlanResult {
   PlanCandidate best;
+  /// The best plan without the disk, where `best` uses it; the best with it, where it gains less than
+  /// kLeastDiskGain. Nothing if the other use of the disk was not found to fit, or not to be faster.
+  std::optional<PlanCandidate> other_disk_use;
   std::vector<PlanCandidate> others;  ///< the next best of other kinds, best first, at most three
   std::int64_t num_estimated = 0, num_simulated = 0;
 };
@@ -88,9 +99,12 @@ struct PlanRefusal {
 /// model's context does not hold, and for choices that contradict each other.
 std::optional<PlanResult> make_plan(const PlanProblem& problem, PlanRefusal* refusal = nullptr);
 
-/// The best that small changes of `start` lead to: what other budgets would bring. Nothing if nothing like it
-/// fits.
+/// The best that small changes of `start` lead to: what other budgets would bring. One that leaves the disk
+/// alone is compared with such. Nothing if nothing like it fits.
 std::optional<PlanCandidate> improve_plan(const PlanProblem& problem, const PlanCandidate& start);
+
+/// Whether weights, KV or activations rest on disk.
+bool uses_disk(const Placement& placement);
 
 /// Whether `plan` is to be preferred to `other`: that which keeps the latency bound, or comes closer to it;
 /// then that which is faster.

@@ -41,19 +41,37 @@ std::string_view meaning(LaneKind lane) {
   }
 }
 
+double gain_percent(const PlanCandidate& faster, const PlanCandidate& slower) {
+  return 100 * (faster.tokens_per_sec() / slower.tokens_per_sec() - 1);
+}
+
 void add_disk(std::string& text, const ExplainedPlan& plan) {
   const policy::PlanProblem& problem = *plan.problem;
   const PlanCandidate& best = plan.result.best;
   const policy::SimulatedLane& reads = best.simulation.lanes[lane_index(LaneKind::kDiskRead)];
+  const std::optional<PlanCandidate>& other = plan.result.other_disk_use;
   if (reads.bytes > 0) {
     const int weights = best.placement.percents.weights[Tier::kDisk];
     const int kv = best.placement.percents.kv_cache[Tier::kDisk];
-    add(text, "  disk       {} % of the weights and {} % of the KV cache: memory does not hold them{}\n",
-        weights, kv, weights > 0 ? "; fewer bytes a weight (--allow-formats) would bring most" : "");
+    add(text, "  disk       {} % of the weights and {} % of the KV cache: ", weights, kv);
+    if (other) {
+      add(text, "{:.1f} % faster than the best without it, {}\n", gain_percent(best, *other),
+          flags_of(other->placement, other->attention_threads));
+    } else {
+      add(text, "memory does not hold them{}\n",
+          weights > 0 ? "; fewer bytes a weight (--allow-formats) would bring most" : "");
+    }
     return;
   }
-  double rate = 0;
-  for (const policy::DiskRate& row : problem.hardware.disk.read) rate = std::max(rate, row.gb_per_sec);
+  if (other) {
+    add(text,
+        "  disk       not used: {} % of the weights and {} % of the KV cache there would bring {:.1f} %, and "
+        "below {:.1f} % its rate is not certain enough\n",
+        other->placement.percents.weights[Tier::kDisk], other->placement.percents.kv_cache[Tier::kDisk],
+        gain_percent(*other, best), 100 * (policy::kLeastDiskGain - 1));
+    return;
+  }
+  const double rate = policy::disk_bytes_per_sec(problem.hardware.disk.read) / 1e9;
   const double pass = best.simulation.total_sec /
                       static_cast<double>(std::max<std::size_t>(1, best.simulation.passes.size()));
   add(text,
@@ -93,6 +111,10 @@ nlohmann::ordered_json placement_json(const policy::Placement& p) {
           {"max_tokens_per_gpu_batch", p.max_tokens_per_gpu_batch},
           {"mixing", p.mixing},
           {"kv_format", kv_format_name(p.kv_format)}};
+}
+
+nlohmann::ordered_json candidate_json(const PlanCandidate& plan) {
+  return {{"tokens_per_sec", plan.tokens_per_sec()}, {"placement", placement_json(plan.placement)}};
 }
 
 }  // namespace
@@ -201,8 +223,7 @@ nlohmann::ordered_json plan_json(const ExplainedPlan& plan) {
   }
   ordered_json others = ordered_json::array();
   for (const PlanCandidate& other : plan.result.others) {
-    others.push_back(
-        {{"tokens_per_sec", other.tokens_per_sec()}, {"placement", placement_json(other.placement)}});
+    others.push_back(candidate_json(other));
   }
   const auto optional = [](const std::optional<double>& value) {
     return value ? ordered_json(*value) : ordered_json();
@@ -234,6 +255,8 @@ nlohmann::ordered_json plan_json(const ExplainedPlan& plan) {
            {{"gpu", optional(plan.with_more_gpu)}, {"cpu", optional(plan.with_more_cpu)}}},
           {"tokens_per_sec_without_choices", optional(plan.without_choices)},
           {"others", others},
+          {"other_disk_use",
+           plan.result.other_disk_use ? candidate_json(*plan.result.other_disk_use) : ordered_json()},
           {"estimated", plan.result.num_estimated},
           {"simulated", plan.result.num_simulated}};
 }

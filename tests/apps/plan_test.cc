@@ -3,12 +3,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "apps/plan/explain.h"
 #include "core/build_config.h"
 #include "core/error.h"
 #include "policy/hardware.h"
@@ -45,6 +47,50 @@ TEST(Plan, SaysTheFlagsThePredictionAndTheWall) {
   EXPECT_THAT(outcome.out, HasSubstr("predicted"));
   EXPECT_THAT(outcome.out, HasSubstr("wall       gpu"));
   EXPECT_THAT(outcome.out, HasSubstr("disk       not used"));
+}
+
+/// A plan with its prediction, made up.
+policy::PlanCandidate made_up(int weights_on_disk, std::int64_t generated_tokens) {
+  policy::PlanCandidate plan;
+  plan.placement.percents.weights = {{20, 80 - weights_on_disk, weights_on_disk}};
+  plan.simulation.total_sec = 10;
+  plan.simulation.generated_tokens = generated_tokens;
+  plan.simulation.passes.resize(4);
+  plan.simulation.lanes[lane_index(policy::LaneKind::kGpu)].busy_sec = 9;
+  plan.simulation.lanes[lane_index(policy::LaneKind::kDiskRead)].bytes = weights_on_disk * 1'000'000;
+  return plan;
+}
+
+TEST(Plan, SaysWhyTheDiskIsOrIsNotUsed) {
+  struct Case {
+    policy::PlanCandidate best;
+    std::optional<policy::PlanCandidate> other;
+    std::string said;
+  };
+  const std::vector<Case> cases = {
+      {made_up(30, 500), std::nullopt, "30 % of the weights and 0 % of the KV cache: memory does not hold"},
+      {made_up(5, 550), made_up(0, 500),
+       "0 % of the KV cache: 10.0 % faster than the best without it, --percent 20 80"},
+      {made_up(0, 1000), made_up(1, 1012),
+       "not used: 1 % of the weights and 0 % of the KV cache there would bring 1.2 %, "
+       "and below 1.5 % its rate is not certain enough"},
+      {made_up(0, 500), std::nullopt,
+       "not used: a GiB of weights there takes 0.54 s of every pass at 2.00 GB/s; a pass takes 2.50 s"},
+  };
+  policy::PlanProblem problem;
+  problem.hardware.disk.read = {{8, 4096, 3, 0}, {64, 1024, 2, 0}};
+  for (const Case& each : cases) {
+    ExplainedPlan plan;
+    plan.problem = &problem;
+    plan.result.best = each.best;
+    plan.result.other_disk_use = each.other;
+    EXPECT_THAT(plan_text(plan), HasSubstr(each.said));
+    const json parsed = json::parse(plan_json(plan).dump());
+    EXPECT_EQ(parsed["other_disk_use"].is_null(), !each.other);
+    if (each.other) {
+      EXPECT_EQ(parsed["other_disk_use"]["tokens_per_sec"], each.other->tokens_per_sec());
+    }
+  }
 }
 
 TEST(Plan, AsJsonItIsForPrograms) {

@@ -45,6 +45,52 @@ TEST(Planner, Opt30bIn16GibIsBoundByTheLink) {
   EXPECT_GE(plan->best.tokens_per_sec(), 0.999 * stated->tokens_per_sec());
 }
 
+PlanProblem opt_30b_with_disk(std::int64_t cpu_bytes) {
+  PlanProblem problem =
+      problem_of(find_builtin_model("opt-30b").value(), 512, 32, 88, {{16_GiB, cpu_bytes, 200_GiB}});
+  problem.weights_on_disk = true;
+  problem.step_budget = 4'000'000;
+  return problem;
+}
+
+// A hundredth of the weights on disk leaves room for a few more sequences, which is worth less than the
+// disk's rate is certain.
+TEST(Planner, TheDiskIsLeftAloneWhereItGainsLittle) {
+  const PlanProblem problem = opt_30b_with_disk(92_GiB);
+  const PlanResult plan = make_plan(problem).value();
+  EXPECT_FALSE(uses_disk(plan.best.placement)) << text(plan.best);
+  ASSERT_TRUE(plan.other_disk_use.has_value()) << text(plan.best);
+  EXPECT_TRUE(uses_disk(plan.other_disk_use->placement)) << text(*plan.other_disk_use);
+  const double gain = plan.other_disk_use->tokens_per_sec() / plan.best.tokens_per_sec();
+  EXPECT_GT(gain, 1) << "or it would not be mentioned";
+  EXPECT_LT(gain, kLeastDiskGain);
+  // What one more GiB would bring is not what the disk would.
+  const PlanCandidate improved = improve_plan(problem, plan.best).value();
+  EXPECT_FALSE(uses_disk(improved.placement)) << text(improved);
+}
+
+TEST(Planner, TheDiskIsUsedWhereItGainsMuch) {
+  const PlanResult plan = make_plan(opt_30b_with_disk(54_GiB)).value();
+  EXPECT_TRUE(uses_disk(plan.best.placement)) << text(plan.best);
+  ASSERT_TRUE(plan.other_disk_use.has_value()) << text(plan.best);
+  EXPECT_FALSE(uses_disk(plan.other_disk_use->placement)) << text(*plan.other_disk_use);
+  EXPECT_GE(plan.best.tokens_per_sec(), kLeastDiskGain * plan.other_disk_use->tokens_per_sec());
+}
+
+TEST(Planner, TheDiskIsUsedWhereMemoryDoesNotHoldTheModel) {
+  const PlanResult plan = make_plan(opt_30b_with_disk(30_GiB)).value();
+  EXPECT_TRUE(uses_disk(plan.best.placement)) << text(plan.best);
+  EXPECT_FALSE(plan.other_disk_use.has_value()) << text(*plan.other_disk_use);
+}
+
+TEST(Planner, WhatIsStatedToRestOnDiskDoes) {
+  PlanProblem problem = opt_30b_with_disk(100_GiB);
+  problem.choices.weights = PerTier<int>{{20, 79, 1}};
+  const PlanResult plan = make_plan(problem).value();
+  EXPECT_EQ(plan.best.placement.percents.weights, *problem.choices.weights);
+  EXPECT_FALSE(plan.other_disk_use.has_value());
+}
+
 TEST(Planner, AModelThatFitsTheGpuStaysThere) {
   const auto plan =
       make_plan(problem_of(find_builtin_model("opt-1.3b").value(), 128, 32, 16, {{16_GiB, 64_GiB, 0}}));

@@ -108,7 +108,7 @@ std::vector<std::int64_t> PlanLattice::all_workspaces(const PlanPoint& point) co
   const std::int64_t prompt = problem_.workload.max_prompt_len;
   const std::int64_t least = sizes.back();
   const std::int64_t most = sizes.front();
-  for (const std::int64_t passes : {2, 3, 4, 5, 6, 8, 10, 12, 16, 20})
+  for (const std::int64_t passes : {2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20})
     sizes.push_back(std::clamp(div_up(point.gpu_batch_size * prompt, passes), least, most));
   for (const std::int64_t prompts : {1, 2, 3, 4}) sizes.push_back(std::clamp(prompts * prompt, least, most));
   std::sort(sizes.rbegin(), sizes.rend());

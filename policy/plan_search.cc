@@ -350,6 +350,10 @@ void PlanSearch::climb_by_two() {
     std::vector<PlanPoint> pairs;
     for (const PlanPoint& first : lattice_.neighbours(played_[at].point)) {
       for (const PlanPoint& second : lattice_.neighbours(settled(first))) pairs.push_back(second);
+      for (const std::int64_t tokens : lattice_.all_workspaces(settled(first))) {
+        pairs.push_back(first);
+        pairs.back().max_tokens = tokens;
+      }
     }
     pairs = by_promise(at, pairs);
     pairs.resize(std::min(pairs.size(), kPairs));

@@ -93,6 +93,7 @@ run_tests() {
 }
 
 # sanitize TOOL OPTIONS... -- PATTERN...
+# Left out: what compares times, since a kernel takes longer than a copy there.
 sanitize() {
   local tool=$1 options=()
   shift
@@ -103,7 +104,7 @@ sanitize() {
   local filter
   filter=$(matching "$@")
   run_tests compute-sanitizer --tool "$tool" "${options[@]}" --error-exitcode 9 --print-limit 5 "$tests" \
-    --gtest_brief=1 --gtest_filter="$filter:-*Rates*" || failed+=("$tool")
+    --gtest_brief=1 --gtest_filter="$filter:-*Rates*:*DoNotQueueBehind*" || failed+=("$tool")
 }
 
 shape='--prompt-len 512 --gen-len 32'

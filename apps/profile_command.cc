@@ -40,13 +40,13 @@ std::string today() {
   return fmt::format("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday);
 }
 
-/// Four digits say all that a measurement knows.
+/// Four digits say all that a measurement knows. The size of a piece is none.
 class Rounder {
  public:
   template <class T>
-  void operator()(std::string_view /*name*/, T& value, std::string_view /*help*/, const Bounds& = {}) {
+  void operator()(std::string_view name, T& value, std::string_view /*help*/, const Bounds& = {}) {
     if constexpr (std::same_as<T, double>) {
-      if (value == 0) return;
+      if (value == 0 || name == "piece_kib") return;
       const double unit = std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3);
       value = std::stod(fmt::format("{:.10g}", std::round(value / unit) * unit));
     } else if constexpr (sluice::detail::kIsVector<T>) {
@@ -118,7 +118,9 @@ void run(ProfileFlags options) {
       .device = rig.device->description(),
       .cpu = machine_text(rig.pool.num_threads()),
       .date = today(),
-      .source = fmt::format("measured by sluice profile, median of {} rounds", options.rig.rounds)};
+      .source = fmt::format("measured by sluice profile, median of {} rounds; transfer, cpu, disk and pass "
+                            "overheads are defaults",
+                            options.rig.rounds)};
   const auto part = [&](const char* what, auto measure) {
     const auto began = std::chrono::steady_clock::now();
     log_info("measuring {}", what);

@@ -6,6 +6,8 @@ void add_kv_traffic(const RunShape& shape, const SeatPages& seat, const Segment&
   const SegmentPages pages = segment_pages(segment);
   const std::int64_t page_bytes = shape.kv.page_bytes();
   const std::int64_t stride = shape.kv.page_stride();
+  const std::int64_t loaded = batch.load_kv_bytes;
+  const std::int64_t stored = batch.store_kv_bytes;
   for (std::int32_t page = seat.count[Tier::kGpu]; page < pages.end; ++page) {
     const bool on_disk = seat.tier_of(page) == Tier::kDisk;
     if (page < pages.history_end) {
@@ -20,6 +22,8 @@ void add_kv_traffic(const RunShape& shape, const SeatPages& seat, const Segment&
       }
     }
   }
+  batch.load_kv_segments += batch.load_kv_bytes > loaded ? 1 : 0;
+  batch.store_kv_segments += batch.store_kv_bytes > stored ? 1 : 0;
 }
 
 }  // namespace sluice::policy

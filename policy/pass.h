@@ -29,10 +29,11 @@ struct BatchPass {
   std::int32_t num_tokens = 0, num_wanted = 0, num_cpu_rows = 0;
   std::int32_t num_gpu_segments = 0;
   std::int32_t window_pages = 0, stage_pages = 0;
-  std::int64_t read_kv_bytes = 0;   ///< disk -> stage
-  std::int64_t load_kv_bytes = 0;   ///< CPU memory and stage -> window
-  std::int64_t store_kv_bytes = 0;  ///< window -> CPU memory and stage
-  std::int64_t write_kv_bytes = 0;  ///< stage -> disk
+  std::int64_t read_kv_bytes = 0;                            ///< disk -> stage
+  std::int64_t load_kv_bytes = 0;                            ///< CPU memory and stage -> window
+  std::int64_t store_kv_bytes = 0;                           ///< window -> CPU memory and stage
+  std::int64_t write_kv_bytes = 0;                           ///< stage -> disk
+  std::int32_t load_kv_segments = 0, store_kv_segments = 0;  ///< those with such bytes
 };
 
 /// A waiting request that takes a free seat in this pass.

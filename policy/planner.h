@@ -118,10 +118,10 @@ void check_latency(const PlanProblem& problem, const PlanCandidate& plan);
 /// it does not fit.
 std::optional<PlanCandidate> predict(const PlanProblem& problem, const Placement& placement);
 
-/// Whether a plan, or what it takes in all, keeps the budgets.
-bool fits(const PlanProblem& problem, const MemoryPlan& memory);
 /// What of a tier's budget a plan of `bytes` takes: they, and on the GPU the page table.
 std::int64_t needed_bytes(const PlanProblem& problem, const PerTier<std::int64_t>& bytes, Tier tier);
+/// Whether a plan, or what it takes in all, keeps the budgets.
+bool fits(const PlanProblem& problem, const MemoryPlan& memory);
 bool fits(const PlanProblem& problem, const PerTier<std::int64_t>& bytes);
 
 }  // namespace sluice::policy

@@ -116,8 +116,11 @@ double StepCosts::transfer_sec(const Step& step) const {
   const bool down = step.lane == LaneKind::kD2h || step.lane == LaneKind::kD2hUrgent;
   const bool of_kv = step.kind == StepKind::kLoadKv || step.kind == StepKind::kStoreKv;
   // The pages of a sequence follow one another, and are copied in one go.
-  const std::int64_t pieces =
-      of_kv ? std::max(1, pass_->batches[static_cast<std::size_t>(step.gpu_batch)].num_gpu_segments) : 1;
+  std::int64_t pieces = 1;
+  if (of_kv) {
+    const BatchPass& batch = pass_->batches[static_cast<std::size_t>(step.gpu_batch)];
+    pieces = std::max(1, step.kind == StepKind::kLoadKv ? batch.load_kv_segments : batch.store_kv_segments);
+  }
   const std::int64_t piece = std::max<std::int64_t>(1, step.bytes / pieces);
   return rates_.copy_sec(down ? Link::kD2h : Link::kH2d, step.bytes, piece);
 }

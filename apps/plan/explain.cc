@@ -54,9 +54,12 @@ void add_disk(std::string& text, const ExplainedPlan& plan) {
     const int weights = best.placement.percents.weights[Tier::kDisk];
     const int kv = best.placement.percents.kv_cache[Tier::kDisk];
     add(text, "  disk       {} % of the weights and {} % of the KV cache: ", weights, kv);
-    if (other) {
+    if (other && best.tokens_per_sec() > other->tokens_per_sec()) {
       add(text, "{:.1f} % faster than the best without it, {}\n", gain_percent(best, *other),
           flags_of(other->placement, other->attention_threads));
+    } else if (other) {
+      add(text, "the best without it takes {:.2f} s for a request, longer than --max-latency\n",
+          other->simulation.longest_request_sec);
     } else {
       add(text, "memory does not hold them{}\n",
           weights > 0 ? "; fewer bytes a weight (--allow-formats) would bring most" : "");

@@ -1,8 +1,10 @@
 #include "apps/profile/rig.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <random>
 #include <thread>
 
@@ -100,7 +102,7 @@ Measured Rig::measure(const std::function<double()>& body) const {
 Measured median_of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const double median = values[values.size() / 2];
-  return {median, 50 * (values.back() - values.front()) / median};
+  return {median, median > 0 ? 50 * (values.back() - values.front()) / median : 0};
 }
 
 double run_alone(double sec, const std::function<double()>& body) {
@@ -117,24 +119,33 @@ Together run_together(double sec, const std::function<double()>& first,
                       const std::function<double()>& second) {
   Together rates;
   std::atomic<int> ready{0};
-  std::atomic<bool> stop{false};
   // Each goes on until both have measured: what is measured always has the other beside it.
   std::atomic<int> measured{0};
-  const auto loop = [&](const std::function<double()>& body, double& rate) {
+  std::array<std::exception_ptr, 2> failures;
+  const auto loop = [&](const std::function<double()>& body, double& rate, std::exception_ptr& failure) {
     ++ready;
     while (ready.load() < 2) std::this_thread::yield();
-    const auto start = Clock::now();
-    double done = 0;
-    do {
-      done += body();
-    } while (since(start) < sec && !stop.load());
-    rate = done / since(start);
-    ++measured;
-    while (measured.load() < 2) body();
+    try {
+      const auto start = Clock::now();
+      double done = 0;
+      do {
+        done += body();
+      } while (since(start) < sec);
+      rate = done / since(start);
+      ++measured;
+      while (measured.load() < 2) body();
+    } catch (...) {
+      failure = std::current_exception();
+      measured = 2;  // the other need not go on
+    }
   };
-  std::jthread other([&] { loop(second, rates.second); });
-  loop(first, rates.first);
-  other.join();
+  {
+    const std::jthread other([&] { loop(second, rates.second, failures[1]); });
+    loop(first, rates.first, failures[0]);
+  }
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
+  }
   return rates;
 }
 

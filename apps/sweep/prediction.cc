@@ -85,7 +85,8 @@ policy::Placement placement_of(const PlanFlags& flags, const policy::PlanProblem
     lacks += fmt::format("{}{} of {} memory more than the {} there are", lacks.empty() ? "" : " and ",
                          format_bytes(missing), tier_name(tier), format_bytes(problem.budget_bytes[tier]));
     if (tier == Tier::kGpu && problem.beside_gpu_bytes > 0)
-      lacks += fmt::format(" beside the {} of library kernels", format_bytes(problem.beside_gpu_bytes));
+      lacks += fmt::format(" beside the {} of library kernels{}", format_bytes(problem.beside_gpu_bytes),
+                           problem.holds_page_table ? " (the page table of pinned memory counts)" : "");
   }
   const std::int64_t both = memory.total[Tier::kGpu] + memory.total[Tier::kCpu];
   if (lacks.empty() && problem.host_bytes >= 0 && both > problem.host_bytes) {

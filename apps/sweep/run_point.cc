@@ -127,7 +127,9 @@ void run_point(const SweepPoint& point, const Predictor& predictor, const RunFol
   }
   for (std::string& word : command_of(point, runs_plan ? &*plan : nullptr)) words.push_back(std::move(word));
   words.push_back("--stats-out=" + folder.stats().string());
+  // Of the point before.
   std::filesystem::remove(folder.stats());
+  std::filesystem::remove(folder.messages());
   const ChildOptions options{.stderr_file = folder.messages(), .timeout_sec = point.timeout_sec};
   const ChildOutcome outcome = run_child(this_program(), words, options, stop);
   line["took_sec"] = outcome.sec;

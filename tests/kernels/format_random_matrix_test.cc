@@ -196,8 +196,7 @@ TEST(ExpectedBytes, AreThoseOfASyntheticMatrixWithinAFewThousandths) {
   };
   for (const Encoding encoding : all_encodings()) {
     for (const double sparsity : {0.5, 0.7, 0.8, 0.95}) {
-      const double limit =
-          has_fixed_size(encoding) ? 0 : 0.004;  // a mask of 1.5 million has its own share of zeros
+      const double limit = has_fixed_size(encoding) ? 0 : 0.004;
       EXPECT_LE(std::abs(off(encoding, sparsity)), limit) << encoding_name(encoding) << " " << sparsity;
     }
   }

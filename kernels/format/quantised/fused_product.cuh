@@ -262,7 +262,9 @@ class XLoader {
     const T* row = static_cast<const T*>(p_.x) + n * p_.x_stride;
     const bool inside = n < p_.out.tokens && col < p_.cols;
     if (!inside || (p_.x_is_aligned && col + 8 <= p_.cols)) {
-      copy_async<L2Fetch::k128Bytes>(to, inside ? row + col : p_.x, inside ? 16 : 0);
+      // A copy of nothing names an aligned address too.
+      copy_async<L2Fetch::k128Bytes>(to, inside ? static_cast<const void*>(row + col) : p_.weight,
+                                     inside ? 16 : 0);
     } else {
       store_shared_16(to, gather_unit(row, col, p_.cols));
     }

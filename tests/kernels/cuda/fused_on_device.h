@@ -25,7 +25,8 @@ struct FusedCase {
   Epilogue epilogue = Epilogue::kNone;
   bool residual = false;
   FusedResult result = FusedResult::kSameType;
-  std::int64_t padding = 0;  // between rows of x, residual and y
+  std::int64_t padding = 0;   // between rows of x, residual and y
+  std::int64_t x_misses = 0;  // elements that x starts behind a multiple of 16 bytes
 };
 
 inline const FusedKernel& fused_kernel(std::string_view name) {
@@ -49,7 +50,7 @@ class FusedOperands {
         stored_(encode_matrix(tensor_, format_, values ? *values : make_weights(c.weight, dtype))),
         expanded_(static_cast<std::size_t>(c.weight.rows * c.weight.cols)),
         device_stored_(cuda.put(stored_)),
-        x_(cuda, dtype, GuardedMatrix::random(c.tokens, c.weight.cols, c.padding, random_)),
+        x_(cuda, dtype, GuardedMatrix::random(c.tokens, c.weight.cols + c.x_misses, c.padding, random_)),
         residual_(cuda, dtype, GuardedMatrix::random(c.tokens, c.weight.rows, c.padding, random_)),
         bias_(bias_format(), 1, c.weight.rows, random_),
         device_bias_(cuda, bias_) {
@@ -94,7 +95,7 @@ class FusedOperands {
   LinearArgs device_args() const {
     const WeightCase& w = case_.weight;
     const auto stored = std::span<const std::byte>(device_stored_.bytes).first(stored_.size());
-    return {.x = x_.const_view(),
+    return {.x = x_.const_view().slice_cols(case_.x_misses, w.cols),
             .weight = {format_, stored, w.rows, w.cols},
             .bias = case_.bias == FusedBias::kNone ? ConstVectorView{} : device_bias_.vector(),
             .epilogue = case_.epilogue,
@@ -104,7 +105,7 @@ class FusedOperands {
   std::vector<Expected> expected(const DeviceMatrix& y) const {
     const WeightCase& w = case_.weight;
     return linear_ref(
-        {.x = x_.const_host_view(),
+        {.x = x_.const_host_view().slice_cols(case_.x_misses, w.cols),
          .weight = {{Encoding::kDense, format_.dtype}, std::as_bytes(std::span(expanded_)), w.rows, w.cols},
          .bias = case_.bias == FusedBias::kNone ? ConstVectorView{} : bias_.vector(),
          .epilogue = case_.epilogue,

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
+#include "kernels/format/bitmap/fused_cuda.h"
 #include "kernels/format/quantised/fused_cuda.h"
 #include "kernels/format/tiled_csl/fused_sm80_cuda.h"
 #include "kernels/format/tiled_csl/tiled_csl_sm90.h"
@@ -14,6 +15,7 @@ std::span<const FusedKernel> fused_kernels() {
     std::vector<FusedKernel> all;
     if constexpr (SLUICE_WITH_SM90A) all = {kTiledCslSm90, kBankCslSm90};
     all.push_back(tiled_csl_sm80_kernel());
+    all.push_back(bitmap_sm80_kernel());
     const std::span<const FusedKernel> quantised = quantised_fused_kernels();
     all.insert(all.end(), quantised.begin(), quantised.end());
     return all;

@@ -77,11 +77,14 @@ class FusedSparse : public CudaTest {
     CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
     const int capability = 10 * major + minor;
     for (const FusedKernel& kernel : fused_kernels()) {
-      const bool sparse = kernel.encoding == Encoding::kTiledCsl || kernel.encoding == Encoding::kBankCsl;
+      const bool sparse = kernel.encoding == Encoding::kTiledCsl || kernel.encoding == Encoding::kBankCsl ||
+                          kernel.encoding == Encoding::kBitmap;
       if (sparse && kernel.runs_on(capability)) kernels_.push_back(&kernel);
     }
     if (kernels_.empty()) GTEST_SKIP() << "no fused sparse product for compute capability " << capability;
-    if (capability == 90) ASSERT_GE(kernels_.size(), 2U) << "one for each format";
+    if (capability == 90) {
+      ASSERT_GE(kernels_.size(), 3U) << "one for each format";
+    }
   }
   /// Those that this device can run.
   const std::vector<const FusedKernel*>& kernels() const { return kernels_; }
@@ -266,7 +269,7 @@ TEST_F(FusedSparse, RefusesWhatItCannotRead) {
     other.x.dtype = DType::kBF16;
     EXPECT_FALSE(kernel->can_run(other)) << "x is of another type";
     other = args;
-    other.weight.format.encoding = Encoding::kBitmap;
+    other.weight.format.encoding = Encoding::kBitmapInt8;
     EXPECT_FALSE(kernel->can_run(other)) << "another format";
     other = args;
     other.y.dtype = DType::kF32;

@@ -118,7 +118,7 @@ void run(ProfileFlags options) {
       .device = rig.device->description(),
       .cpu = machine_text(rig.pool.num_threads()),
       .date = today(),
-      .source = fmt::format("measured by sluice profile, median of {} rounds; transfer, cpu, disk and pass "
+      .source = fmt::format("measured by sluice profile, median of {} rounds; transfer, disk and pass "
                             "overheads are defaults",
                             options.rig.rounds)};
   const auto part = [&](const char* what, auto measure) {

@@ -1,4 +1,4 @@
-// CPU attention by threads, alone and beside the links.
+// CPU attention by threads, alone and beside the links, and what beginning and ending a step of it costs.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -21,6 +21,7 @@ struct Crew {
 
   // A value for each round.
   std::vector<double> fp16, fp32;                             // bytes of K and V a second, alone
+  std::vector<double> fp16_small;                             // in small steps
   std::vector<double> h2d_share, d2h_share, attention_share;  // beside each other
 };
 
@@ -30,6 +31,28 @@ std::vector<int> thread_counts(int threads) {
   for (const int quarters : {1, 2, 3, 4}) counts.push_back(std::max(1, threads * quarters / 4));
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
   return counts;
+}
+
+// A quarter of the usual step: its sequences are few enough to show what a step costs whatever its size.
+constexpr std::int64_t kSmallStep = HostKv::kUsualStep / 4;
+
+double bytes_of(const HostKv& kv, std::int64_t sequences) {
+  return kv.sequence_bytes() * static_cast<double>(sequences);
+}
+
+/// What a step takes beside its bytes, of the rates in steps of both sizes: t = overhead + sequences * each.
+double step_overhead_sec(const HostKv& kv, double usual_rate, double small_rate) {
+  const double small = bytes_of(kv, kSmallStep) / small_rate;
+  const double usual = bytes_of(kv, HostKv::kUsualStep) / usual_rate;
+  const double more = usual - small;  // of the sequences that a usual step has more
+  return std::max(0.0, small - more * kSmallStep / (HostKv::kUsualStep - kSmallStep));
+}
+
+/// The rate of a step's bytes without its overhead, which is at most half of the step.
+double net_rate(const HostKv& kv, double usual_rate, double overhead_sec) {
+  const double bytes = bytes_of(kv, HostKv::kUsualStep);
+  const double sec = bytes / usual_rate;
+  return bytes / std::max(sec - overhead_sec, sec / 2);
 }
 
 double share(double beside, double alone) { return std::clamp(beside / alone, 0.01, 1.0); }
@@ -65,9 +88,11 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
     const double down_alone = rig.is_cuda() ? run_alone(kSec / 2, down) : 0;
     for (const auto& crew : crews) {
       const double alone = run_alone(kSec, [&] { return back.attend(crew->stream); });
+      const double small = run_alone(kSec / 2, [&] { return back.attend(crew->stream, kSmallStep); });
       const double alone_fp32 = run_alone(kSec / 2, [&] { return wide.attend(crew->stream); });
       if (round == 0) continue;  // warms up
       crew->fp16.push_back(alone);
+      crew->fp16_small.push_back(small);
       crew->fp32.push_back(alone_fp32);
       if (!rig.is_cuda()) continue;
       const Together with_up = run_together(kSec, up, [&] { return back.attend(crew->stream); });
@@ -78,13 +103,25 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
     }
   }
 
+  // One for all numbers of threads. With too little memory for a few steps the default stays.
+  double overhead_sec = 0;
+  if (back.num_sequences() >= 2 * HostKv::kUsualStep) {
+    std::vector<double> overheads;
+    for (const auto& crew : crews) {
+      overheads.push_back(
+          step_overhead_sec(back, median_of(crew->fp16).median, median_of(crew->fp16_small).median));
+    }
+    overhead_sec = median_of(overheads).median;
+    profile.overheads.cpu_usec = 1e6 * overhead_sec;
+  }
+
   profile.cpu.attention.clear();
   profile.beside_attention.clear();
   for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {
     for (const auto& crew : crews) {
       const Measured rate = median_of(format == KvFormat::kF16 ? crew->fp16 : crew->fp32);
-      profile.cpu.attention.push_back(
-          {format, crew->pool.num_threads(), rate.median / 1e9, rate.spread_percent});
+      const double net = net_rate(format == KvFormat::kF16 ? back : wide, rate.median, overhead_sec);
+      profile.cpu.attention.push_back({format, crew->pool.num_threads(), net / 1e9, rate.spread_percent});
     }
   }
   if (!rig.is_cuda()) return;

@@ -17,13 +17,18 @@ class HostKv {
         q_(static_cast<std::size_t>(batch_.num_rows()) * 32 * 128, 0.1F),
         out_(q_.size()) {}
 
-  /// All sequences once, in steps of a GPU batch of a usual size. Returns the bytes of K and V.
-  double attend(kernels::Stream& stream) {
-    constexpr std::int64_t kSequences = 32;
+  /// The sequences of a GPU batch of a usual size.
+  static constexpr std::int64_t kUsualStep = 32;
+
+  /// All sequences once, in steps of so many. Returns the bytes of K and V.
+  double attend(kernels::Stream& stream, std::int64_t sequences = kUsualStep) {
     const auto* q = reinterpret_cast<const std::byte*>(q_.data());
-    batch_.run_steps(kSequences, q, q, reinterpret_cast<std::byte*>(out_.data()), DType::kF32, stream);
+    batch_.run_steps(sequences, q, q, reinterpret_cast<std::byte*>(out_.data()), DType::kF32, stream);
     return batch_.kv_bytes();
   }
+
+  std::int64_t num_sequences() const { return batch_.num_sequences(); }
+  double sequence_bytes() const { return batch_.kv_bytes() / static_cast<double>(batch_.num_sequences()); }
 
  private:
   AttentionBatch batch_;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "apps/blocked_interrupts.h"
 #include "core/errno_text.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -46,24 +47,6 @@ void close_pipe() {
   close(pipe_write);
   pipe_read = pipe_write = -1;
 }
-
-/// Keeps the signals from this thread and from those that it starts.
-class BlockedInterrupts {
- public:
-  BlockedInterrupts() {
-    sigset_t interrupts;
-    sigemptyset(&interrupts);
-    sigaddset(&interrupts, SIGINT);
-    sigaddset(&interrupts, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &interrupts, &previous_);
-  }
-  ~BlockedInterrupts() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
-  BlockedInterrupts(const BlockedInterrupts&) = delete;
-  BlockedInterrupts& operator=(const BlockedInterrupts&) = delete;
-
- private:
-  sigset_t previous_;
-};
 
 }  // namespace
 

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "apps/blocked_interrupts.h"
 #include "core/errno_text.h"
 #include "core/error.h"
 
@@ -21,7 +22,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// From here to execv only calls that are safe after fork in a program with threads.
-[[noreturn]] void become(const char* program, char* const* argv, const char* stderr_file, pid_t parent) {
+[[noreturn]] void become(char* const* argv, const char* stderr_file, pid_t parent,
+                         const BlockedInterrupts& blocked) {
   // A group of its own, so that the terminal's Ctrl-C reaches it once, through us.
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -32,8 +34,21 @@ using Clock = std::chrono::steady_clock;
   dup2(null, STDIN_FILENO);
   dup2(null, STDOUT_FILENO);
   dup2(err, STDERR_FILENO);
-  execv(program, argv);
+  blocked.restore_in_forked();
+  execv(argv[0], argv);
   _exit(kNotStarted);
+}
+
+/// A stop that arrives before the program runs would be taken by the handler that the child has from us, and
+/// be lost: it waits until the child has none.
+pid_t fork_into(char* const* argv, const char* stderr_file) {
+  const BlockedInterrupts blocked;
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  SLUICE_CHECK(pid >= 0, Code::kIo, fmt::format("no process for a run: {}", errno_text(errno)),
+               "raise the limit on processes (ulimit -u)");
+  if (pid == 0) become(argv, stderr_file, parent, blocked);
+  return pid;
 }
 
 class Child {
@@ -71,11 +86,7 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   const auto start = Clock::now();
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  SLUICE_CHECK(pid >= 0, Code::kIo, fmt::format("no process for a run: {}", errno_text(errno)),
-               "raise the limit on processes (ulimit -u)");
-  if (pid == 0) become(argv[0], argv.data(), options.stderr_file.c_str(), parent);
+  const pid_t pid = fork_into(argv.data(), options.stderr_file.c_str());
 
   const auto after = [](double sec) {
     constexpr double kMostSec = 1e8;  // three years, which a clock's ticks can hold
@@ -95,7 +106,10 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
       child.wait_until(Clock::time_point::max(), nullptr);
     }
   } else if (WIFSIGNALED(child.status())) {
-    outcome.end = ChildOutcome::End::kSignalled;
+    // Ctrl-C reaches a child that has no group of its own yet; what ends all processes reaches every child.
+    const int number = WTERMSIG(child.status());
+    const bool is_stop = stop.stop_requested() && (number == SIGINT || number == SIGTERM);
+    outcome.end = is_stop ? ChildOutcome::End::kStopped : ChildOutcome::End::kSignalled;
   }
   outcome.number = WIFSIGNALED(child.status()) ? WTERMSIG(child.status()) : WEXITSTATUS(child.status());
   outcome.sec = std::chrono::duration<double>(Clock::now() - start).count();

@@ -11,7 +11,7 @@ namespace sluice::apps {
 
 struct ChildOutcome {
   enum class End : std::uint8_t { kExited, kSignalled, kTimedOut, kStopped };
-  End end = End::kExited;
+  End end = End::kExited;   ///< kStopped also if SIGINT or SIGTERM came from elsewhere during a stop request
   int number = 0;           ///< exit status, or signal
   bool was_killed = false;  ///< it had not ended within grace_sec of the signal that asked it to
   double sec = 0;
@@ -27,8 +27,8 @@ struct ChildOptions {
 inline constexpr int kNotStarted = 127;
 
 /// Runs `program` with these arguments to its end; standard input and output are /dev/null. A stop request
-/// passes SIGINT on and waits, as a timeout does. The child is killed if this process dies. Throws Error{kIo}
-/// if it cannot start.
+/// passes SIGINT on and waits, as a timeout does; a program that has not begun by then does not begin. The
+/// child is killed if this process dies. Throws Error{kIo} if it cannot start.
 ChildOutcome run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments,
                        const ChildOptions& options, const std::stop_token& stop);
 

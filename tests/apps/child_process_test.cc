@@ -2,15 +2,24 @@
 #include "apps/sweep/child_process.h"
 
 #include <array>
+#include <atomic>
+#include <charconv>
+#include <chrono>
 #include <csignal>
+#include <fcntl.h>
 #include <optional>
+#include <sys/stat.h>
+#include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "apps/interrupt.h"
 #include "apps/sweep/run_failure.h"
 #include "core/error.h"
+#include "offload/io/block_file.h"
 #include "tests/apps/temp_dir.h"
 
 namespace sluice::apps {
@@ -89,6 +98,68 @@ TEST(ChildProcess, AStopRequestIsPassedOnAndADeafProgramIsKilled) {
     EXPECT_EQ(outcome.number, is_deaf ? SIGKILL : SIGINT);
     EXPECT_EQ(outcome.was_killed, is_deaf);
     EXPECT_LT(outcome.sec, 20);
+  }
+}
+
+/// What /proc/PID/status says behind `field`; empty once the process has ended.
+std::string status_field(pid_t pid, const std::string& field) {
+  const std::string text = "\n" + read_text("/proc/" + std::to_string(pid) + "/status");
+  const std::size_t at = text.find("\n" + field + ":\t");
+  if (at == std::string::npos) return "";
+  const std::size_t begin = at + field.size() + 3;
+  return text.substr(begin, text.find('\n', begin) - begin);
+}
+
+bool is_pending(pid_t pid, int number) {
+  const std::string mask = status_field(pid, "ShdPnd");
+  return !mask.empty() && (std::stoull(mask, nullptr, 16) >> (number - 1) & 1) != 0;
+}
+
+/// The one child of this process; 0 if there is none.
+pid_t only_child() {
+  const std::string self = std::to_string(getpid());
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    pid_t pid = 0;
+    std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (pid != 0 && status_field(pid, "PPid") == self) return pid;
+  }
+  return 0;
+}
+
+TEST(ChildProcess, AStopBeforeTheProgramRunsIsNotLost) {
+  if (status_field(getpid(), "ShdPnd").empty()) GTEST_SKIP() << "/proc does not tell pending signals here";
+  const TempDir dir;
+  const InterruptScope sweep;  // the child starts with this process's handlers
+  // Opening it holds the child up on its way to the program, until it has a reader.
+  const std::string held = dir / "err";
+  ASSERT_EQ(mkfifo(held.c_str(), S_IRUSR | S_IWUSR), 0);
+  for (const int number : {SIGINT, SIGTERM}) {
+    SCOPED_TRACE(number);
+    const bool by_request = number == SIGINT;
+    std::atomic<bool> done = false;
+    bool was_held = false;
+    std::jthread release([&] {
+      offload::UniqueFd reader;
+      for (pid_t child = 0; !done; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+        if (child == 0) child = only_child();
+        if (was_held || child == 0 || !is_pending(child, number)) continue;
+        was_held = true;
+        reader = offload::UniqueFd(open(held.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+      }
+    });
+    std::stop_source stop;
+    if (by_request) stop.request_stop();
+    const ChildOutcome outcome =
+        run_shell(kSlow, {.stderr_file = held, .timeout_sec = by_request ? 0 : 0.05, .grace_sec = 10},
+                  stop.get_token());
+    done = true;
+    release.join();
+    EXPECT_TRUE(was_held);
+    EXPECT_EQ(outcome.end, by_request ? End::kStopped : End::kTimedOut);
+    EXPECT_EQ(outcome.number, number);
+    EXPECT_FALSE(outcome.was_killed);
+    EXPECT_LT(outcome.sec, 10);
   }
 }
 

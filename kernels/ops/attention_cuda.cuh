@@ -1,4 +1,4 @@
-// What the kernels of attention share: PTX of the tensor cores, activations as operands. CUDA sources only
+// What the kernels of attention share: activations as operands, and tiles in shared memory. CUDA sources only
 // (and without fmt, whose constant evaluation nvcc 13 rejects).
 #pragma once
 
@@ -9,8 +9,8 @@
 #include <cuda_fp16.h>
 
 #include "core/kv_page.h"
-#include "kernels/device/cuda/copy_async.cuh"
 #include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/device/cuda/tensor_core.cuh"
 #include "kernels/ops/attention_cuda.h"
 
 namespace sluice::kernels::detail {
@@ -83,54 +83,10 @@ __device__ inline void store_8(std::uint16_t* to, uint4 x, bool wide) {
   }
 }
 
-// PTX. Shared memory is named by its 32-bit address. Tiles in shared memory have rows of an odd number of
-// 16-byte pieces, so that the 8 rows that ldmatrix reads at once lie in different banks.
-
+/// Bytes between rows of a tile in shared memory: an odd number of 16-byte pieces, so that the 8 rows that
+/// ldmatrix reads at once lie in different banks.
 constexpr int row_pitch(int dim) { return dim * 2 + (dim / 8 % 2 == 0 ? 16 : 0); }
 
-__device__ inline void store_16(std::uint32_t to, uint4 x) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
-               : "memory");
-}
-__device__ inline void store_4(std::uint32_t to, std::uint32_t x) {
-  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
-}
-__device__ inline uint4 read_16(std::uint32_t from) {
-  uint4 x;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-               : "r"(from)
-               : "memory");
-  return x;
-}
-/// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ inline void load_matrices(std::uint32_t (&x)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ inline void load_transposed(std::uint32_t (&x)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-               : "r"(address)
-               : "memory");
-}
-/// An 8x8 matrix of 16-bit elements across the warp's registers, transposed.
-__device__ inline std::uint32_t transpose(std::uint32_t x) {
-  std::uint32_t y;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
-  return y;
-}
-/// c[16, 8] += a[16, 16] b[16, 8]
-__device__ inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                    std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 __device__ inline float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -145,7 +145,7 @@ struct State {
     for (int kk = 0; kk < T::kDim / 16; ++kk) {
       std::uint32_t a[4];
       load_matrices(a, k + lane % 16 * T::kPitch + (2 * kk + lane / 16) * 16);
-      multiply_add(s[kk % 2], a, q[kk][0], q[kk][1]);
+      multiply_add<__half>(s[kk % 2], a, q[kk][0], q[kk][1]);
     }
     float score[4];
 #pragma unroll
@@ -180,7 +180,7 @@ struct State {
     for (int mm = 0; mm < T::kDim / 16; ++mm) {
       std::uint32_t a[4];
       load_transposed(a, v + (lane % 8 + lane / 16 * 8) * T::kPitch + (2 * mm + lane / 8 % 2) * 16);
-      multiply_add(out[mm], a, b0, b1);
+      multiply_add<__half>(out[mm], a, b0, b1);
     }
   }
 };

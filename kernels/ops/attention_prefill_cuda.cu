@@ -48,7 +48,7 @@ __device__ void read_queries(const Params& p, const RowTile& tile, int head, int
                        activations_to_half2(x.z, true), activations_to_half2(x.w, true));
       }
     }
-    store_16(to + row * T::kPitch + piece * 16, x);
+    store_shared_16(to + row * T::kPitch + piece * 16, x);
   }
 }
 
@@ -82,8 +82,8 @@ struct State {
       for (int n = 0; n < kTokens / 16; ++n) {
         std::uint32_t b[4];
         load_matrices(b, k_at + n * (16 * T::kPitch) + kk * 32);
-        multiply_add(s[2 * n], a, b[0], b[1]);
-        multiply_add(s[2 * n + 1], a, b[2], b[3]);
+        multiply_add<__half>(s[2 * n], a, b[0], b[1]);
+        multiply_add<__half>(s[2 * n + 1], a, b[2], b[3]);
       }
     }
   }
@@ -135,8 +135,8 @@ struct State {
       for (int n = 0; n < T::kDim / 16; ++n) {
         std::uint32_t b[4];
         load_transposed(b, v_at + kk * (16 * T::kPitch) + n * 32);
-        multiply_add(out[2 * n], a, b[0], b[1]);
-        multiply_add(out[2 * n + 1], a, b[2], b[3]);
+        multiply_add<__half>(out[2 * n], a, b[0], b[1]);
+        multiply_add<__half>(out[2 * n + 1], a, b[2], b[3]);
       }
     }
   }
@@ -172,8 +172,8 @@ __device__ void write_out(const Params& p, const RowTile& tile, int head, int pi
     const std::uint32_t to = rows + (lane / 4 + 8 * half) * T::kPitch + lane % 4 * 4;
 #pragma unroll
     for (int n = 0; n < T::kDim / 8; ++n) {
-      store_4(to + n * 16, pack_activations(state.out[n][2 * half] * scale,
-                                            state.out[n][2 * half + 1] * scale, a.is_bf16));
+      store_shared_4(to + n * 16, pack_activations(state.out[n][2 * half] * scale,
+                                                   state.out[n][2 * half + 1] * scale, a.is_bf16));
     }
   }
   __syncwarp();
@@ -182,7 +182,7 @@ __device__ void write_out(const Params& p, const RowTile& tile, int head, int pi
     if (warp_row + row >= tile.num_rows || piece >= pieces) continue;
     store_8(a.out + (tile.first_row + warp_row + row) * a.out_stride +
                 static_cast<std::int64_t>(head) * p.head_dim + piece * 8,
-            read_16(rows + row * T::kPitch + piece * 16), a.wide_out);
+            load_shared_16(rows + row * T::kPitch + piece * 16), a.wide_out);
   }
 }
 
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kCtas) prefill_kernel(const __
   if constexpr (!T::kExact) {  // the columns behind head_dim are never written again
     for (int i = static_cast<int>(threadIdx.x); i < 2 * kTokens * (T::kDim / 8 - pieces); i += T::kThreads) {
       const int padding = T::kDim / 8 - pieces;
-      store_16(k + i / padding * T::kPitch + (pieces + i % padding) * 16, make_uint4(0, 0, 0, 0));
+      store_shared_16(k + i / padding * T::kPitch + (pieces + i % padding) * 16, make_uint4(0, 0, 0, 0));
     }
   }
 

@@ -33,7 +33,8 @@ struct BankCsl {
     __device__ void clear() {
       if (dirty_) {
 #pragma unroll
-        for (int i = 0; i < kUnitBytes / 16 / 128; ++i) store_zeros(buffer_ + (i * 128 + thread_) * 16);
+        for (int i = 0; i < kUnitBytes / 16 / 128; ++i)
+          store_shared_16(buffer_ + (i * 128 + thread_) * 16, make_uint4(0, 0, 0, 0));
         return;
       }
       const uint4 zeros = {0, 0, 0, 0};
@@ -51,7 +52,7 @@ struct BankCsl {
 
     __device__ void unpack(SharedAddress tile, const uint2&) {
       // Header: kind, slots, words of overflow (FORMAT.md).
-      const uint2 header = load_pair(tile);
+      const uint2 header = load_shared_8(tile);
       const bool is_delta = (header.x & 0xFFU) == 1;
       const int steps = static_cast<int>(header.x >> 16) / 8;
       const int words = static_cast<int>(header.y & 0xFFFFU);
@@ -66,14 +67,14 @@ struct BankCsl {
         const SharedAddress deltas = indices + list_ * 4;
         std::uint32_t base = 0xFEFEFEFFU;  // -1 in each byte, as one number
         for (int i = 0; i < first; ++i) {
-          const std::uint32_t word = load_word(deltas + i * kLists * 4);
+          const std::uint32_t word = load_shared_4(deltas + i * kLists * 4);
           const std::uint32_t pairs = (word & 0x0F0F0F0FU) + (word >> 4 & 0x0F0F0F0FU);
           base += ((pairs * 0x01010101U) >> 24) * 0x01010101U + 0x08080808U;
         }
         unpack_steps(
             count,
             [&](int i, std::uint32_t(&rows)[2]) {
-              const std::uint32_t word = load_word(deltas + (first + i) * kLists * 4);
+              const std::uint32_t word = load_shared_4(deltas + (first + i) * kLists * 4);
               const std::uint32_t odd = word >> 4 & 0x0F0F0F0FU;
               const std::uint32_t to_odd =
                   ((word & 0x0F0F0F0FU) + odd) * 0x01010101U;  // distances to slots 1, 3, 5, 7
@@ -87,7 +88,7 @@ struct BankCsl {
         unpack_steps(
             count,
             [&](int i, std::uint32_t(&rows)[2]) {
-              const uint2 word = load_pair(indices + ((first + i) * kLists + list_) * 8);
+              const uint2 word = load_shared_8(indices + ((first + i) * kLists + list_) * 8);
               rows[0] = word.x;
               rows[1] = word.y;
             },
@@ -99,7 +100,7 @@ struct BankCsl {
       const int vectors = words / 4;
       kept_words_ = thread_ < vectors;
       for (int i = thread_; i < vectors; i += 128) {
-        const uint4 four = load_vector(overflow + i * 16);
+        const uint4 four = load_shared_16(overflow + i * 16);
         store_half_word(buffer_ + (four.x >> 16), four.x);
         store_half_word(buffer_ + (four.y >> 16), four.y);
         store_half_word(buffer_ + (four.z >> 16), four.z);
@@ -132,14 +133,14 @@ struct BankCsl {
 #pragma unroll
       for (int i = 0; i < kKept; ++i) {
         if (i < count) {
-          const uint4 eight = load_vector(values + i * kLists * 16);
+          const uint4 eight = load_shared_16(values + i * kLists * 16);
           rows_of(i, kept_rows_[i]);
           scatter(kept_rows_[i], eight);
         }
       }
       for (int i = kKept; i < count; ++i) {
         std::uint32_t rows[2];
-        const uint4 eight = load_vector(values + i * kLists * 16);
+        const uint4 eight = load_shared_16(values + i * kLists * 16);
         rows_of(i, rows);
         scatter(rows, eight);
       }

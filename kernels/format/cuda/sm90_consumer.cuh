@@ -129,17 +129,16 @@ class Consumer {
     for (int k = 0; k < kUnitCols / 16; ++k) {
       const unsigned row_chunk = ((2 * k + lane / 16) ^ (lane % 8)) * 16;
       const unsigned token_chunk = ((2 * k + lane / 8 % 2) ^ (lane % 8)) * 16;
-      uint4 b[kPairs];
+      std::uint32_t b[kPairs][4];
 #pragma unroll
-      for (int t = 0; t < kPairs; ++t) b[t] = load_matrices(token + t * 16 * 128 + token_chunk);
+      for (int t = 0; t < kPairs; ++t) load_matrices(b[t], token + t * 16 * 128 + token_chunk);
 #pragma unroll
       for (int s = 0; s < S::kParts; ++s) {
-        const uint4 a = load_matrices(row + s * 16 * 128 + row_chunk);
+        std::uint32_t a[4];
+        load_matrices(a, row + s * 16 * 128 + row_chunk);
 #pragma unroll
         for (int t = 0; t < S::kTokens / 8; ++t) {
-          const uint4& pair = b[t / 2];
-          warp_product<kBf16>(sums_[s] + 4 * t, a, t % 2 == 0 ? pair.x : pair.z,
-                              t % 2 == 0 ? pair.y : pair.w);
+          multiply_add<T>(sums_[s] + 4 * t, a, b[t / 2][t % 2 * 2], b[t / 2][t % 2 * 2 + 1]);
         }
       }
     }

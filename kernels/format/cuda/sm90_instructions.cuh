@@ -1,13 +1,14 @@
-// The instructions of sm_90a that the fused products are made of: barriers in shared memory, bulk and tensor
-// copies, stores, and the warpgroup's matrix product. Thin wrappers; addresses of shared memory are 32-bit
-// numbers. For *.cu files only, inside code that is compiled for sm_90a.
+// The instructions of sm_90a that the fused products are made of, beside those of
+// device/cuda/tensor_core.cuh: barriers in shared memory, bulk and tensor copies, and the registers of a
+// warpgroup. Thin wrappers; addresses of shared memory are 32-bit numbers. For *.cu files only, inside code
+// that is compiled for sm_90a.
 #pragma once
 
 #include <cstdint>
 
 #include <cuda.h>
 
-#include "kernels/device/cuda/copy_async.cuh"
+#include "kernels/device/cuda/tensor_core.cuh"
 
 namespace sluice::kernels::sm90 {
 
@@ -84,60 +85,11 @@ __device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap*
 
 // --- shared memory ---
 
+/// The low half of `value`.
 __device__ __forceinline__ void store_half_word(SharedAddress to, std::uint32_t value) {
   asm volatile("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\nst.shared.b16 [%0], low;\n}" ::"r"(to),
                "r"(value)
                : "memory");
-}
-__device__ __forceinline__ void store_zeros(SharedAddress to) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
-}
-__device__ __forceinline__ uint4 load_vector(SharedAddress from) {
-  uint4 v;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(from)
-               : "memory");
-  return v;
-}
-__device__ __forceinline__ uint2 load_pair(SharedAddress from) {
-  uint2 v;
-  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(from) : "memory");
-  return v;
-}
-__device__ __forceinline__ std::uint32_t load_word(SharedAddress from) {
-  std::uint32_t v;
-  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
-  return v;
-}
-
-// --- the matrix product of a warp ---
-
-/// Four 8 x 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of number l / 8.
-__device__ __forceinline__ uint4 load_matrices(SharedAddress row) {
-  uint4 v;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "r"(row)
-               : "memory");
-  return v;
-}
-/// d += a b^T of 16 x 16 and 8 x 16 elements.
-template <bool kBf16>
-__device__ __forceinline__ void warp_product(float* d, const uint4& a, std::uint32_t b0, std::uint32_t b1) {
-  if constexpr (kBf16) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-  }
 }
 
 // --- registers ---

@@ -156,12 +156,12 @@ __device__ void multiply_tile(std::uint32_t tile, std::uint32_t x,
     for (int m = 0; m < Tile::kRowTiles; ++m)
 #pragma unroll
       for (int k = 0; k < 2; ++k)
-        load_matrices(w_row + m * 16 * Tile::kRowBytes + ((half * 4 + k * 2 + lane / 16) ^ lane % 8) * 16,
-                      a[m][k]);
+        load_matrices(a[m][k],
+                      w_row + m * 16 * Tile::kRowBytes + ((half * 4 + k * 2 + lane / 16) ^ lane % 8) * 16);
 #pragma unroll
     for (int n = 0; n < Tile::kTokenTiles; ++n) {
       std::uint32_t b[4];
-      load_matrices(x_row + n * 8 * Tile::kRowBytes + ((half * 4 + lane / 8) ^ lane % 8) * 16, b);
+      load_matrices(b, x_row + n * 8 * Tile::kRowBytes + ((half * 4 + lane / 8) ^ lane % 8) * 16);
 #pragma unroll
       for (int m = 0; m < Tile::kRowTiles; ++m) {
         multiply_add<typename Tile::T>(sums[m * Tile::kTokenTiles + n], a[m][0], b[0], b[1]);

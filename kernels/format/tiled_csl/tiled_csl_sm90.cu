@@ -49,7 +49,8 @@ struct TiledCsl {
     __device__ void clear() {
       if (dirty_) {
 #pragma unroll
-        for (int i = 0; i < kUnitBytes / 16 / 128; ++i) store_zeros(buffer_ + (i * 128 + thread_) * 16);
+        for (int i = 0; i < kUnitBytes / 16 / 128; ++i)
+          store_shared_16(buffer_ + (i * 128 + thread_) * 16, make_uint4(0, 0, 0, 0));
         return;
       }
 #pragma unroll
@@ -71,12 +72,12 @@ struct TiledCsl {
 #pragma unroll
       for (int i = 0; i < kKept; ++i) {
         if (i < count) {
-          const uint4 four = load_vector(words + i * 1024);
+          const uint4 four = load_shared_16(words + i * 1024);
           scatter(four);
           kept_places_[i] = {__byte_perm(four.x, four.y, 0x7632), __byte_perm(four.z, four.w, 0x7632)};
         }
       }
-      for (int i = kKept; i < count; ++i) scatter(load_vector(words + i * 1024));
+      for (int i = kKept; i < count; ++i) scatter(load_shared_16(words + i * 1024));
       // All threads of the group clear alike.
       dirty_ = static_cast<int>(max(bytes.x, bytes.y)) > kKept * 1024;
       kept_ = count;

@@ -18,6 +18,7 @@
 #include "hwy/foreach_target.h"
 #include "kernels/device/cpu/simd_inl.h"
 #include "hwy/contrib/math/math-inl.h"
+#include "kernels/ops/kv_fetcher_inl.h"
 // clang-format on
 
 #include <algorithm>
@@ -44,63 +45,12 @@ constexpr int value_vectors(int items) {
   return items == 1 ? 8 : items == 2 ? 4 : 2;
 }
 
-/// Brings the K and V that come next into the L2 cache while the ones at hand are computed: hardware
-/// prefetchers stop at 4 KiB, and pages lie anywhere. Every step of the computation calls it for about as
-/// much as it reads itself, so that memory is never idle and never flooded; it runs up to one page ahead.
-class Fetcher {
- public:
-  /// Of the last page only what `visible` KV indices take is fetched.
-  Fetcher(const PagedSegment& segment, const KvLayout& layout, std::int64_t kv_head, std::int64_t visible)
-      : pages_(segment.pages),
-        k_offset_(layout.k_offset(kv_head)),
-        v_offset_(layout.v_offset(kv_head)),
-        run_bytes_(layout.head_bytes()),
-        last_run_bytes_((visible - (kv_pages(visible) - 1) * kPage) * layout.row_bytes()),
-        num_pages_(kv_pages(visible)) {}
-
-  /// The computation has come to `page`.
-  void start_page(std::int64_t page) { limit_ = std::min(page + 2, num_pages_); }
-
-  /// Fetches the next kLines cache lines, if there is anything left to fetch for now. Always inlined: GCC 12
-  /// takes a function that only prefetches for one without effect and drops its calls.
-  template <int kLines>
-  HWY_INLINE void fetch() {
-    if (at_ >= end_ && !next_run()) return;
-#pragma GCC unroll 8
-    for (int i = 0; i < kLines; ++i) __builtin_prefetch(at_ + 64 * i, 0, 2);
-    at_ += 64 * kLines;
-  }
-
- private:
-  bool next_run() {
-    if (page_ >= limit_) return false;
-    at_ = pages_[page_] + (in_v_ ? v_offset_ : k_offset_);
-    end_ = at_ + (page_ + 1 < num_pages_ ? run_bytes_ : last_run_bytes_);
-    page_ += in_v_ ? 1 : 0;
-    in_v_ = !in_v_;
-    return true;
-  }
-
-  const std::byte* const* pages_;
-  std::int64_t k_offset_, v_offset_, run_bytes_, last_run_bytes_, num_pages_;
-  std::int64_t page_ = 0, limit_ = 0;  // the page of the next run; no run of limit_ is begun
-  bool in_v_ = true;                   // the first page's K is read before anything could be fetched
-  const std::byte* at_ = nullptr;
-  const std::byte* end_ = nullptr;
-};
-
-/// Cache lines that a step over `elements` of T reads, at least one.
-template <class T>
-constexpr int lines_of(std::int64_t elements) {
-  return static_cast<int>(std::max<std::int64_t>(1, elements * static_cast<std::int64_t>(sizeof(T)) / 64));
-}
-
 /// One task, and the state of its items between pages.
 struct Task {
   std::int64_t head_dim, padded_dim;  // padded to whole vectors; the rest is zero
   std::int64_t num_items;
   float scale;
-  Fetcher* fetcher;
+  KvFetcher* fetcher;
   std::int64_t visible[kMaxItems];               // columns [0, visible) are seen; never falls with the item
   HWY_ALIGN float q[kMaxItems * kMaxHeadDim];    // [item][padded_dim]
   HWY_ALIGN float out[kMaxItems * kMaxHeadDim];  // [item][padded_dim], not yet divided by sum
@@ -137,7 +87,7 @@ HWY_INLINE V32 load_column(const T* row, std::int64_t i, std::int64_t dim) {
 /// scores[r][0..kDots / kItems) of kItems items at `q` against the tokens from t on.
 template <int kItems, class K>
 HWY_INLINE void score_tile(const float* HWY_RESTRICT q, std::int64_t q_stride, const K& k, std::int64_t t,
-                           float scale, Fetcher& fetcher, float* HWY_RESTRICT scores) {
+                           float scale, KvFetcher& fetcher, float* HWY_RESTRICT scores) {
   using T = typename K::Element;
   constexpr int kTokens = kDots / kItems;
   const F32 d;
@@ -399,7 +349,7 @@ void attend(const AttentionArgs& args, const PagedSegment& segment, std::int64_t
   const auto rows_of = [&](std::int64_t kv, std::int64_t offset) {
     return reinterpret_cast<const T*>(segment.pages[kv / kPage] + offset);
   };
-  Fetcher fetcher(segment, layout, kv_head, visible_of(n - 1));
+  KvFetcher fetcher(segment, layout, kv_head, visible_of(n - 1));
   task.fetcher = &fetcher;
   std::int64_t first_item = 0;
   for (std::int64_t page_first = 0; page_first < visible_of(n - 1); page_first += kPage) {

@@ -59,13 +59,14 @@ constexpr auto enum_names(ProductKernel) {
       {{ProductKernel::kFused, "fused"}, {ProductKernel::kExpand, "expand"}});
 }
 
-/// A product of `rows` rows with a weight matrix as large as those of a model.
+/// A product of `rows` rows with a weight matrix as large as those of a large model, or of a stated size.
 struct ProductRate {
   Encoding format = Encoding::kDense;
   ProductKernel kernel = ProductKernel::kFused;
   double rows = 0;
   double tflop_per_sec = 0;  ///< 2 rows m k operations over the time, whatever the zeros
   double spread_percent = 0;
+  double million_weights = 0;  ///< of the matrix, zeros included; 0: the rate of any matrix
 };
 
 struct GpuRates {
@@ -218,6 +219,7 @@ void visit_fields(Visitor& visit, ProductRate& rate) {
   visit("rows", rate.rows, "rows of the activations", at_least(1));
   visit("tflop_per_sec", rate.tflop_per_sec, "median", above(0));
   visit("spread_percent", rate.spread_percent, "half of highest - lowest", at_least(0));
+  visit("million_weights", rate.million_weights, "of the matrix; 0: of any", at_least(0));
 }
 
 template <class Visitor>

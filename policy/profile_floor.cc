@@ -14,10 +14,12 @@ void set_products(MeasuredRates& to, const HardwareProfile& hardware, const Rate
   const ModelProducts products(spec, formats);
   const auto count = [&](const std::vector<ModelProducts::Product>& stage) {
     for (const ModelProducts::Product& product : stage) {
-      to.pass_products_sec += rates.product_sec(product.format, 1, product.elements);
+      to.pass_products_sec +=
+          static_cast<double>(product.count) * rates.product_sec(product.format, 1, product.elements);
       for (const ProductRate& row : hardware.gpu.products) {
         const auto n = static_cast<std::int64_t>(row.rows);
-        to.flops = std::max(to.flops, 2 * static_cast<double>(n) / rates.product_sec(product.format, n, 1));
+        const auto operations = 2 * static_cast<double>(n * product.elements);
+        to.flops = std::max(to.flops, operations / rates.product_sec(product.format, n, product.elements));
       }
     }
   };

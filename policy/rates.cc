@@ -107,34 +107,53 @@ double Rates::copy_sec(Link link, std::int64_t bytes, std::int64_t piece_bytes) 
 
 void Rates::fill_products(const GpuRates& gpu) {
   std::vector<ProductRate> rates = gpu.products;
-  std::stable_sort(rates.begin(), rates.end(),
-                   [](const ProductRate& a, const ProductRate& b) { return a.rows < b.rows; });
+  std::stable_sort(rates.begin(), rates.end(), [](const ProductRate& a, const ProductRate& b) {
+    return std::pair(a.million_weights, a.rows) < std::pair(b.million_weights, b.rows);
+  });
   for (const ProductRate& rate : rates) {
-    auto found = std::find_if(products_.begin(), products_.end(), [&](const ProductCurve& curve) {
-      return curve.format == rate.format && curve.kernel == rate.kernel;
+    auto kernel = std::ranges::find_if(products_, [&](const ProductKernelRates& known) {
+      return known.format == rate.format && known.kernel == rate.kernel;
     });
-    if (found == products_.end()) {
-      products_.push_back({rate.format, rate.kernel, {}});
-      found = products_.end() - 1;
-    }
-    auto& points = found->per_element.points;
+    if (kernel == products_.end()) kernel = products_.insert(kernel, {rate.format, rate.kernel, {}});
+    const double elements = rate.million_weights * 1e6;
+    if (kernel->sizes.empty() || kernel->sizes.back().elements != elements)
+      kernel->sizes.push_back({elements, {}});
+    auto& points = kernel->sizes.back().per_element.points;
     double sec = 2 * rate.rows / (rate.tflop_per_sec * 1e12);
     if (!points.empty()) sec = std::max(sec, points.back().sec);  // more rows are no faster
     points.push_back({rate.rows, sec});
   }
 }
 
+/// Time grows with the matrix along a line from one size to the next: what a launch costs and multiprocessors
+/// that the last wave leaves idle weigh more in a small one. Below the smallest size the line goes on, but
+/// never to less than that size's rate gives; above the largest, the rate is that of the largest.
+double Rates::ProductKernelRates::sec(double rows, double elements) const {
+  const auto above =
+      std::ranges::find_if(sizes, [&](const ProductCurve& size) { return size.elements >= elements; });
+  if (sizes.size() == 1 || above == sizes.end()) return sizes.back().sec(rows, elements);
+  const ProductCurve& upper = above == sizes.begin() ? sizes[1] : *above;
+  const ProductCurve& lower = *(&upper - 1);
+  const double first = lower.sec(rows, lower.elements);
+  const double last = std::max(first, upper.sec(rows, upper.elements));  // a larger matrix is no faster
+  const double on_line =
+      first + (last - first) * (elements - lower.elements) / (upper.elements - lower.elements);
+  return above == sizes.begin() ? std::max(on_line, lower.sec(rows, elements)) : on_line;
+}
+
 double Rates::product_sec(Encoding format, std::int64_t rows, std::int64_t elements) const {
-  double best = std::numeric_limits<double>::infinity();
-  double dense = best;
-  for (const ProductCurve& curve : products_) {
-    const double sec = curve.per_element.at(static_cast<double>(rows));
-    if (curve.format == format) best = std::min(best, sec);
-    if (curve.format == Encoding::kDense) dense = std::min(dense, sec);
-  }
+  const auto fastest = [&](Encoding of) {
+    double best = std::numeric_limits<double>::infinity();
+    for (const ProductKernelRates& kernel : products_) {
+      if (kernel.format == of)
+        best = std::min(best, kernel.sec(static_cast<double>(rows), static_cast<double>(elements)));
+    }
+    return best;
+  };
+  const double best = fastest(format);
+  if (best != std::numeric_limits<double>::infinity()) return best;
   // A format that was not measured is expanded: 2 bytes written and read, its own bytes read, at most 2 too.
-  if (best == std::numeric_limits<double>::infinity()) best = dense + gpu_copy_sec(6);
-  return best * static_cast<double>(elements);
+  return fastest(Encoding::kDense) + gpu_copy_sec(6.0 * static_cast<double>(elements));
 }
 
 void Rates::fill_attention(const CpuRates& cpu, int threads) {

@@ -25,7 +25,7 @@ class Rates {
   double copy_sec(Link link, std::int64_t bytes, std::int64_t piece_bytes) const;
   double disk_read_sec(std::int64_t bytes) const { return static_cast<double>(bytes) / disk_read_; }
   double disk_write_sec(std::int64_t bytes) const { return static_cast<double>(bytes) / disk_write_; }
-  /// Of `rows` activations with a weight matrix of `elements`, zeros included, by the faster kernel.
+  /// Of `rows` activations with one weight matrix of `elements`, zeros included, by the faster kernel.
   double product_sec(Encoding format, std::int64_t rows, std::int64_t elements) const;
   /// Of what only reads and writes GPU memory.
   double gpu_copy_sec(double bytes) const { return bytes / gpu_copy_; }
@@ -50,11 +50,18 @@ class Rates {
     std::vector<Point> points;
     double at(double x) const;
   };
-  /// Seconds of one weight element, by rows.
+  /// Seconds of one weight element of a matrix of `elements` (0: of any), by rows.
   struct ProductCurve {
+    double elements = 0;
+    Curve per_element;
+    double sec(double rows, double of_elements) const { return per_element.at(rows) * of_elements; }
+  };
+  /// The matrices that were measured with one kernel, by rising size.
+  struct ProductKernelRates {
     Encoding format = Encoding::kDense;
     ProductKernel kernel = ProductKernel::kFused;
-    Curve per_element;
+    std::vector<ProductCurve> sizes;
+    double sec(double rows, double elements) const;
   };
 
   static Curve copy_curve(std::vector<PieceRate> rates);
@@ -63,7 +70,7 @@ class Rates {
   void fill_shares(const HardwareProfile& hardware, int threads);
 
   std::array<Curve, 2> copies_;  // seconds of one piece, by its bytes
-  std::vector<ProductCurve> products_;
+  std::vector<ProductKernelRates> products_;
   double gpu_copy_ = 0, gpu_attention_ = 0, gpu_attention_flops_ = 0;
   std::array<double, 2> cpu_attention_{};  // by KvFormat
   double disk_read_ = 0, disk_write_ = 0;

@@ -16,6 +16,16 @@ bool is_of_mlp(const std::string& name) {
   return name.find(".fc1.") != name.npos || name.find(".fc2.") != name.npos;
 }
 
+/// q, k and v that are all dense are multiplied with at once (`linear_group`).
+void join_if_dense(std::vector<ModelProducts::Product>& pre) {
+  std::int64_t elements = 0;
+  for (const ModelProducts::Product& product : pre) {
+    if (product.format != Encoding::kDense) return;
+    elements += product.count * product.elements;
+  }
+  pre.assign(1, {.elements = elements});
+}
+
 }  // namespace
 
 ModelProducts::ModelProducts(const ModelSpec& spec, std::span<const Encoding> formats)
@@ -25,11 +35,11 @@ ModelProducts::ModelProducts(const ModelSpec& spec, std::span<const Encoding> fo
   std::vector<UnitProducts> units(kind_of_.size());
   const auto add = [](std::vector<Product>& to, Encoding format, std::int64_t elements, bool of_mlp) {
     for (Product& product : to) {
-      if (product.format != format || product.of_mlp != of_mlp) continue;
-      product.elements += elements;
+      if (product.format != format || product.of_mlp != of_mlp || product.elements != elements) continue;
+      ++product.count;
       return;
     }
-    to.push_back({format, elements, of_mlp});
+    to.push_back({.format = format, .elements = elements, .of_mlp = of_mlp});
   };
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorSpec& tensor = tensors[i];
@@ -47,6 +57,7 @@ ModelProducts::ModelProducts(const ModelSpec& spec, std::span<const Encoding> fo
     }
   }
   for (std::size_t unit = 1; unit + 1 < units.size(); ++unit) {
+    join_if_dense(units[unit].pre);
     const auto known = std::find(kinds_.begin(), kinds_.end(), units[unit]);
     kind_of_[unit] = static_cast<std::size_t>(known - kinds_.begin());
     if (known == kinds_.end()) kinds_.push_back(units[unit]);
@@ -62,8 +73,9 @@ double StepCosts::stage_sec(const std::vector<Product>& products, std::int64_t r
     const std::int64_t chunk = product.of_mlp ? std::min(shape_.traits.mlp_rows, rows) : rows;
     const std::int64_t whole = rows / chunk;
     const std::int64_t rest = rows % chunk;
-    sec += static_cast<double>(whole) * rates_.product_sec(product.format, chunk, product.elements);
-    if (rest > 0) sec += rates_.product_sec(product.format, rest, product.elements);
+    double of_one = static_cast<double>(whole) * rates_.product_sec(product.format, chunk, product.elements);
+    if (rest > 0) of_one += rates_.product_sec(product.format, rest, product.elements);
+    sec += static_cast<double>(product.count) * of_one;
   }
   return sec;
 }

@@ -20,10 +20,12 @@ class ModelProducts {
   /// `formats` of the tensors in model_tensors order; empty: all dense.
   explicit ModelProducts(const ModelSpec& spec, std::span<const Encoding> formats = {});
 
-  /// Weight matrices of equal format that one stage multiplies with.
+  /// Products of one stage with weight matrices of equal format and size. Dense q, k and v are one matrix, as
+  /// for `linear_group`.
   struct Product {
     Encoding format = Encoding::kDense;
-    std::int64_t elements = 0;
+    std::int64_t elements = 0;  ///< of each matrix
+    std::int64_t count = 1;
     bool of_mlp = false;  ///< runs in chunks of mlp_rows
     friend bool operator==(const Product&, const Product&) = default;
   };

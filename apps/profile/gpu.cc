@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 
 #include "apps/attention_batch.h"
 #include "apps/profile/parts.h"
@@ -12,12 +13,22 @@
 namespace sluice::apps {
 namespace {
 
-/// A matrix of the size of a large model's, and what the CPU device can multiply in seconds.
 struct Shape {
   std::int64_t out = 0, in = 0;
+  double million_weights() const { return static_cast<double>(out * in) * 1e-6; }
 };
 
-constexpr std::array kCudaRows = {1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192};
+// On a GPU two sizes: a large model's MLP, and the attention's projections of a model of 13B parameters,
+// whose tiles fill the multiprocessors badly. On a CPU what it can multiply in seconds: there the rate hardly
+// depends on it.
+constexpr std::array kCudaShapes = {Shape{16384, 8192}, Shape{5120, 5120}};
+constexpr std::array kSmallShapes = {Shape{4096, 4096}};
+constexpr std::array kCudaEncodedShapes = {Shape{8192, 8192}, Shape{4096, 4096}};
+constexpr std::array kCpuEncodedShapes = {Shape{2048, 2048}};
+
+// A few rows beyond a power of two cost one more tile of rows: prompts of such a length beside decode rows.
+constexpr std::array kCudaRows = {1,   2,   4,   8,   16,   32,   64,   96,   128, 192,
+                                  256, 272, 512, 528, 1024, 1056, 2048, 4096, 8192};
 constexpr std::array kCpuRows = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 /// Zeros of the sparse formats' matrix.
 constexpr unsigned kNonzeroOfTen = 2;
@@ -85,9 +96,7 @@ class Products {
   std::int64_t weight_bytes_ = 0;
 };
 
-void measure_dense(Rig& rig, policy::HardwareProfile& profile) {
-  const auto gpu_bytes = static_cast<std::int64_t>(rig.gpu.size());
-  const Shape shape = rig.is_cuda() && gpu_bytes > 2_GiB ? Shape{16384, 8192} : Shape{4096, 4096};
+void measure_dense(Rig& rig, Shape shape, policy::HardwareProfile& profile) {
   const auto measure_at = [&](auto rows_list) {
     Products products(rig, shape, rows_list.back());
     const std::int64_t bytes = shape.out * shape.in * 2;
@@ -96,16 +105,16 @@ void measure_dense(Rig& rig, policy::HardwareProfile& profile) {
       const Measured rate = products.rate(WeightFormat::kDenseF16, bytes, matrices, rows);
       if (rate.median == 0) continue;
       profile.gpu.products.push_back({Encoding::kDense, policy::ProductKernel::kFused,
-                                      static_cast<double>(rows), rate.median / 1e12, rate.spread_percent});
+                                      static_cast<double>(rows), rate.median / 1e12, rate.spread_percent,
+                                      shape.million_weights()});
     }
   };
   rig.is_cuda() ? measure_at(kCudaRows) : measure_at(kCpuRows);
 }
 
-/// The other formats at a few rows. On a GPU over a matrix for which `linear` takes its fused kernels
+/// The other formats at a few rows. Which kernels `linear` takes depends on the size, too
 /// (kernels/ops/linear_paths_measured.cc); on a CPU encoding a large one takes longer than measuring.
-void measure_encoded(Rig& rig, policy::HardwareProfile& profile) {
-  const Shape shape = rig.is_cuda() ? Shape{8192, 8192} : Shape{2048, 2048};
+void measure_encoded(Rig& rig, Shape shape, policy::HardwareProfile& profile) {
   std::vector<std::uint16_t> dense(static_cast<std::size_t>(shape.out * shape.in));
   const auto* random = reinterpret_cast<const std::uint16_t*>(rig.host.data());
   std::uint32_t state = 1;
@@ -130,7 +139,7 @@ void measure_encoded(Rig& rig, policy::HardwareProfile& profile) {
       const Measured rate = products.rate(format, bytes, matrices, rows);
       if (rate.median == 0) continue;
       profile.gpu.products.push_back({encoding, policy::ProductKernel::kFused, static_cast<double>(rows),
-                                      rate.median / 1e12, rate.spread_percent});
+                                      rate.median / 1e12, rate.spread_percent, shape.million_weights()});
     }
   }
 }
@@ -196,10 +205,13 @@ void measure_gpu(Rig& rig, policy::HardwareProfile& profile) {
   });
   profile.gpu.copy_gb_per_sec = copy.median / 1e9;
   profile.gpu.products.clear();
-  measure_dense(rig, profile);
+  const bool is_small = !rig.is_cuda() || rig.gpu.size() <= 2_GiB;
+  const auto dense_shapes = is_small ? std::span<const Shape>(kSmallShapes) : kCudaShapes;
+  for (const Shape& shape : dense_shapes) measure_dense(rig, shape, profile);
   measure_attention(rig, profile);
   measure_overheads(rig, profile);
-  measure_encoded(rig, profile);
+  const auto encoded_shapes = rig.is_cuda() ? std::span<const Shape>(kCudaEncodedShapes) : kCpuEncodedShapes;
+  for (const Shape& shape : encoded_shapes) measure_encoded(rig, shape, profile);
 }
 
 }  // namespace sluice::apps

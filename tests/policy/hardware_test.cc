@@ -46,7 +46,7 @@ TEST(Hardware, WhatIsWrittenReadsBackEqual) {
   HardwareProfile profile;
   profile.machine.name = "a \"machine\": with marks";
   profile.gpu.products = {{Encoding::kDense, ProductKernel::kFused, 1, 0.2, 1.5},
-                          {Encoding::kBitmap, ProductKernel::kFused, 16, 3.25, 0},
+                          {Encoding::kBitmap, ProductKernel::kFused, 16, 3.25, 0, 26.5},
                           {Encoding::kBitmap, ProductKernel::kExpand, 512, 333.125, 2}};
   profile.cpu.attention = {{KvFormat::kF32, 3, 12.5, 1}};
   profile.beside = {{LaneKind::kDiskRead, LaneKind::kDiskWrite, 0.5}};
@@ -59,8 +59,8 @@ TEST(Hardware, WhatIsWrittenReadsBackEqual) {
   EXPECT_EQ(read.profile.gpu.products[2].kernel, ProductKernel::kExpand);
   EXPECT_EQ(read.profile.gpu.products[2].tflop_per_sec, 333.125);
   EXPECT_EQ(read.profile.beside_attention[0].attention_share, 0.7);
-  EXPECT_THAT(
-      text, HasSubstr("- {format: bitmap, kernel: fused, rows: 16, tflop_per_sec: 3.25, spread_percent: 0}"));
+  EXPECT_THAT(text, HasSubstr("- {format: bitmap, kernel: fused, rows: 16, tflop_per_sec: 3.25, "
+                              "spread_percent: 0, million_weights: 26.5}"));
 }
 
 TEST(Hardware, EveryProfileThatShipsIsComplete) {

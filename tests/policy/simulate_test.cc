@@ -100,6 +100,48 @@ TEST(Rates, TheFasterKernelOfAFormatIsTaken) {
       << "not measured: expanded";
 }
 
+TEST(Rates, ProductsWithSmallMatricesHaveTheirOwnRates) {
+  HardwareProfile hardware;
+  const auto rate = [](double rows, double tflop_per_sec, double million_weights) {
+    return ProductRate{.rows = rows, .tflop_per_sec = tflop_per_sec, .million_weights = million_weights};
+  };
+  // 5 and 15 us at one row, 40 and 80 us at 100.
+  hardware.gpu.products = {rate(1, 2e7 / 5e6, 10), rate(100, 2e9 / 40e6, 10), rate(1, 8e7 / 15e6, 40),
+                           rate(100, 8e9 / 80e6, 40)};
+  const Rates rates(hardware);
+  const auto usec = [&](std::int64_t rows, std::int64_t elements) {
+    return 1e6 * rates.product_sec(Encoding::kDense, rows, elements);
+  };
+  EXPECT_NEAR(usec(1, 10'000'000), 5, 1e-9);
+  EXPECT_NEAR(usec(1, 40'000'000), 15, 1e-9);
+  EXPECT_NEAR(usec(1, 25'000'000), 10, 1e-9) << "on the line between both";
+  EXPECT_NEAR(usec(100, 25'000'000), 60, 1e-9);
+  EXPECT_NEAR(usec(1, 80'000'000), 30, 1e-9) << "at the rate of the largest";
+  EXPECT_NEAR(usec(100, 1'000'000), 28, 1e-9) << "the line goes on below the smallest";
+  EXPECT_NEAR(usec(50, 10'000'000), 5 + 35 * 49.0 / 99, 1e-9);
+
+  hardware.gpu.products = {rate(1, 2e7 / 5e6, 10), rate(1, 8e7 / 60e6, 40)};
+  EXPECT_NEAR(1e6 * Rates(hardware).product_sec(Encoding::kDense, 1, 1'000'000), 0.5, 1e-9)
+      << "never less than the smallest size's rate gives";
+}
+
+TEST(StepCosts, ProductsAreThoseThatAreLaunched) {
+  const ModelSpec spec = opt_spec(1, 64, 4);
+  const ModelProducts dense(spec);
+  ASSERT_EQ(dense.kinds()[0].pre.size(), 1U);
+  EXPECT_EQ(dense.kinds()[0].pre[0].elements, 3 * 64 * 64) << "q, k and v at once";
+  EXPECT_EQ(dense.kinds()[0].pre[0].count, 1);
+  ASSERT_EQ(dense.kinds()[0].post.size(), 2U);
+  EXPECT_EQ(dense.kinds()[0].post[1].elements, 64 * 256);
+  EXPECT_EQ(dense.kinds()[0].post[1].count, 2);
+
+  const std::vector<Encoding> formats(model_tensors(spec).size(), Encoding::kBitmap);
+  const ModelProducts sparse(spec, formats);
+  ASSERT_EQ(sparse.kinds()[0].pre.size(), 1U);
+  EXPECT_EQ(sparse.kinds()[0].pre[0].elements, 64 * 64);
+  EXPECT_EQ(sparse.kinds()[0].pre[0].count, 3);
+}
+
 TEST(Rates, TransfersOfOneDirectionShareTheirLink) {
   HardwareProfile hardware;
   hardware.beside = {{LaneKind::kH2d, LaneKind::kD2h, 0.8}};

@@ -34,11 +34,14 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
                "name a file on a disk with --file");
   std::atomic<std::int64_t> next{begin};
   std::atomic<int> error{0};
-  const auto run = [&] {
+  // Each thread has blocks of its own, in turn.
+  const std::int64_t turns = memory_bytes / loop.block_bytes / loop.num_threads;
+  const auto run = [&](int thread) {
+    std::int64_t turn = 0;
     for (std::int64_t at = next.fetch_add(loop.block_bytes); at < end && error == 0;
          at = next.fetch_add(loop.block_bytes)) {
       const auto bytes = static_cast<std::size_t>(std::min(loop.block_bytes, end - at));
-      std::byte* block = memory.data() + (at - begin) % memory_bytes;
+      std::byte* block = memory.data() + (turn++ % turns * loop.num_threads + thread) * loop.block_bytes;
       const ssize_t moved = reading ? pread(fd.get(), block, bytes, at) : pwrite(fd.get(), block, bytes, at);
       if (moved != static_cast<ssize_t>(bytes)) error = moved < 0 ? errno : EIO;
     }
@@ -49,7 +52,7 @@ double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, st
     threads.reserve(static_cast<std::size_t>(loop.num_threads));
     kernels::ThreadStarter starter("a plain loop over a file", loop.num_threads, make_thread);
     try {
-      for (int i = 0; i < loop.num_threads; ++i) threads.push_back(starter.start(run));
+      for (int i = 0; i < loop.num_threads; ++i) threads.push_back(starter.start([&run, i] { run(i); }));
     } catch (...) {
       next = end;  // those that run are joined, and need not go through the file first
       throw;

@@ -20,11 +20,11 @@ struct RawLoop {
   std::int64_t block_bytes = 0;  ///< of one transfer
 };
 
-/// Bytes/s of moving [begin, end) of `path` once. Blocks land one after another in `memory`, over and over:
-/// where the disk is virtual, the host copies, and a loop that lands in one warm block would measure the
-/// cache of the processor. `memory` is aligned to kPageAlign and holds a whole number of blocks, num_threads
-/// at least; writes write what is in it. An empty `make_thread` asks the system for threads. Throws
-/// Error{kIo}, and {kOutOfMemory} if a thread does not start.
+/// Bytes/s of moving [begin, end) of `path` once. Each thread's blocks land one after another in `memory`,
+/// over and over: where the disk is virtual, the host copies, and a loop that lands in one warm block would
+/// measure the cache of the processor. `memory` is aligned to kPageAlign and holds a whole number of blocks,
+/// num_threads at least; writes write what is in it. An empty `make_thread` asks the system for threads.
+/// Throws Error{kIo}, and {kOutOfMemory} if a thread does not start.
 double raw_bytes_per_sec(const std::filesystem::path& path, offload::IoOp op, std::int64_t begin,
                          std::int64_t end, const RawLoop& loop, std::span<std::byte> memory,
                          const kernels::ThreadMaker& make_thread = {});

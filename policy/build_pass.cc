@@ -43,7 +43,14 @@ void ScheduleBuilder::emit(Step step, std::span<const Access> accesses) {
   const std::size_t lane = lane_index(step.lane);
   step.pass = pass_ != nullptr ? pass_->number : -1;
   step.seq = ++next_seq_[lane];
-  hazards_.order(step, accesses);
+  if (step.lane == LaneKind::kGpu && !prefetches()) {
+    AccessList with_turn;
+    for (const Access& access : accesses) with_turn.add(access);
+    with_turn.add(writes(ResourceKind::kGpuTurn, 0));
+    hazards_.order(step, with_turn.span());
+  } else {
+    hazards_.order(step, accesses);
+  }
   schedule_->lane_steps[lane].push_back(static_cast<std::int32_t>(schedule_->steps.size()));
   schedule_->last_seq[lane] = step.seq;
   schedule_->steps.push_back(step);
@@ -246,6 +253,7 @@ void ScheduleBuilder::emit_embed(std::int64_t index) {
   AccessList accesses;
   accesses.add(reads(ResourceKind::kInputs, (pass_->number % 2) * num_batches_ + it.batch));
   if (shape_.num_weight_slots > 0) {
+    fetch_stream(first_stream_);
     accesses.add(reads_weights(first_stream_));
     step.input_weight_slot = static_cast<std::int16_t>(first_stream_ % shape_.num_weight_slots);
   }
@@ -263,6 +271,7 @@ void ScheduleBuilder::emit_attention(std::int64_t index) {
   step.window = window_of(index);
   AccessList accesses;
   if (shape_.num_weight_slots > 0) {
+    fetch_stream(first_stream_ + it.unit);
     accesses.add(reads_weights(first_stream_ + it.unit));
     step.weight_slot = static_cast<std::int16_t>((first_stream_ + it.unit) % shape_.num_weight_slots);
   }
@@ -342,6 +351,7 @@ void ScheduleBuilder::emit_head(std::int64_t index) {
   AccessList accesses;
   const std::int64_t stream = first_stream_ + streams_per_pass_;
   if (shape_.num_weight_slots > 0) {
+    fetch_stream(stream);
     accesses.add(reads_weights(stream));
     step.weight_slot = static_cast<std::int16_t>(stream % shape_.num_weight_slots);
   }

@@ -52,6 +52,9 @@ class ScheduleBuilder {
   void emit_read_piece(std::int64_t stream, std::int64_t disk_piece);
   void release_stream(std::int64_t stream);
   void emit_weight_share(std::int64_t share, std::int64_t shares);
+  /// Without prefetch: the transfers of `stream`, unless they are out. Comes right before its first reader.
+  void fetch_stream(std::int64_t stream);
+  bool prefetches() const { return shape_.placement.prefetch; }
   Access reads_weights(std::int64_t stream) const;
 
   // Items.
@@ -94,6 +97,7 @@ class ScheduleBuilder {
   // Weight transfers waiting to be spread over the items of the current unit.
   std::int64_t pending_load_ = -1, pending_read_ = -1;
   std::int64_t pending_next_ = 0, pending_pieces_ = 0;
+  std::int64_t next_fetched_ = 0;  // without prefetch: first stream whose transfers are not out
 };
 
 }  // namespace sluice::policy

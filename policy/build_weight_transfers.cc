@@ -29,7 +29,10 @@ void ScheduleBuilder::emit_read_piece(std::int64_t stream, std::int64_t disk_pie
   step.stage_slot = static_cast<std::int16_t>(stage);
   step.piece = static_cast<std::int16_t>(shape_.cpu_pieces(unit) + disk_piece);
   step.bytes = std::min(shape_.traits.weight_piece_bytes, unit.disk_bytes - offset);
-  emit(step, {writes(ResourceKind::kWeightStage, stage * shape_.max_pieces + disk_piece)});
+  AccessList accesses;
+  accesses.add(writes(ResourceKind::kWeightStage, stage * shape_.max_pieces + disk_piece));
+  accesses.add_if(!prefetches(), reads(ResourceKind::kGpuTurn, 0));
+  emit(step, accesses.span());
 }
 
 void ScheduleBuilder::emit_load_piece(std::int64_t stream, std::int64_t piece) {
@@ -50,6 +53,7 @@ void ScheduleBuilder::emit_load_piece(std::int64_t stream, std::int64_t piece) {
     step.stage_slot = static_cast<std::int16_t>(stage);
     accesses.add(reads(ResourceKind::kWeightStage, stage * shape_.max_pieces + piece - cpu_pieces));
   }
+  accesses.add_if(!prefetches(), reads(ResourceKind::kGpuTurn, 0));
   emit(step, accesses.span());
 }
 
@@ -57,7 +61,7 @@ void ScheduleBuilder::emit_load_piece(std::int64_t stream, std::int64_t piece) {
 /// spread over the items of the next unit, so that KV and activations do not queue behind a whole layer.
 void ScheduleBuilder::release_stream(std::int64_t stream) {
   emit_weight_share(1, 1);
-  if (shape_.num_weight_slots == 0) return;
+  if (shape_.num_weight_slots == 0 || !prefetches()) return;
   pending_load_ = stream + shape_.num_weight_slots;
   pending_read_ = shape_.num_weight_stages > 0 ? pending_load_ + shape_.num_weight_stages : -1;
   pending_next_ = 0;
@@ -79,10 +83,24 @@ void ScheduleBuilder::emit_weight_share(std::int64_t share, std::int64_t shares)
   }
 }
 
+/// The gpu lane's last step so far is the one right before the stream's first reader, which is emitted next:
+/// the transfers wait for it. As that step was emitted before them, it cannot need what they bring.
+void ScheduleBuilder::fetch_stream(std::int64_t stream) {
+  if (prefetches()) return;
+  for (; next_fetched_ <= stream; ++next_fetched_) {
+    const UnitStream& unit = unit_at(next_fetched_);
+    for (std::int64_t piece = 0; piece < shape_.num_pieces(unit); ++piece) {
+      emit_read_piece(next_fetched_, piece - shape_.cpu_pieces(unit));
+      emit_load_piece(next_fetched_, piece);
+    }
+  }
+}
+
 void ScheduleBuilder::build_prologue(Schedule& schedule) {
   schedule.clear();
   schedule_ = &schedule;
   pass_ = nullptr;
+  if (!prefetches()) return;
   for (std::int64_t stream = 0; stream < shape_.num_weight_slots + shape_.num_weight_stages; ++stream) {
     const std::int64_t pieces = shape_.num_pieces(unit_at(stream));
     for (std::int64_t piece = 0; piece < pieces; ++piece) {

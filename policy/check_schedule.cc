@@ -34,12 +34,15 @@ struct ScheduleChecker::Impl : detail::PlaceLog {
     auto& slot = weight_slots[step.weight_slot];
     if (slot.first != step.unit || slot.second.size() == static_cast<std::size_t>(shape.num_pieces(unit))) {
       slot = {step.unit, {}};
+      arrivals[step.weight_slot].clear();
     }
     slot.second.insert(step.piece);
+    arrivals[step.weight_slot].push_back(seen);
     if (step.piece >= shape.cpu_pieces(unit)) {
       read(seen, Place::kWeightStage, step.stage_slot, disk_piece(step));
       if (stage_pieces[{step.stage_slot, disk_piece(step)}] != step.unit)
         complain(seen, "its staged piece is of another unit");
+      arrivals[step.weight_slot].push_back(stage_reads[{step.stage_slot, disk_piece(step)}]);
     }
   }
   void read_weights(const Seen& seen) {
@@ -47,6 +50,7 @@ struct ScheduleChecker::Impl : detail::PlaceLog {
     in_range(seen, step.stage_slot, shape.num_weight_stages, "weight stage");
     write(seen, Place::kWeightStage, step.stage_slot, disk_piece(step));
     stage_pieces[{step.stage_slot, disk_piece(step)}] = step.unit;
+    stage_reads[{step.stage_slot, disk_piece(step)}] = seen;
   }
   /// A stage slot holds the disk part alone, so its place counts from the unit's first disk piece.
   std::int64_t disk_piece(const Step& step) const {
@@ -61,6 +65,18 @@ struct ScheduleChecker::Impl : detail::PlaceLog {
     if (held.first != unit || held.second.size() != static_cast<std::size_t>(pieces)) {
       complain(seen, fmt::format("weight slot {} holds {} of {} pieces of unit {}", slot, held.second.size(),
                                  pieces, held.first));
+    }
+    if (!shape.placement.prefetch) judge_arrivals(slot);
+    arrivals[slot].clear();
+  }
+  /// The slot's unit is used for the first time: without prefetch, what brought it there began after the gpu
+  /// lane's step before.
+  void judge_arrivals(std::int64_t slot) {
+    for (const Seen& transfer : arrivals[slot]) {
+      if (gpu_before.step.seq == 0 || before(gpu_before, transfer)) continue;
+      complain(transfer,
+               fmt::format("comes ahead of its unit, before the end of gpu step {}", gpu_before.step.seq));
+      break;  // one sentence per use is enough
     }
   }
 
@@ -351,8 +367,11 @@ struct ScheduleChecker::Impl : detail::PlaceLog {
   std::map<std::int64_t, std::pair<std::int64_t, std::set<std::int64_t>>>
       weight_slots;                                                            // slot -> unit, pieces
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> stage_pieces;  // stage, piece -> unit
-  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> staged_rows;   // stage, seat -> pass and unit
-  PerTier<std::vector<std::int64_t>> stored;                                   // [unit * block + seat]
+  std::map<std::pair<std::int64_t, std::int64_t>, Seen> stage_reads;           // the same -> its read
+  std::map<std::int64_t, std::vector<Seen>> arrivals;  // slot -> transfers of what it holds, until it is used
+  Seen gpu_before;                                     // the gpu lane's last step
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t> staged_rows;  // stage, seat -> pass and unit
+  PerTier<std::vector<std::int64_t>> stored;                                  // [unit * block + seat]
 };
 
 ScheduleChecker::ScheduleChecker(const RunShape& shape) : impl_(std::make_unique<Impl>(shape)) {}
@@ -367,6 +386,7 @@ void ScheduleChecker::add(const Schedule& schedule, const Pass* pass, const std:
     if (times != nullptr) seen.time = (*times)[i];
     impl_->set_clock(seen);
     impl_->judge(seen);
+    if (seen.step.lane == LaneKind::kGpu) impl_->gpu_before = seen;
   }
 }
 

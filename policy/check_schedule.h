@@ -30,7 +30,8 @@ class ScheduleChecker {
   void add(const Schedule& schedule, const Pass* pass, const std::vector<StepTime>* times = nullptr);
 
   /// One sentence for each violation so far: a conflict without order, a slot that does not hold what its
-  /// reader needs, an index beyond the plan, a wait for a step that does not come first.
+  /// reader needs, an index beyond the plan, a wait for a step that does not come first, and without prefetch
+  /// weights that come before the GPU has come to their unit.
   const std::vector<std::string>& violations() const;
 
  private:

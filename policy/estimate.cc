@@ -19,7 +19,7 @@ class LaneSums {
   LaneSums(const RunShape& shape, const Rates& rates, StepCosts& costs)
       : shape_(shape), rates_(rates), costs_(costs) {}
 
-  void add_weights(LaneSec& sum) {
+  void add_weights(LaneSec& sum) const {
     for (std::int64_t unit = 1; unit < num_units(shape_.spec); ++unit) {
       const UnitStream& stream = shape_.units[static_cast<std::size_t>(unit)];
       const std::int64_t piece = shape_.traits.weight_piece_bytes;
@@ -108,6 +108,20 @@ double together(const RunShape& shape, const LaneSec& sum) {
                    at(LaneKind::kDiskWrite)});
 }
 
+void add(LaneSec& to, double times, const LaneSec& what) {
+  for (std::size_t i = 0; i < kNumLanes; ++i) to[i] += times * what[i];
+}
+
+/// The same with the weights of `passes` passes: under the other work, or before it where nothing is
+/// prefetched. A unit's pieces are read from disk while others of it are loaded.
+double together(const RunShape& shape, LaneSec sum, const LaneSec& weights, double passes) {
+  if (shape.placement.prefetch) {
+    add(sum, passes, weights);
+    return together(shape, sum);
+  }
+  return together(shape, sum) + passes * together(shape, weights);
+}
+
 }  // namespace
 
 RequestMeans means_of(std::span<const RequestLength> requests) {
@@ -128,6 +142,8 @@ Estimate estimate(const RunShape& shape, const Rates& rates, const ModelProducts
                   const RequestMeans& requests) {
   StepCosts costs(shape, rates, products);
   LaneSums sums(shape, rates, costs);
+  LaneSec weights{};
+  sums.add_weights(weights);
   Estimate result;
   const std::int64_t block = std::min(shape.placement.block_size(), requests.count);
   const auto prompt = std::max<std::int64_t>(1, std::llround(requests.prompt_len));
@@ -148,9 +164,8 @@ Estimate estimate(const RunShape& shape, const Rates& rates, const ModelProducts
     LaneSec one{};
     for (const BatchPass& batch : pass.batches) rows += batch.num_tokens;
     sums.add_pass(pass, one);
-    for (std::size_t i = 0; i < kNumLanes; ++i) result.prefill[i] += one[i];
-    sums.add_weights(one);
-    prefill_sec += together(shape, one) + rates.pass_overhead_sec();
+    add(result.prefill, 1, one);
+    prefill_sec += together(shape, one, weights, 1) + rates.pass_overhead_sec();
     player.advance(pass);
   }
   // Many small passes are all alike.
@@ -172,10 +187,9 @@ Estimate estimate(const RunShape& shape, const Rates& rates, const ModelProducts
   }
   compose_pass(shape, seats, {}, 0, pass);
   sums.add_pass(pass, result.decode);
-  LaneSec decode = result.decode;
-  sums.add_weights(decode);
-  const double decode_sec = together(shape, decode) + rates.pass_overhead_sec();
-  result.decode = decode;
+  const LaneSec decode = result.decode;
+  const double decode_sec = together(shape, decode, weights, 1) + rates.pass_overhead_sec();
+  add(result.decode, 1, weights);
 
   const double blocks =
       static_cast<double>(requests.count) / static_cast<double>(std::max<std::int64_t>(1, block));
@@ -186,8 +200,9 @@ Estimate estimate(const RunShape& shape, const Rates& rates, const ModelProducts
   } else {
     // Refilled seats bring their prompts into decode passes, under the weights that stream anyway.
     LaneSec all = result.prefill;
-    for (std::size_t i = 0; i < kNumLanes; ++i) all[i] += std::max(1.0, later) * decode[i];
-    const double steady = together(shape, all);
+    const double passes = std::max(1.0, later);
+    add(all, passes, decode);
+    const double steady = together(shape, all, weights, passes);
     result.total_sec = result.block_sec + (blocks - 1) * std::max(steady, later * decode_sec);
   }
   return result;

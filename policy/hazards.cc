@@ -37,6 +37,7 @@ std::array<std::int64_t, kNumResourceKinds> resource_counts(const RunShape& shap
     set(kind, shape.num_sets);
   }
   set(ResourceKind::kResults, batches);
+  set(ResourceKind::kGpuTurn, 1);
   return counts;
 }
 

@@ -31,8 +31,9 @@ enum class ResourceKind : std::uint8_t {
   kTwinQkv,
   kTwinAttn,  ///< [set]; attention rows by the lane that made them
   kResults,   ///< [batch]
+  kGpuTurn,   ///< [0]: no memory, but how far the gpu lane has come; used without prefetch
 };
-inline constexpr std::size_t kNumResourceKinds = 16;
+inline constexpr std::size_t kNumResourceKinds = 17;
 
 enum class HazardKind : std::uint8_t { kReadAfterWrite, kWriteAfterRead, kWriteAfterWrite };
 inline constexpr std::size_t kNumHazardKinds = 3;

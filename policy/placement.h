@@ -33,6 +33,7 @@ struct Placement {
   Percents percents;
   bool cpu_attention = false;  ///< decode rows over CPU- and disk-resident KV are attended on the CPU
   bool mixing = true;          ///< prefill and decode rows may share a pass
+  bool prefetch = true;        ///< weights come before the GPU has come to their unit
   KvFormat kv_format = KvFormat::kF16;
   std::int64_t gpu_batch_size = 1;
   std::int64_t num_gpu_batches = 1;

@@ -26,6 +26,7 @@ std::vector<Placement> smallest_placements(const PlanProblem& problem) {
   const PlanChoices& choices = problem.choices;
   Placement placement;
   placement.mixing = choices.mixing;
+  placement.prefetch = choices.prefetch;
   placement.kv_format = choices.kv_format;
   placement.gpu_batch_size = std::max<std::int64_t>(1, choices.gpu_batch_size);
   placement.num_gpu_batches = std::max<std::int64_t>(1, choices.num_gpu_batches);

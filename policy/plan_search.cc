@@ -179,6 +179,7 @@ std::optional<Placement> PlanSearch::place(const PlanPoint& point) {
   placement.num_gpu_batches = point.num_gpu_batches;
   placement.cpu_attention = point.cpu_attention;
   placement.mixing = problem_.choices.mixing;
+  placement.prefetch = problem_.choices.prefetch;
   placement.kv_format = problem_.choices.kv_format;
   placement.prefetch_depth = point.prefetch_depth;
   placement.percents.kv_cache = point.kv_cache;

@@ -31,6 +31,7 @@ struct PlanChoices {
   int attention_threads = 0;                  ///< of the CPU; 0: chosen, where a GPU is beside it
   KvFormat kv_format = KvFormat::kF16;
   bool mixing = true;
+  bool prefetch = true;
 };
 
 /// Whether a plan may leave weights or KV on disk.

@@ -42,7 +42,9 @@ MeasuredRates measured_rates(const HardwareProfile& hardware, const RunShape& sh
   measured.cpu_attention_bytes_per_sec = peaks[lane_index(LaneKind::kCpu)];
   measured.disk_read_bytes_per_sec = peaks[lane_index(LaneKind::kDiskRead)];
   const bool streams = shape.weight_slot_bytes > 0;
-  if (shape.max_cpu_rows > 0 && streams && !hardware.memory.gpu_is_host) {
+  // Without prefetch no weights need to move while the CPU attends.
+  const bool beside = streams && shape.placement.prefetch;
+  if (shape.max_cpu_rows > 0 && beside && !hardware.memory.gpu_is_host) {
     const unsigned both = 1U << lane_index(LaneKind::kH2d) | 1U << lane_index(LaneKind::kCpu);
     measured.h2d_bytes_per_sec *= rates.share(LaneKind::kH2d, both);
     measured.cpu_attention_bytes_per_sec *= rates.share(LaneKind::kCpu, both);

@@ -87,6 +87,8 @@ WorkFloor work_floor(const RunShape& shape, std::span<const SequenceWork> work, 
   if (work.empty()) return floor;
   const double pass_sec = std::max({pass_h2d, pass_disk, read_sec});
   floor.serial_sec = prompt_sec + static_cast<double>(std::max<std::int64_t>(0, shortest - 1)) * pass_sec;
+  if (!shape.placement.prefetch)
+    floor.unprefetched_sec = passes * std::max(pass_h2d, pass_disk) + floor.gpu_sec;
   if (shape.placement.mixing) return floor;
   const auto decoding = static_cast<double>(
       std::max({longest - 1, div_up(decoded_tokens, shape.placement.block_size()),

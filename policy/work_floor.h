@@ -37,7 +37,11 @@ struct WorkFloor {
   double serial_sec = 0;
   /// One block after another, nothing of a prefill pass under a decode pass; 0 where they mix.
   double unmixed_sec = 0;
-  double sec() const { return std::max({h2d_sec, cpu_sec, gpu_sec, disk_sec, serial_sec, unmixed_sec}); }
+  /// The weights of that many passes, and the GPU's work only between them; 0 with prefetch.
+  double unprefetched_sec = 0;
+  double sec() const {
+    return std::max({h2d_sec, cpu_sec, gpu_sec, disk_sec, serial_sec, unmixed_sec, unprefetched_sec});
+  }
 };
 
 /// For whole sequences on the tiers in the shares of `shape`'s seats, all transfers and both processors

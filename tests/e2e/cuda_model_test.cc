@@ -160,9 +160,13 @@ TEST_P(CudaShape, DelaysAndPoisonChangeNothing) {
   offload::RunHooks hooks;
   hooks.poison = offload::Poison::kOn;
   hooks.before_step = testing::random_delays(5);
-  const RunOutcome outcome = run_on_cuda(testing::synthetic(spec), placement, requests, &hooks, pageable);
-  EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
-  EXPECT_EQ(testing::first_difference(quiet.results, outcome.results), "");
+  for (const bool prefetch : {true, false}) {
+    SCOPED_TRACE(fmt::format("prefetch {}", prefetch));
+    placement.prefetch = prefetch;
+    const RunOutcome outcome = run_on_cuda(testing::synthetic(spec), placement, requests, &hooks, pageable);
+    EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
+    EXPECT_EQ(testing::first_difference(quiet.results, outcome.results), "");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaShape,

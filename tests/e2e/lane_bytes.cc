@@ -21,7 +21,7 @@ class Count {
       : shape_(outcome.shape),
         stored_bytes_(stored_bytes),
         activation_bytes_(dtype_bytes(outcome.shape.traits.activation_dtype)) {
-    weights(static_cast<std::int64_t>(outcome.passes.size()));
+    weights(outcome.passes);
     for (const policy::Pass& pass : outcome.passes) {
       for (std::size_t b = 0; b < pass.batches.size(); ++b) batch(pass, b);
     }
@@ -32,8 +32,10 @@ class Count {
   std::int64_t& on(LaneKind lane) { return bytes_[policy::lane_index(lane)]; }
 
   /// The slots are filled before the first pass and refilled once a unit is used: L + 1 times a pass. Disk
-  /// parts are read two units further ahead.
-  void weights(std::int64_t num_passes) {
+  /// parts are read two units further ahead. Without prefetch nothing is ahead: what the first embedding
+  /// needs comes, and each pass's units, the last one's output unit only if a row is wanted of it.
+  void weights(std::span<const policy::Pass> passes) {
+    const auto num_passes = static_cast<std::int64_t>(passes.size());
     const std::int64_t layers = shape_.spec.num_layers;
     std::vector<PerTier<std::int64_t>> units(static_cast<std::size_t>(layers + 2));
     const std::vector<TensorSpec> tensors = model_tensors(shape_.spec);
@@ -55,8 +57,15 @@ class Count {
       any_off_gpu = any_off_gpu || unit[Tier::kCpu] + unit[Tier::kDisk] > 0;
     }
     if (!any_off_gpu) return;
-    const std::int64_t loaded = shape_.num_weight_slots + num_passes * (layers + 1);
-    const std::int64_t read = any_on_disk ? loaded + 2 : 0;
+    std::int64_t loaded = shape_.num_weight_slots + num_passes * (layers + 1);
+    std::int64_t read = any_on_disk ? loaded + 2 : 0;
+    if (!shape_.placement.prefetch) {
+      const bool wants =
+          !passes.empty() && std::ranges::any_of(passes.back().segments,
+                                                 [](const auto& segment) { return segment.num_wanted > 0; });
+      loaded = passes.empty() ? 0 : num_passes * (layers + 1) + (wants ? 1 : 0);
+      read = loaded;
+    }
     for (std::int64_t s = 0; s < loaded; ++s)
       on(LaneKind::kH2d) += unit_of(s)[Tier::kCpu] + unit_of(s)[Tier::kDisk];
     for (std::int64_t s = 0; s < read; ++s) on(LaneKind::kDiskRead) += unit_of(s)[Tier::kDisk];

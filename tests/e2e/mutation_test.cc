@@ -45,7 +45,8 @@ constexpr std::array<const char*, kNumResourceKinds> kResourceNames = {"weight s
                                                                        "set attention (cpu)",
                                                                        "twin qkv",
                                                                        "twin attention",
-                                                                       "results"};
+                                                                       "results",
+                                                                       "turn of the gpu lane"};
 constexpr std::array<const char*, kNumHazardKinds> kHazardNames = {"read after write", "write after read",
                                                                    "write after write"};
 
@@ -170,13 +171,16 @@ std::vector<Scenario> scenarios() {
     s.placement.max_tokens_per_gpu_batch = 150;
     return s;
   };
+  Scenario apart = scenario("weights on CPU and disk, no prefetch", {0, 50, 100, 0, 100, 0}, 2, false);
+  apart.placement.prefetch = false;
   return {scenario("weights on disk", {0, 0, 100, 0, 100, 0}, 2, false),
           scenario("KV on disk", {100, 0, 0, 0, 100, 0}, 2, false),
           scenario("KV on disk, CPU attention", {100, 0, 0, 0, 100, 0}, 2, true),
           scenario("KV on CPU, CPU attention", {100, 0, 0, 100, 100, 0}, 2, true),
           scenario("everything on CPU", {0, 100, 0, 100, 0, 100}, 3, true),
           scenario("activations on disk", {100, 0, 100, 0, 0, 0}, 3, false),
-          scenario("everything everywhere", {20, 40, 10, 40, 0, 50}, 2, true)};
+          scenario("everything everywhere", {20, 40, 10, 40, 0, 50}, 2, true),
+          std::move(apart)};
 }
 
 /// Runs with the waits missing and `pair.early` held; true if the timeline shows a violation.

@@ -176,6 +176,7 @@ struct Variant {
   const char* name;
   KvFormat kv_format = KvFormat::kF16;
   bool mixing = true;
+  bool prefetch = true;
   int num_threads = 2;
   std::int64_t max_tokens = 150;
   std::int64_t prefetch_depth = 2;
@@ -184,6 +185,7 @@ struct Variant {
 constexpr Variant kVariants[] = {
     {.name = "Fp32", .kv_format = KvFormat::kF32},
     {.name = "NoMixing", .mixing = false},
+    {.name = "NoPrefetch", .prefetch = false},
     {.name = "OneThread", .num_threads = 1},
     {.name = "ThreeThreads", .num_threads = 3},
     {.name = "WholePrompts", .max_tokens = 8192},
@@ -202,6 +204,7 @@ TEST_P(PlacementVariants, AreBitIdenticalToAllOnGpu) {
     Placement placement = testing::placed(percents, variant.gpu_batch_size, 2, cpu_attention);
     placement.kv_format = variant.kv_format;
     placement.mixing = variant.mixing;
+    placement.prefetch = variant.prefetch;
     placement.max_tokens_per_gpu_batch = variant.max_tokens;
     placement.prefetch_depth = variant.prefetch_depth;
     SCOPED_TRACE(to_string(placement.percents));

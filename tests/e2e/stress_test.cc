@@ -30,14 +30,21 @@ struct Setting {
   std::int64_t num_gpu_batches = 2;
   bool cpu_attention = false;
   KvFormat kv_format = KvFormat::kF16;
+  bool prefetch = true;
 };
 
 const std::vector<Setting>& settings() {
   static const std::vector<Setting> all = {
-      {{100, 0, 100, 0, 100, 0}, 2},      {{0, 100, 0, 100, 0, 100}, 2, true},
-      {{0, 100, 0, 100, 0, 100}, 3},      {{0, 0, 0, 0, 0, 0}, 1},
-      {{0, 0, 0, 0, 0, 0}, 3, true},      {{30, 30, 35, 30, 34, 33}, 3},
-      {{20, 40, 10, 40, 0, 50}, 2, true}, {{50, 0, 0, 50, 50, 0}, 2, true, KvFormat::kF32},
+      {{100, 0, 100, 0, 100, 0}, 2},
+      {{0, 100, 0, 100, 0, 100}, 2, true},
+      {{0, 100, 0, 100, 0, 100}, 3},
+      {{0, 0, 0, 0, 0, 0}, 1},
+      {{0, 0, 0, 0, 0, 0}, 3, true},
+      {{30, 30, 35, 30, 34, 33}, 3},
+      {{20, 40, 10, 40, 0, 50}, 2, true},
+      {{50, 0, 0, 50, 50, 0}, 2, true, KvFormat::kF32},
+      {{20, 40, 10, 40, 0, 50}, 3, true, KvFormat::kF16, false},
+      {{0, 0, 0, 0, 0, 0}, 2, false, KvFormat::kF16, false},
   };
   return all;
 }
@@ -56,6 +63,7 @@ TEST_P(Stress, DelaysAndPoisonChangeNothing) {
   policy::Placement placement =
       testing::placed(setting.percents, 2, setting.num_gpu_batches, setting.cpu_attention);
   placement.kv_format = setting.kv_format;
+  placement.prefetch = setting.prefetch;
   placement.max_tokens_per_gpu_batch = 150;
   RunHooks hooks;
   hooks.poison = offload::Poison::kOn;
@@ -65,6 +73,11 @@ TEST_P(Stress, DelaysAndPoisonChangeNothing) {
   EXPECT_TRUE(outcome.violations.empty()) << outcome.violations.front();
   EXPECT_EQ(testing::first_difference(expected.results, outcome.results), "");
   EXPECT_EQ(testing::counted_lane_bytes(outcome), testing::expected_lane_bytes(outcome));
+  if (setting.prefetch) return;
+  placement.prefetch = true;
+  const testing::RunOutcome with =
+      testing::run_requests(testing::synthetic(spec), placement, requests, nullptr, &hooks);
+  EXPECT_EQ(testing::first_difference(with.results, outcome.results), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Small, Stress,

@@ -92,5 +92,14 @@ TEST(GoldenSchedule, EverythingOnDisk) {
   compare("disk.txt", dump(placement, {{65, 2, false}, {3, 2, false}}, 2));
 }
 
+// Weights on CPU and disk come when the GPU has come to their unit; the embedding of the second pass finds
+// what the head of the first one needed.
+TEST(GoldenSchedule, NoPrefetch) {
+  Placement placement = offloaded();
+  placement.percents.weights = {{0, 50, 50}};
+  placement.prefetch = false;
+  compare("no_prefetch.txt", dump(placement, {{20, 2, false}, {3, 2, false}}, 2));
+}
+
 }  // namespace
 }  // namespace sluice::policy

@@ -92,6 +92,7 @@ BestOfGrid best_of_grid(const PlanProblem& problem, Grid grid) {
   BestOfGrid best;
   Placement placement;
   placement.mixing = problem.choices.mixing;
+  placement.prefetch = problem.choices.prefetch;
   placement.kv_format = problem.choices.kv_format;
   const auto try_placement = [&] {
     const auto played = predict(problem, placement);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/format.h"
+#include "policy/hardware.h"
 #include "policy/run_shape.h"
 
 namespace sluice::policy::testing {
@@ -39,6 +40,18 @@ inline DeviceTraits test_traits() {
   traits.top_token_bytes = 8;
   traits.weight_piece_bytes = 64 << 10;
   return traits;
+}
+
+/// Rates that do not disturb each other and steps without overhead, so that sums are exact.
+inline HardwareProfile plain_machine() {
+  HardwareProfile hardware;
+  hardware.link.h2d = {{1, 10}, {1024, 10}};
+  hardware.link.d2h = {{1, 10}, {1024, 10}};
+  hardware.disk.read = {{1, 1024, 1}};
+  hardware.disk.write = {{1, 1024, 1}};
+  hardware.beside = {};
+  hardware.overheads = {0, 0, 0, 0, 0};
+  return hardware;
 }
 
 }  // namespace sluice::policy::testing

@@ -23,20 +23,9 @@ namespace {
 using testing::DrivenRequest;
 using testing::opt_spec;
 using testing::PassDriver;
+using testing::plain_machine;
 using testing::tensor_sizes;
 using testing::test_traits;
-
-/// Rates that do not disturb each other and steps without overhead, so that sums are exact.
-HardwareProfile plain_machine() {
-  HardwareProfile hardware;
-  hardware.link.h2d = {{1, 10}, {1024, 10}};
-  hardware.link.d2h = {{1, 10}, {1024, 10}};
-  hardware.disk.read = {{1, 1024, 1}};
-  hardware.disk.write = {{1, 1024, 1}};
-  hardware.beside = {};
-  hardware.overheads = {0, 0, 0, 0, 0};
-  return hardware;
-}
 
 RunShape shape_of(const ModelSpec& spec, const Placement& placement, const Workload& work,
                   const DeviceTraits& traits = test_traits()) {
@@ -273,6 +262,7 @@ Case random_case(std::uint64_t seed) {
   c.placement = placed({w[0], w[1], k[0], k[1], a[0], a[1]}, pick(1, 4), pick(1, 3), pick(0, 1) == 1);
   c.placement.mixing = pick(0, 3) > 0;
   c.placement.prefetch_depth = pick(2, 4);
+  c.placement.prefetch = seed % 4 != 3;
   c.placement.max_tokens_per_gpu_batch = pick(16, 400);
   for (std::int64_t i = pick(1, 12); i > 0; --i) {
     c.requests.push_back({pick(1, 300), pick(0, 12)});

@@ -83,6 +83,18 @@ TEST(WorkFloor, OfOneBlockThePromptsComeFirst) {
   EXPECT_NEAR(three.unmixed_sec, std::max(3 * prompt_sec, pass_sec) + 3 * 31 * pass_sec, 0.1);
 }
 
+TEST(WorkFloor, WithoutPrefetchTheGpuWaitsForTheWeightsOfEveryPass) {
+  RunShape shape = opt_30b(44, true);
+  const WorkFloor under = work_floor(shape, same(88, 512, 32), kRates);
+  EXPECT_EQ(under.unprefetched_sec, 0);
+  shape.placement.prefetch = false;
+  MeasuredRates rates = kRates;
+  const WorkFloor apart = work_floor(shape, same(88, 512, 32), rates);
+  EXPECT_NEAR(apart.unprefetched_sec, apart.h2d_sec + apart.gpu_sec, 1e-9) << "the CPU attends: no KV moves";
+  EXPECT_EQ(apart.h2d_sec, under.h2d_sec);
+  EXPECT_EQ(apart.sec(), apart.unprefetched_sec);
+}
+
 TEST(WorkFloor, TheDiskAndGpuMemoryBoundWhereTheirRatesAreKnown) {
   const ModelSpec spec = testing::opt_spec(48, 7168, 56);
   Placement placement;
@@ -125,6 +137,10 @@ TEST(ProfileFloor, RatesAreThoseOfTheProfile) {
   EXPECT_NEAR(together.pass_products_sec, 2 * 29.9e9 / 2e12, 1e-3) << "a row of all matrices";
   EXPECT_NEAR(measured_rates(machine(), opt_30b(44, false), {}).h2d_bytes_per_sec, 50e9, 1)
       << "the CPU does not attend";
+  RunShape apart = opt_30b(44, true);
+  apart.placement.prefetch = false;
+  EXPECT_NEAR(measured_rates(machine(), apart, {}).h2d_bytes_per_sec, 50e9, 1)
+      << "weights come between units";
   HardwareProfile cpu_device = machine();
   cpu_device.memory.gpu_is_host = true;
   EXPECT_NEAR(measured_rates(cpu_device, attended, {}).h2d_bytes_per_sec, 50e9, 1) << "lanes take turns";

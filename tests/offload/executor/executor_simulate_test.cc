@@ -184,6 +184,7 @@ struct Case {
   bool mixing = true;
   std::int64_t prefetch_depth = 2, max_tokens = 8192;
   KvFormat kv_format = KvFormat::kF16;
+  bool prefetch = true;
 };
 
 /// A model in the case's format: what the matrices of its layers take, where a third of them is not zero.
@@ -212,6 +213,7 @@ policy::Placement placement_of(const Case& c) {
   placement.cpu_attention = c.cpu_attention;
   placement.mixing = c.mixing;
   placement.prefetch_depth = c.prefetch_depth;
+  placement.prefetch = c.prefetch;
   placement.max_tokens_per_gpu_batch = c.max_tokens;
   placement.kv_format = c.kv_format;
   return placement;
@@ -279,6 +281,20 @@ const std::vector<Case> kCases = {
      2,
      8192,
      KvFormat::kF32},
+    {.name = "no prefetch, CPU attention",
+     .percents = {20, 80, 0, 100, 100, 0},
+     .gpu_batch_size = 3,
+     .num_gpu_batches = 3,
+     .cpu_attention = true,
+     .requests = ragged(24, 12),
+     .prefetch = false},
+    {.name = "no prefetch, disk",
+     .percents = {10, 40, 20, 30, 0, 50},
+     .gpu_batch_size = 3,
+     .num_gpu_batches = 2,
+     .cpu_attention = false,
+     .requests = ragged(16, 13),
+     .prefetch = false},
 };
 
 TEST(ExecutorSimulate, ThePredictionIsWithinTwoPercentOfTheExecutorOnAVirtualClock) {

@@ -77,6 +77,7 @@ void run(const PlanCommandFlags& options) {
     free.choices = {};
     free.choices.kv_format = problem.choices.kv_format;
     free.choices.mixing = problem.choices.mixing;
+    free.choices.prefetch = problem.choices.prefetch;
     if (const auto unbound = make_plan(free)) best.without_choices = unbound->best.tokens_per_sec();
   }
   if (!options.trace.empty()) write_trace(options.trace, problem, best.result.best);

@@ -91,6 +91,7 @@ PlanChoices choices_of(const PlacementConfig& stated) {
   choices.max_tokens_per_gpu_batch = stated.max_tokens_per_gpu_batch;
   choices.kv_format = stated.kv_format;
   choices.mixing = stated.mixing;
+  choices.prefetch = stated.prefetch;
   return choices;
 }
 
@@ -101,6 +102,7 @@ std::optional<Placement> resident(const PlanProblem& problem) {
   Placement placement;
   placement.cpu_attention = choices.cpu_attention.value_or(false);
   placement.mixing = choices.mixing;
+  placement.prefetch = choices.prefetch;
   placement.kv_format = choices.kv_format;
   placement.prefetch_depth = std::max(placement.prefetch_depth, choices.prefetch_depth);
   placement.num_gpu_batches = std::max<std::int64_t>(1, choices.num_gpu_batches);

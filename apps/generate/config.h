@@ -48,6 +48,7 @@ struct PlacementConfig {
   std::int64_t max_tokens_per_gpu_batch = 0;
   std::int64_t prefetch_depth = 0;
   bool mixing = true;
+  bool prefetch = true;
   std::string piece_size;
 };
 
@@ -66,6 +67,7 @@ void visit_fields(Visitor& visit, PlacementConfig& placement) {
   visit("prefetch_depth", placement.prefetch_depth,
         "layers whose weights are on the GPU at once, at least 2; 0: chosen, with percent 2", at_least(0));
   visit("mixing", placement.mixing, "prefill and decode rows may share a pass");
+  visit("prefetch", placement.prefetch, "weights come before the GPU has come to their layer");
   visit("piece_size", placement.piece_size, "weights move in pieces of this size; empty: 32MiB");
 }
 

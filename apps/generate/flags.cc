@@ -114,6 +114,8 @@ void add_placement_flags(CLI::App& command, GenerateFlags& flags) {
               "Weights move in pieces of this size (default 32MiB)");
   add_switch(command, flags, "--no-mixing", &GenerateConfig::placement, &PlacementConfig::mixing, false,
              "Prefill and decode rows never share a pass");
+  add_switch(command, flags, "--no-prefetch", &GenerateConfig::placement, &PlacementConfig::prefetch, false,
+             "Weights come to the GPU only when it has come to their layer");
 }
 
 void add_memory_flags(CLI::App& command, GenerateFlags& flags) {
@@ -251,8 +253,8 @@ void add_flexgen_flags(CLI::App& command, GenerateFlags& flags) {
       ->group("Memory");
   const auto overlap = [](const std::vector<std::string>& values) {
     SLUICE_CHECK(!is_false(values), Code::kUnsupported,
-                 "--overlap false: transfers always overlap with computation",
-                 "leave it out; --prefetch-depth 2 overlaps least");
+                 "--overlap false: KV and activations always move beside computation",
+                 "give --no-prefetch: weights do not");
     log_info("--overlap has no effect: transfers always overlap with computation");
   };
   command.add_option_function<std::vector<std::string>>("--overlap", overlap)

@@ -24,6 +24,7 @@ std::string_view wall_of(const policy::WorkFloor& floor) {
   if (most == floor.cpu_sec) return "attention on the CPU";
   if (most == floor.disk_sec) return "reads from disk";
   if (most == floor.serial_sec) return "the prompts, and then the passes that follow the last of them";
+  if (most == floor.unprefetched_sec) return "weights and the GPU's work, which --no-prefetch keeps apart";
   return "prompts and decoding, which --no-mixing keeps apart";
 }
 

@@ -34,6 +34,7 @@ policy::Placement stated_placement(const PlacementConfig& stated, std::int64_t n
   placement.percents = policy::parse_percents(stated.percent);
   placement.cpu_attention = stated.cpu_cache_compute.value_or(false);
   placement.mixing = stated.mixing;
+  placement.prefetch = stated.prefetch;
   placement.kv_format = stated.kv_format;
   if (stated.max_tokens_per_gpu_batch > 0)
     placement.max_tokens_per_gpu_batch = stated.max_tokens_per_gpu_batch;

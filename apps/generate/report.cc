@@ -156,8 +156,10 @@ std::string run_report(const offload::RunStats& stats, const RunCounts& counts,
   if (counts.done_before > 0) add(text, ", {} of them by an earlier run", counts.done_before);
   if (counts.refused > 0) add(text, ", {} refused", counts.refused);
   add(text, "\n  device     {}", stats.device);
-  add(text, "\n  placement  {}, {} x {} sequences, CPU attention {}\n", policy::to_string(placement.percents),
-      placement.gpu_batch_size, placement.num_gpu_batches, placement.cpu_attention ? "on" : "off");
+  add(text, "\n  placement  {}, {} x {} sequences, CPU attention {}{}{}\n",
+      policy::to_string(placement.percents), placement.gpu_batch_size, placement.num_gpu_batches,
+      placement.cpu_attention ? "on" : "off", placement.mixing ? "" : ", no mixing",
+      placement.prefetch ? "" : ", no prefetch");
   add(text, "  start      first layer computed after {:.3f} s, weights in place in {:.3f} s of them\n",
       stats.first_layer_sec, stats.load_sec);
   add(text, "  prefill    {} prompt tokens in {:.3f} s, {:.1f} tokens/s; first token after {:.3f} s\n",

@@ -55,6 +55,7 @@ ordered_json run_placement_json(const policy::Placement& p) {
           {"num_gpu_batches", p.num_gpu_batches},
           {"cpu_attention", p.cpu_attention},
           {"mixing", p.mixing},
+          {"prefetch", p.prefetch},
           {"kv_format", kv_format_name(p.kv_format)},
           {"max_tokens_per_gpu_batch", p.max_tokens_per_gpu_batch},
           {"prefetch_depth", p.prefetch_depth}};

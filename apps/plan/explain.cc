@@ -113,6 +113,7 @@ nlohmann::ordered_json placement_json(const policy::Placement& p) {
           {"prefetch_depth", p.prefetch_depth},
           {"max_tokens_per_gpu_batch", p.max_tokens_per_gpu_batch},
           {"mixing", p.mixing},
+          {"prefetch", p.prefetch},
           {"kv_format", kv_format_name(p.kv_format)}};
 }
 
@@ -150,6 +151,7 @@ std::string flags_of(const policy::Placement& p, int attention_threads) {
   if (p.cpu_attention) text += " --cpu-cache-compute";
   if (attention_threads > 0) text += fmt::format(" --threads {}", attention_threads);
   if (!p.mixing) text += " --no-mixing";
+  if (!p.prefetch) text += " --no-prefetch";
   if (p.kv_format != KvFormat::kF16) text += fmt::format(" --kv-format {}", kv_format_name(p.kv_format));
   return text;
 }

@@ -26,7 +26,7 @@ struct Wall {
 };
 Wall wall_of(const policy::Simulation& run);
 
-/// Whether the caller states anything of the placement but formats and mixing.
+/// Whether the caller states anything of the placement but formats, mixing and prefetch.
 bool anything_fixed(const policy::PlanChoices& choices);
 
 /// The flags of `sluice generate` that run the plan; `attention_threads` as PlanCandidate has them.

@@ -198,6 +198,7 @@ policy::PlanChoices choices_of(const PlanFlags& flags) {
   choices.max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch;
   choices.attention_threads = flags.threads;
   choices.mixing = !flags.no_mixing;
+  choices.prefetch = !flags.no_prefetch;
   choices.kv_format = parse_kv_format(flags.kv_format).value();
   return choices;
 }
@@ -259,6 +260,8 @@ void add_plan_flags(CLI::App& command, PlanFlags& flags) {
   command.add_option("--kv-format", flags.kv_format, "fp16 (default) or fp32")
       ->check(CLI::IsMember({"fp16", "fp32"}));
   command.add_flag("--no-mixing", flags.no_mixing, "Prefill and decode rows never share a pass");
+  command.add_flag("--no-prefetch", flags.no_prefetch,
+                   "Weights come to the GPU only when it has come to their layer");
 }
 
 policy::HardwareProfile hardware_of(const PlanFlags& flags) {

@@ -19,7 +19,7 @@ struct PlanFlags {
   std::string gpu_memory, cpu_memory, disk_memory;
   std::int64_t prompt_len = 0, gen_len = -1, num_requests = 0;
   std::vector<int> percent;
-  bool cpu_cache_compute = false, no_cpu_cache_compute = false, no_mixing = false;
+  bool cpu_cache_compute = false, no_cpu_cache_compute = false, no_mixing = false, no_prefetch = false;
   std::int64_t gpu_batch_size = 0, num_gpu_batches = 0, prefetch_depth = 0, max_tokens_per_gpu_batch = 0;
   int threads = 0;
   std::string kv_format = "fp16";

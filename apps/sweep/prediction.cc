@@ -66,6 +66,7 @@ policy::Placement placement_of(const PlanFlags& flags, const policy::PlanProblem
                                .max_tokens_per_gpu_batch = flags.max_tokens_per_gpu_batch,
                                .prefetch_depth = flags.prefetch_depth,
                                .mixing = !flags.no_mixing,
+                               .prefetch = !flags.no_prefetch,
                                .piece_size = {}};
   policy::Placement placement =
       stated_placement(stated, problem.fill_block ? stated_block_size(stated) : std::ssize(problem.requests));

@@ -30,9 +30,9 @@ using nlohmann::ordered_json;
 constexpr std::int64_t kMostStatsBytes = 16_MiB;
 
 // What a plan states itself.
-constexpr std::array<std::string_view, 9> kPlacementFlags = {
-    "percent",        "gpu-batch-size", "num-gpu-batches", "cpu-cache-compute",       "no-cpu-cache-compute",
-    "prefetch-depth", "no-mixing",      "kv-format",       "max-tokens-per-gpu-batch"};
+constexpr std::array<std::string_view, 10> kPlacementFlags = {
+    "percent",        "gpu-batch-size", "num-gpu-batches", "cpu-cache-compute", "no-cpu-cache-compute",
+    "prefetch-depth", "no-mixing",      "no-prefetch",     "kv-format",         "max-tokens-per-gpu-batch"};
 
 std::vector<std::string> words_of(const std::string& text) {
   std::istringstream in(text);

@@ -174,12 +174,14 @@ TEST(ChoosePlacement, PlansByTheNamedProfileAndKeepsWhatIsStated) {
   config.placement.num_gpu_batches = 3;
   config.placement.cpu_cache_compute = true;
   config.placement.mixing = false;
+  config.placement.prefetch = false;
   config.placement.kv_format = KvFormat::kF32;
   const policy::Placement stated = choose_placement(config, weights, work, options).placement;
   EXPECT_EQ(stated.gpu_batch_size, 2);
   EXPECT_EQ(stated.num_gpu_batches, 3);
   EXPECT_TRUE(stated.cpu_attention);
   EXPECT_FALSE(stated.mixing);
+  EXPECT_FALSE(stated.prefetch);
   EXPECT_EQ(stated.kv_format, KvFormat::kF32);
 }
 

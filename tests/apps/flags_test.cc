@@ -44,6 +44,7 @@ TEST_F(FlagsTest, StartsFromTheDocumentedDefaults) {
   EXPECT_EQ(c.placement.prefetch_depth, 0) << "chosen";
   EXPECT_EQ(c.placement.max_tokens_per_gpu_batch, 0) << "chosen";
   EXPECT_TRUE(c.placement.mixing);
+  EXPECT_TRUE(c.placement.prefetch);
   EXPECT_TRUE(c.model.add_bos);
   EXPECT_EQ(c.placement.cpu_cache_compute, std::nullopt) << "chosen";
   EXPECT_TRUE(c.placement.percent.empty());
@@ -73,6 +74,7 @@ TEST_F(FlagsTest, ReadsEverySetting) {
       {{"--prefetch-depth", "5"}, [](const auto& c) { return c.placement.prefetch_depth == 5; }},
       {{"--max-tokens-per-gpu-batch", "64"},
        [](const auto& c) { return c.placement.max_tokens_per_gpu_batch == 64; }},
+      {{"--no-prefetch"}, [](const auto& c) { return !c.placement.prefetch; }},
       {{"--no-mixing"}, [](const auto& c) { return !c.placement.mixing; }},
       {{"--gpu-memory", "1GiB"}, [](const auto& c) { return c.memory.gpu == "1GiB"; }},
       {{"--cpu-memory", "2GiB"}, [](const auto& c) { return c.memory.cpu == "2GiB"; }},
@@ -145,6 +147,11 @@ TEST_F(FlagsTest, RefusesFlexGensOtherFlagsByNameWithWhatToDo) {
     EXPECT_THAT(message, HasSubstr(args[0]));
     EXPECT_THAT(message, HasSubstr("; ")) << "says what to do";
   }
+}
+
+TEST_F(FlagsTest, FlexGensOverlapNamesTheSwitchThatThereIs) {
+  EXPECT_THAT(refusal({"--overlap", "False", "prompt"}), HasSubstr("--no-prefetch"));
+  EXPECT_TRUE(parse({"--overlap", "true", "prompt"}).placement.prefetch);
 }
 
 TEST_F(FlagsTest, RefusesBadValuesByName) {

@@ -125,6 +125,25 @@ TEST(Plan, ItsFlagsAreThoseOfGenerate) {
   EXPECT_THAT(generated.out, HasSubstr("gpu_batch_size"));
 }
 
+TEST(Plan, CountsWithTheSwitchOfPrefetch) {
+  const auto planned = [](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {
+        "--gpu-memory", "1GiB", "--num-requests",   "4", "--percent",         "0", "100",   "100", "0",
+        "100",          "0",    "--gpu-batch-size", "4", "--num-gpu-batches", "1", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Outcome outcome = run(plan(words));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return json::parse(outcome.out);
+  };
+  const json with = planned({});
+  const json without = planned({"--no-prefetch"});
+  EXPECT_EQ(with["placement"]["prefetch"], true);
+  EXPECT_EQ(without["placement"]["prefetch"], false);
+  EXPECT_THAT(with["flags"].get<std::string>(), Not(HasSubstr("--no-prefetch")));
+  EXPECT_THAT(without["flags"].get<std::string>(), HasSubstr("--no-prefetch"));
+  EXPECT_LT(without["tokens_per_sec"].get<double>(), with["tokens_per_sec"].get<double>());
+}
+
 TEST(Plan, WritesThePredictedTimeline) {
   const TempDir dir;
   const Outcome outcome = run(plan({"--num-requests", "2", "--trace", dir / "trace.json"}));

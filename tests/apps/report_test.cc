@@ -84,6 +84,20 @@ TEST(RunReport, WithAProfileGivesTheBoundAndPredictedAgainstMeasured) {
                               "  gpu busy s            3.300     3.000    +10.0 %\n"));
 }
 
+TEST(RunReport, NamesTheIdeasThatAreOff) {
+  policy::Placement placement;
+  EXPECT_THAT(run_report(example(), {}, placement), HasSubstr("1 x 1 sequences, CPU attention off\n"));
+  placement.prefetch = false;
+  EXPECT_THAT(run_report(example(), {}, placement), HasSubstr("CPU attention off, no prefetch\n"));
+  placement.mixing = false;
+  EXPECT_THAT(run_report(example(), {}, placement), HasSubstr("CPU attention off, no mixing, no prefetch\n"));
+  Forecast forecast = example_forecast();
+  forecast.floor.unprefetched_sec = 4;
+  EXPECT_THAT(
+      run_report(example(), {.total = 9, .done = 9}, placement, &forecast),
+      HasSubstr("bound      64.0 tokens/s (weights and the GPU's work, which --no-prefetch keeps apart)"));
+}
+
 TEST(RunReport, WithoutAProfileSaysHowToGetTheLines) {
   const std::string text = run_report(example(), {.total = 9, .done = 9}, {});
   EXPECT_THAT(text, HasSubstr("bound      not known, nor a prediction: `sluice profile`"));

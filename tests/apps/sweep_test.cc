@@ -128,14 +128,14 @@ TEST(SweepPoints, AreTheProductOfTheAxesAndThoseStated) {
 TEST(SweepPoints, BecomeTheWordsOfACommandLine) {
   const auto all = points(
       "flags: {model: m, percent: 1 99 0 100 0 100, cpu-cache-compute: false, max-latency: 4, no-mixing: "
-      "true}\n");
+      "true, no-prefetch: true}\n");
   ASSERT_EQ(all.size(), 1U);
   EXPECT_THAT(arguments_of(all[0], FlagReader::kPlan),
               ElementsAre("--no-cpu-cache-compute", "--max-latency=4", "--model=m", "--no-mixing",
-                          "--percent", "1", "99", "0", "100", "0", "100"));
+                          "--no-prefetch", "--percent", "1", "99", "0", "100", "0", "100"));
   EXPECT_THAT(arguments_of(all[0], FlagReader::kGenerate),
-              ElementsAre("--no-cpu-cache-compute", "--model=m", "--no-mixing", "--percent", "1", "99", "0",
-                          "100", "0", "100"));
+              ElementsAre("--no-cpu-cache-compute", "--model=m", "--no-mixing", "--no-prefetch", "--percent",
+                          "1", "99", "0", "100", "0", "100"));
 }
 
 TEST(SweepPoints, EachStandsOnEveryProfileAndOptionsWin) {
@@ -388,6 +388,23 @@ axes: {threads: [3, 15]}
   ASSERT_EQ(sweep.outcome.status, 0) << sweep.outcome.err;
   EXPECT_GT(line_of(sweep, 1)["predicted"]["tokens_per_sec"].get<double>(),
             2 * line_of(sweep, 0)["predicted"]["tokens_per_sec"].get<double>());
+}
+
+TEST(SweepCommand, TheSwitchOfPrefetchIsAnAxis) {
+  const TempDir dir;
+  const Simulated sweep = simulate(dir, R"(description: x
+hardware: [h200-141gb]
+flags: {model: "random:opt-1.3b", prompt-len: 64, gen-len: 8, percent: 0 100 100 0 100 0, block: 32x1}
+axes: {no-prefetch: [false, true]}
+)");
+  ASSERT_EQ(sweep.outcome.status, 0) << sweep.outcome.err;
+  const json with = line_of(sweep, 0);
+  const json without = line_of(sweep, 1);
+  EXPECT_EQ(with["placement"]["prefetch"], true);
+  EXPECT_EQ(without["placement"]["prefetch"], false);
+  EXPECT_THAT(without["placement_flags"].get<std::string>(), HasSubstr("--no-prefetch"));
+  EXPECT_LT(without["predicted"]["tokens_per_sec"].get<double>(),
+            with["predicted"]["tokens_per_sec"].get<double>());
 }
 
 // ---- The report.

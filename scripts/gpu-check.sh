@@ -172,6 +172,7 @@ case "$part" in
     row switch-none --model random:opt-30b $short --cpu-cache-compute
     row switch-cpu-attention --model random:opt-30b $short
     row switch-mixing --model random:opt-30b $short --cpu-cache-compute --no-mixing
+    row switch-prefetch --model random:opt-30b $short --cpu-cache-compute --no-prefetch
     row switch-piece-size --model random:opt-30b $short --cpu-cache-compute --piece-size 1MiB
     row switch-pinning --model random:opt-30b $short --cpu-cache-compute --pin-weight 0
     ;;

@@ -58,6 +58,21 @@ class TableCheck {
                   "add one: embedding and head are dense in every model");
   }
 
+  /// Rows for any matrix beside rows for one of a size would never count.
+  void sizes_agree(const std::vector<ProductRate>& products) {
+    const ConfigNode* table = node_of(tree_, "gpu.products");
+    for (std::size_t i = 0; table != nullptr && i < table->children.size() && i < products.size(); ++i) {
+      const ProductRate& row = products[i];
+      const auto has_size = [&](const ProductRate& other) {
+        return other.format == row.format && other.kernel == row.kernel && other.million_weights > 0;
+      };
+      if (row.million_weights > 0 || std::ranges::none_of(products, has_size)) continue;
+      problems_.add(table->children[i].line, fmt::format("gpu.products[{}].million_weights", i),
+                    "missing, though other rows of its format and kernel have one",
+                    "give it to all of them or to none");
+    }
+  }
+
   void lanes_differ(const std::vector<LaneBeside>& beside) {
     const ConfigNode* table = node_of(tree_, "beside");
     for (std::size_t i = 0; table != nullptr && i < table->children.size() && i < beside.size(); ++i) {
@@ -107,6 +122,7 @@ ReadProfile parse_hardware(std::string_view yaml, const std::string& file_name) 
     check.rows("link.d2h", {"piece_kib", "gb_per_sec"});
     check.rows("gpu.products", {"rows", "tflop_per_sec"});
     check.has_dense(read.profile.gpu.products);
+    check.sizes_agree(read.profile.gpu.products);
     check.rows("cpu.attention", {"threads", "gb_per_sec"});
     check.rows("disk.read", {"gb_per_sec"});
     check.rows("disk.write", {"gb_per_sec"});

@@ -82,7 +82,7 @@ struct GpuRates {
 struct AttentionRate {
   KvFormat kv_format = KvFormat::kF16;
   int threads = 0;
-  double gb_per_sec = 0;  ///< bytes of K and V read
+  double gb_per_sec = 0;  ///< bytes of K and V read, without StepOverheads::cpu_usec
   double spread_percent = 0;
 };
 

@@ -127,15 +127,18 @@ void Rates::fill_products(const GpuRates& gpu) {
 
 /// Time grows with the matrix along a line from one size to the next: what a launch costs and multiprocessors
 /// that the last wave leaves idle weigh more in a small one. Below the smallest size the line goes on, but
-/// never to less than that size's rate gives; above the largest, the rate is that of the largest.
+/// never to less than that size's rate gives; above the largest, the rate is that of the largest. A larger
+/// matrix is no faster.
 double Rates::ProductKernelRates::sec(double rows, double elements) const {
   const auto above =
       std::ranges::find_if(sizes, [&](const ProductCurve& size) { return size.elements >= elements; });
-  if (sizes.size() == 1 || above == sizes.end()) return sizes.back().sec(rows, elements);
+  if (sizes.size() == 1) return sizes.back().sec(rows, elements);
+  if (above == sizes.end())
+    return std::max(sizes.back().sec(rows, elements), sec(rows, sizes.back().elements));
   const ProductCurve& upper = above == sizes.begin() ? sizes[1] : *above;
   const ProductCurve& lower = *(&upper - 1);
   const double first = lower.sec(rows, lower.elements);
-  const double last = std::max(first, upper.sec(rows, upper.elements));  // a larger matrix is no faster
+  const double last = std::max(first, upper.sec(rows, upper.elements));
   const double on_line =
       first + (last - first) * (elements - lower.elements) / (upper.elements - lower.elements);
   return above == sizes.begin() ? std::max(on_line, lower.sec(rows, elements)) : on_line;

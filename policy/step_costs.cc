@@ -1,6 +1,7 @@
 #include "policy/step_costs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 
@@ -16,14 +17,10 @@ bool is_of_mlp(const std::string& name) {
   return name.find(".fc1.") != name.npos || name.find(".fc2.") != name.npos;
 }
 
-/// q, k and v that are all dense are multiplied with at once (`linear_group`).
+/// Dense q, k and v of one shape count as one matrix: on CUDA `linear_group` multiplies with them at once.
 void join_if_dense(std::vector<ModelProducts::Product>& pre) {
-  std::int64_t elements = 0;
-  for (const ModelProducts::Product& product : pre) {
-    if (product.format != Encoding::kDense) return;
-    elements += product.count * product.elements;
-  }
-  pre.assign(1, {.elements = elements});
+  if (pre.size() != 1 || pre[0].format != Encoding::kDense) return;
+  pre[0].elements *= std::exchange(pre[0].count, 1);
 }
 
 }  // namespace

@@ -20,8 +20,8 @@ class ModelProducts {
   /// `formats` of the tensors in model_tensors order; empty: all dense.
   explicit ModelProducts(const ModelSpec& spec, std::span<const Encoding> formats = {});
 
-  /// Products of one stage with weight matrices of equal format and size. Dense q, k and v are one matrix, as
-  /// for `linear_group`.
+  /// Products of one stage with weight matrices of equal format and size. Dense q, k and v of one shape are
+  /// one matrix, as for `linear_group`.
   struct Product {
     Encoding format = Encoding::kDense;
     std::int64_t elements = 0;  ///< of each matrix

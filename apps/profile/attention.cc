@@ -1,11 +1,13 @@
 // CPU attention by threads, alone and beside the links, and what beginning and ending a step of it costs.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <vector>
 
 #include "apps/attention_batch.h"
 #include "apps/profile/host_kv.h"
 #include "apps/profile/parts.h"
+#include "apps/profile/step_overhead.h"
 #include "core/units.h"
 
 namespace sluice::apps {
@@ -21,7 +23,7 @@ struct Crew {
 
   // A value for each round.
   std::vector<double> fp16, fp32;                             // bytes of K and V a second, alone
-  std::vector<double> fp16_small;                             // in small steps
+  std::vector<double> overhead_sec;                           // of a step
   std::vector<double> h2d_share, d2h_share, attention_share;  // beside each other
 };
 
@@ -36,25 +38,6 @@ std::vector<int> thread_counts(int threads) {
 // A quarter of the usual step: its sequences are few enough to show what a step costs whatever its size.
 constexpr std::int64_t kSmallStep = HostKv::kUsualStep / 4;
 
-double bytes_of(const HostKv& kv, std::int64_t sequences) {
-  return kv.sequence_bytes() * static_cast<double>(sequences);
-}
-
-/// What a step takes beside its bytes, of the rates in steps of both sizes: t = overhead + sequences * each.
-double step_overhead_sec(const HostKv& kv, double usual_rate, double small_rate) {
-  const double small = bytes_of(kv, kSmallStep) / small_rate;
-  const double usual = bytes_of(kv, HostKv::kUsualStep) / usual_rate;
-  const double more = usual - small;  // of the sequences that a usual step has more
-  return std::max(0.0, small - more * kSmallStep / (HostKv::kUsualStep - kSmallStep));
-}
-
-/// The rate of a step's bytes without its overhead, which is at most half of the step.
-double net_rate(const HostKv& kv, double usual_rate, double overhead_sec) {
-  const double bytes = bytes_of(kv, HostKv::kUsualStep);
-  const double sec = bytes / usual_rate;
-  return bytes / std::max(sec - overhead_sec, sec / 2);
-}
-
 double share(double beside, double alone) { return std::clamp(beside / alone, 0.01, 1.0); }
 
 }  // namespace
@@ -65,6 +48,7 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
   HostKv front(rig.host.first(half), KvFormat::kF16);
   HostKv back(rig.host.last(half), KvFormat::kF16);
   HostKv wide(rig.host.last(half), KvFormat::kF32);
+  const bool splits = back.steps(kSmallStep) > back.steps();
   const auto bytes = static_cast<std::int64_t>(std::min(half, rig.gpu.size() / 2));
   const auto copy = [bytes](kernels::Stream& stream, std::byte* to, const std::byte* from) {
     stream.copy(to, from, bytes);
@@ -92,7 +76,9 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
       const double alone_fp32 = run_alone(kSec / 2, [&] { return wide.attend(crew->stream); });
       if (round == 0) continue;  // warms up
       crew->fp16.push_back(alone);
-      crew->fp16_small.push_back(small);
+      if (splits)
+        crew->overhead_sec.push_back(step_overhead_sec(back.kv_bytes() / small, back.steps(kSmallStep),
+                                                       back.kv_bytes() / alone, back.steps()));
       crew->fp32.push_back(alone_fp32);
       if (!rig.is_cuda()) continue;
       const Together with_up = run_together(kSec, up, [&] { return back.attend(crew->stream); });
@@ -103,15 +89,18 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
     }
   }
 
-  // One for all numbers of threads. With too little memory for a few steps the default stays.
+  // One for all numbers of threads, and no more than a part of the shortest usual step. With memory for a
+  // single small step the default stays and is no part of the rates.
   double overhead_sec = 0;
-  if (back.num_sequences() >= 2 * HostKv::kUsualStep) {
+  if (splits) {
     std::vector<double> overheads;
+    double shortest_sec = std::numeric_limits<double>::infinity();
     for (const auto& crew : crews) {
-      overheads.push_back(
-          step_overhead_sec(back, median_of(crew->fp16).median, median_of(crew->fp16_small).median));
+      overheads.insert(overheads.end(), crew->overhead_sec.begin(), crew->overhead_sec.end());
+      const double sec = back.kv_bytes() / median_of(crew->fp16).median;
+      shortest_sec = std::min(shortest_sec, sec / static_cast<double>(back.steps()));
     }
-    overhead_sec = median_of(overheads).median;
+    overhead_sec = std::clamp(median_of(overheads).median, 0.0, shortest_sec / 2);
     profile.overheads.cpu_usec = 1e6 * overhead_sec;
   }
 
@@ -120,7 +109,8 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
   for (const KvFormat format : {KvFormat::kF16, KvFormat::kF32}) {
     for (const auto& crew : crews) {
       const Measured rate = median_of(format == KvFormat::kF16 ? crew->fp16 : crew->fp32);
-      const double net = net_rate(format == KvFormat::kF16 ? back : wide, rate.median, overhead_sec);
+      const HostKv& kv = format == KvFormat::kF16 ? back : wide;
+      const double net = rate_without(overhead_sec, kv.steps(), kv.kv_bytes(), rate.median);
       profile.cpu.attention.push_back({format, crew->pool.num_threads(), net / 1e9, rate.spread_percent});
     }
   }

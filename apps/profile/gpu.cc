@@ -22,13 +22,14 @@ struct Shape {
 // whose tiles fill the multiprocessors badly. On a CPU what it can multiply in seconds: there the rate hardly
 // depends on it.
 constexpr std::array kCudaShapes = {Shape{16384, 8192}, Shape{5120, 5120}};
-constexpr std::array kSmallShapes = {Shape{4096, 4096}};
+constexpr std::array kSmallShapes = {Shape{4096, 4096}};  // on a GPU of at most 2 GiB, too
 constexpr std::array kCudaEncodedShapes = {Shape{8192, 8192}, Shape{4096, 4096}};
 constexpr std::array kCpuEncodedShapes = {Shape{2048, 2048}};
 
-// A few rows beyond a power of two cost one more tile of rows: prompts of such a length beside decode rows.
+// The first rows beyond a power of two cost one more tile of rows: prompts of such a length beside decode
+// rows.
 constexpr std::array kCudaRows = {1,   2,   4,   8,   16,   32,   64,   96,   128, 192,
-                                  256, 272, 512, 528, 1024, 1056, 2048, 4096, 8192};
+                                  256, 264, 512, 520, 1024, 1032, 2048, 4096, 8192};
 constexpr std::array kCpuRows = {1, 2, 4, 8, 16, 32, 64, 128, 256};
 /// Zeros of the sparse formats' matrix.
 constexpr unsigned kNonzeroOfTen = 2;

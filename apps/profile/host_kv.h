@@ -27,8 +27,11 @@ class HostKv {
     return batch_.kv_bytes();
   }
 
-  std::int64_t num_sequences() const { return batch_.num_sequences(); }
-  double sequence_bytes() const { return batch_.kv_bytes() / static_cast<double>(batch_.num_sequences()); }
+  /// How many of these steps that are.
+  std::int64_t steps(std::int64_t sequences = kUsualStep) const {
+    return (batch_.num_sequences() + sequences - 1) / sequences;
+  }
+  double kv_bytes() const { return batch_.kv_bytes(); }
 
  private:
   AttentionBatch batch_;

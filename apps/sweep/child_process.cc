@@ -39,8 +39,8 @@ using Clock = std::chrono::steady_clock;
   _exit(kNotStarted);
 }
 
-/// A stop that arrives before the program runs would be taken by the handler that the child has from us, and
-/// be lost: it waits until the child has none.
+/// The id of a new child that becomes argv[0]. Throws Error{kIo}. A stop that arrives before the program runs
+/// would be taken by the handler that the child has from us, and be lost: it waits until the child has none.
 pid_t fork_into(char* const* argv, const char* stderr_file) {
   const BlockedInterrupts blocked;
   const pid_t parent = getpid();

@@ -137,11 +137,11 @@ TEST(ChildProcess, AStopBeforeTheProgramRunsIsNotLost) {
   for (const int number : {SIGINT, SIGTERM}) {
     SCOPED_TRACE(number);
     const bool by_request = number == SIGINT;
-    std::atomic<bool> done = false;
     bool was_held = false;
-    std::jthread release([&] {
+    std::jthread release([&](const std::stop_token& ends) {
       offload::UniqueFd reader;
-      for (pid_t child = 0; !done; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+      for (pid_t child = 0; !ends.stop_requested();
+           std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
         if (child == 0) child = only_child();
         if (was_held || child == 0 || !is_pending(child, number)) continue;
         was_held = true;
@@ -153,7 +153,7 @@ TEST(ChildProcess, AStopBeforeTheProgramRunsIsNotLost) {
     const ChildOutcome outcome =
         run_shell(kSlow, {.stderr_file = held, .timeout_sec = by_request ? 0 : 0.05, .grace_sec = 10},
                   stop.get_token());
-    done = true;
+    release.request_stop();
     release.join();
     EXPECT_TRUE(was_held);
     EXPECT_EQ(outcome.end, by_request ? End::kStopped : End::kTimedOut);

@@ -137,6 +137,9 @@ TEST(Hardware, EveryProblemIsReportedAtOnceWithItsLine) {
       {"gpu:\n  products:\n    - {format: bitmpa, rows: 1, tflop_per_sec: 1}\n", {"h.yaml:3:", "bitmap"}},
       {"gpu:\n  products:\n    - {format: bitmap, rows: 1, tflop_per_sec: 1}\n",
        {"h.yaml:3: gpu.products: no row for dense weights"}},
+      {"gpu:\n  products:\n    - {rows: 1, tflop_per_sec: 1, million_weights: 50}\n"
+       "    - {format: bitmap, rows: 1, tflop_per_sec: 1}\n    - {rows: 2, tflop_per_sec: 1}\n",
+       {"h.yaml:5: gpu.products[2].million_weights: missing, though other rows"}},
       {"beside:\n  - {lane: h2d, other: h2d, share: 0.5}\n",
        {"h.yaml:2: beside[0]: lane and other are the same"}},
       {"beside:\n  - {lane: h2d, other: pci, share: 1.5}\n",

@@ -112,6 +112,11 @@ TEST(Rates, ProductsWithSmallMatricesHaveTheirOwnRates) {
   hardware.gpu.products = {rate(1, 2e7 / 5e6, 10), rate(1, 8e7 / 60e6, 40)};
   EXPECT_NEAR(1e6 * Rates(hardware).product_sec(Encoding::kDense, 1, 1'000'000), 0.5, 1e-9)
       << "never less than the smallest size's rate gives";
+
+  hardware.gpu.products = {rate(1, 2e7 / 60e6, 10), rate(1, 8e7 / 50e6, 40)};
+  for (const std::int64_t elements : {20'000'000, 40'000'000, 41'000'000})
+    EXPECT_NEAR(1e6 * Rates(hardware).product_sec(Encoding::kDense, 1, elements), 60, 1e-9)
+        << "a larger matrix is no faster";
 }
 
 TEST(StepCosts, ProductsAreThoseThatAreLaunched) {

@@ -16,9 +16,10 @@
 namespace sluice::kernels {
 namespace {
 
-// How long a thread without work looks for some before it sleeps. The operators of one layer follow each other
-// within a few us. Between two layers' attention a CPU waits some ms for the GPU; waking its threads again, one
-// after the other, costs .2 to .6 ms where the attention of a small batch takes 2 (measured on 16 virtual CPUs).
+// How long a thread without work looks for some before it sleeps. The operators of one layer follow each
+// other within a few us. Between two layers' attention a CPU waits some ms for the GPU; waking its threads
+// again, one after the other, costs .2 to .6 ms where the attention of a small batch takes 2 (measured on 16
+// virtual CPUs).
 constexpr std::chrono::microseconds kSpinTime{40};
 constexpr std::chrono::microseconds kSpinTimeOfOwnCpu{2000};
 
@@ -30,11 +31,12 @@ void pause() {
 #endif
 }
 
-/// The longer time only if each thread can have a CPU to itself: others want theirs.
+/// The longer time only if a CPU is left beside the pool's: lanes and disk threads want one. Other pools,
+/// processes and quotas are not seen.
 std::chrono::microseconds spin_time(int num_threads) {
   cpu_set_t cpus;
   const bool known = sched_getaffinity(0, sizeof(cpus), &cpus) == 0;
-  return known && num_threads <= CPU_COUNT(&cpus) ? kSpinTimeOfOwnCpu : kSpinTime;
+  return known && num_threads < CPU_COUNT(&cpus) ? kSpinTimeOfOwnCpu : kSpinTime;
 }
 
 /// Looks for `ready` for at most `time`. Yields now and then, so that with fewer cores than threads the
@@ -98,8 +100,8 @@ struct ThreadPool::State {
   bool stopping SLUICE_GUARDED_BY(mutex) = false;
   int num_sleepers SLUICE_GUARDED_BY(mutex) = 0;
 
-  std::atomic<std::uint64_t> num_posted{
-      0};  // jobs so far, changed under `mutex`; what spinning workers watch
+  // Jobs so far, and the end; changed under `mutex`. What spinning workers watch.
+  std::atomic<std::uint64_t> num_posted{0};
 
   std::vector<std::thread> workers;  // fixed after construction
 
@@ -148,6 +150,7 @@ struct ThreadPool::State {
   /// The next job to help; null when the pool stops.
   Job* wait_for_job() SLUICE_REQUIRES(mutex) {
     if (Job* job = pick(); job != nullptr) return job;
+    if (stopping) return nullptr;
     const std::uint64_t seen = num_posted.load(std::memory_order_relaxed);
     mutex.unlock();
     spin_until(spin, [&] { return num_posted.load(std::memory_order_relaxed) != seen; });
@@ -165,6 +168,7 @@ struct ThreadPool::State {
     {
       MutexLock lock(mutex);
       stopping = true;
+      num_posted.fetch_add(1, std::memory_order_relaxed);  // ends the search of those that look for work
     }
     work_available.notify_all();
     for (std::thread& worker : workers) worker.join();

@@ -15,6 +15,7 @@ constexpr std::int64_t kMaxTokens = 128;
 constexpr int kTileRows = 256, kWarps = 8, kWarpRows = 32;
 /// Fewest segments worth a thread block's start and its share of the sums' exchange.
 constexpr std::int64_t kMinUnits = 4;
+/// Also above 64 rows of x, where one fits: the division of the work does not depend on them.
 constexpr int kBlocksPerMultiprocessor = 2;
 /// Nonzeros have addresses of 32 bits; rows, columns and what their last tile adds count in 31.
 constexpr std::size_t kMaxBytes = std::size_t{2} << 32;

@@ -75,6 +75,14 @@ class Child {
   int status_ = 0;
 };
 
+/// Whether the signal that ended a child reached this process as well: whose end is seen first is chance.
+bool stops_too(const std::stop_token& stop) {
+  const auto until = Clock::now() + std::chrono::milliseconds(100);
+  while (!stop.stop_requested() && Clock::now() < until)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return stop.stop_requested();
+}
+
 }  // namespace
 
 ChildOutcome run_child(const std::filesystem::path& program, const std::vector<std::string>& arguments,
@@ -108,7 +116,7 @@ ChildOutcome run_child(const std::filesystem::path& program, const std::vector<s
   } else if (WIFSIGNALED(child.status())) {
     // Ctrl-C reaches a child that has no group of its own yet; what ends all processes reaches every child.
     const int number = WTERMSIG(child.status());
-    const bool is_stop = stop.stop_requested() && (number == SIGINT || number == SIGTERM);
+    const bool is_stop = (number == SIGINT || number == SIGTERM) && stops_too(stop);
     outcome.end = is_stop ? ChildOutcome::End::kStopped : ChildOutcome::End::kSignalled;
   }
   outcome.number = WIFSIGNALED(child.status()) ? WTERMSIG(child.status()) : WEXITSTATUS(child.status());

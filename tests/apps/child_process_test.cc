@@ -127,6 +127,22 @@ pid_t only_child() {
   return 0;
 }
 
+TEST(ChildProcess, ARunThatAStopEndsIsStoppedWhicheverIsSeenFirst) {
+  const TempDir dir;
+  for (const bool stops : {true, false}) {
+    SCOPED_TRACE(stops);
+    std::stop_source stop;
+    // The run ends itself at once, the request comes a moment later.
+    std::jthread later([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      if (stops) stop.request_stop();
+    });
+    const ChildOutcome outcome = run_shell("kill -INT $$", {.stderr_file = dir / "err"}, stop.get_token());
+    EXPECT_EQ(outcome.end, stops ? End::kStopped : End::kSignalled);
+    EXPECT_EQ(outcome.number, SIGINT);
+  }
+}
+
 TEST(ChildProcess, AStopBeforeTheProgramRunsIsNotLost) {
   if (status_field(getpid(), "ShdPnd").empty()) GTEST_SKIP() << "/proc does not tell pending signals here";
   const TempDir dir;

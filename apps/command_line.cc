@@ -54,6 +54,7 @@ int parse_and_run(int argc, const char* const* argv) {
   CLI::App app("Runs language models larger than the GPU, at the highest throughput the machine allows.",
                "sluice");
   app.fallthrough();
+  app.option_defaults()->disable_flag_override();  // --switch=false would be taken for not stated
   app.require_subcommand(1);
   app.set_help_flag("-h,--help", "Print this help and exit")->group("Everywhere");
   add_global_options(app);

@@ -72,7 +72,8 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
     const double down_alone = rig.is_cuda() ? run_alone(kSec / 2, down) : 0;
     for (const auto& crew : crews) {
       const double alone = run_alone(kSec, [&] { return back.attend(crew->stream); });
-      const double small = run_alone(kSec / 2, [&] { return back.attend(crew->stream, kSmallStep); });
+      const double small =
+          splits ? run_alone(kSec / 2, [&] { return back.attend(crew->stream, kSmallStep); }) : 0;
       const double alone_fp32 = run_alone(kSec / 2, [&] { return wide.attend(crew->stream); });
       if (round == 0) continue;  // warms up
       crew->fp16.push_back(alone);

@@ -1,4 +1,4 @@
-// The product over bitmaps for every device from compute capability 8.0 on.
+// The products over sparse weights for every device from compute capability 8.0 on.
 #include "tests/kernels/cuda/fused_on_device.h"
 
 namespace sluice::kernels {
@@ -6,11 +6,12 @@ namespace {
 
 using namespace testing;
 
-constexpr const char* kBitmapKernel = "bitmap_sm80";
+const char* const kSparseKernels[] = {"tiled_csl_sm80", "bitmap_sm80"};
 
-// Edges of tiles (256 rows), segments (128 columns), chunks (32 segments) and multipliers (8 tokens); masks
-// whose nonzeros have no room in shared memory; the last have their columns divided among thread blocks.
-const FusedCase kBitmapCases[] = {
+// Edges of tiles (128 x 64 and 256 x 128) and multipliers (8 tokens); lists of Tiled-CSL that do and do not
+// fit registers, masks whose nonzeros have no room in shared memory; the last have their columns divided
+// among thread blocks.
+const FusedCase kSparseCases[] = {
     {{"one_element", 1, 1, Mask::kRandom, 0.0}, 1},
     {{"one_row", 1, 300, Mask::kRandom, 0.6}, 3, FusedBias::kSameType},
     {{"one_column", 300, 1, Mask::kRandom, 0.6}, 9, FusedBias::kOtherType},
@@ -39,9 +40,6 @@ const FusedCase kBitmapCases[] = {
     {{"one_full_tile", 384, 256, Mask::kOneTile}, 33, FusedBias::kSameType},
     {{"column_pairs", 260, 256, Mask::kColumnPairs}, 64, FusedBias::kNone, Epilogue::kRelu, true},
     {{"last_element", 300, 300, Mask::kLastElement}, 65, FusedBias::kSameType},
-    {{"one_of_many_tiles", 520, 640, Mask::kOneTile}, 16, FusedBias::kNone, Epilogue::kRelu},
-    {{"rows", 300, 700, Mask::kRows, 0.8}, 12, FusedBias::kSameType},
-    {{"whole_chunks", 70, 8192, Mask::kRandom, 0.7}, 9, FusedBias::kSameType},
     {{"unaligned_x", 130, 200, Mask::kRandom, 0.6},
      3,
      FusedBias::kNone,
@@ -60,51 +58,67 @@ const FusedCase kBitmapCases[] = {
      3},
 };
 
-class FusedBitmapSm80 : public CudaTest, public ::testing::WithParamInterface<std::tuple<DType, FusedCase>> {
- protected:
-  const FusedKernel& kernel() const { return fused_kernel(kBitmapKernel); }
-  DType dtype() const { return std::get<0>(GetParam()); }
-  const FusedCase& test_case() const { return std::get<1>(GetParam()); }
+// Chunks of a bitmap: 32 segments of 128 columns, that may go on in the next row.
+const FusedCase kChunkCases[] = {
+    {{"one_of_many_tiles", 520, 640, Mask::kOneTile}, 16, FusedBias::kNone, Epilogue::kRelu},
+    {{"rows", 300, 700, Mask::kRows, 0.8}, 12, FusedBias::kSameType},
+    {{"whole_chunks", 70, 8192, Mask::kRandom, 0.7}, 9, FusedBias::kSameType},
 };
 
-TEST_P(FusedBitmapSm80, IsCloseToTheReference) {
+class FusedSm80 : public CudaTest,
+                  public ::testing::WithParamInterface<std::tuple<const char*, DType, FusedCase>> {
+ protected:
+  const FusedKernel& kernel() const { return fused_kernel(std::get<0>(GetParam())); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  const FusedCase& test_case() const { return std::get<2>(GetParam()); }
+};
+
+TEST_P(FusedSm80, IsCloseToTheReference) {
   FusedOperands operands(*cuda, kernel(), dtype(), test_case());
   expect_close_to_reference(operands, test_case().tokens);
 }
 
-TEST_P(FusedBitmapSm80, GivesTheSameBitsAgain) {
+TEST_P(FusedSm80, GivesTheSameBitsAgain) {
   FusedOperands operands(*cuda, kernel(), dtype(), test_case());
   expect_same_bits_again(operands, test_case().tokens);
 }
 
-TEST_P(FusedBitmapSm80, ARowDoesNotSeeItsNeighbours) {
+TEST_P(FusedSm80, ARowDoesNotSeeItsNeighbours) {
   FusedOperands operands(*cuda, kernel(), dtype(), test_case());
   expect_batch_invariance(operands, test_case().tokens);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cuda, FusedBitmapSm80,
-                         ::testing::Combine(::testing::Values(DType::kF16, DType::kBF16),
-                                            ::testing::ValuesIn(kBitmapCases)),
-                         [](const auto& test) {
-                           return fmt::format("{}_{}", dtype_name(std::get<0>(test.param)),
-                                              std::get<1>(test.param).weight.name);
-                         });
+std::string sparse_case_name(const ::testing::TestParamInfo<FusedSm80::ParamType>& test) {
+  return fmt::format("{}_{}_{}", std::get<0>(test.param), dtype_name(std::get<1>(test.param)),
+                     std::get<2>(test.param).weight.name);
+}
+const auto kDTypes = ::testing::Values(DType::kF16, DType::kBF16);
+INSTANTIATE_TEST_SUITE_P(Cuda, FusedSm80,
+                         ::testing::Combine(::testing::ValuesIn(kSparseKernels), kDTypes,
+                                            ::testing::ValuesIn(kSparseCases)),
+                         sparse_case_name);
+INSTANTIATE_TEST_SUITE_P(CudaChunks, FusedSm80,
+                         ::testing::Combine(::testing::Values("bitmap_sm80"), kDTypes,
+                                            ::testing::ValuesIn(kChunkCases)),
+                         sparse_case_name);
 
-class FusedBitmapSm80Values : public CudaTest {};
+class FusedSm80Values : public CudaTest {};
 
-TEST_F(FusedBitmapSm80Values, AreThoseOfTheMatrix) {
-  for (const DType dtype : {DType::kF16, DType::kBF16}) {
-    for (const double sparsity : {0.0, 0.5, 0.9}) {
-      const FusedCase c{{"", 261, 200, Mask::kRandom, sparsity}};
-      SCOPED_TRACE(sparsity);
-      FusedOperands operands(*cuda, fused_kernel(kBitmapKernel), dtype, c);
-      expect_exact_values(*cuda, operands, c, dtype);
+TEST_F(FusedSm80Values, AreThoseOfTheMatrix) {
+  for (const char* name : kSparseKernels) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      for (const double sparsity : {0.0, 0.5, 0.9}) {
+        const FusedCase c{{"", 261, 200, Mask::kRandom, sparsity}};
+        SCOPED_TRACE(::testing::Message() << name << ", " << sparsity);
+        FusedOperands operands(*cuda, fused_kernel(name), dtype, c);
+        expect_exact_values(*cuda, operands, c, dtype);
+      }
     }
   }
 }
 
 // Needs no device, and no such weight: nothing is read.
-TEST(FusedBitmapSm80Limits, AreThoseOfAddressesAndCounts) {
+TEST(FusedSm80BitmapLimits, AreThoseOfAddressesAndCounts) {
   struct Limit {
     const char* name;
     std::int64_t rows, cols;
@@ -127,7 +141,7 @@ TEST(FusedBitmapSm80Limits, AreThoseOfAddressesAndCounts) {
     args.weight = {{Encoding::kBitmap, DType::kF16}, {kStored, limit.bytes}, limit.rows, limit.cols};
     args.x = {nullptr, DType::kF16, 8, limit.cols, limit.cols};
     args.y = {nullptr, DType::kF16, 8, limit.rows, limit.rows};
-    EXPECT_EQ(fused_kernel(kBitmapKernel).can_run(args), limit.can_run) << limit.name;
+    EXPECT_EQ(fused_kernel("bitmap_sm80").can_run(args), limit.can_run) << limit.name;
   }
 }
 

@@ -6,9 +6,16 @@
 //   sluice bench spmm --formats bitmap --shapes 7168x7168,12288x12288,7168x28672,28672x7168
 //     --sparsity 0.5,0.7,0.8,0.9 --rows 8,16,32,64,128 --samples 3 --csv FILE
 //
+//   sluice bench spmm --formats tiled_csl,bank_csl,bitmap --shapes 4096x4096,5120x5120
+//     --sparsity 0.5,0.7,0.8,0.9 --rows 8,16,32,64,128,256 --samples 3 --csv FILE
+//
+//   sluice bench spmm --formats int8,int8_g128,int4_g64,int4_g128,int4_sym_g64,int4_sym_g128
+//     --shapes 28672x7168 (and 4096x4096,5120x5120) --rows 8,16,32,64 --samples 3 --csv FILE
+//
 // The fused kernels of the first two formats win at all four shares of zeros up to their 128 rows (at 128
 // rows and 80 % zeros by 1.6 times), and lose where they would have to run twice. That of bitmaps wins at few
-// rows: by 1.23 to 2.30 times at 16.
+// rows: by 1.23 to 2.30 times at 16. Those of quantised weights win up to 64 rows over the large matrix and
+// up to 32 over the small ones (int4_g64 at 16 rows by 2.2 to 4.8 times).
 #include <array>
 #include <limits>
 
@@ -30,6 +37,46 @@ constexpr std::array kMeasured = {
     LinearPath{"NVIDIA H200", Encoding::kBitmap, 51380224, 4.000, kAnyRows, ""},
     LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 51380224, 4.000, 128, "tiled_csl_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 51380224, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kBankCsl, 16777216, 4.000, 64, "bank_csl_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kBankCsl, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kBitmap, 16777216, 0.928, 16, "bitmap_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kBitmap, 16777216, 0.928, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kBitmap, 16777216, 4.000, 8, "bitmap_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kBitmap, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.002, 32, "tiled_csl_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.002, 64, "tiled_csl_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.002, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.602, 8, "tiled_csl_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.602, 64, "tiled_csl_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 1.602, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, 8, "tiled_csl_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, 32, "tiled_csl_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, 64, "tiled_csl_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 205520896, 4.000, 64, "int4_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 205520896, 4.000, 64, "int4_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 205520896, 4.000, 64, "int4_sym_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 205520896, 4.000, 64, "int4_sym_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, 64, "int8_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, 64, "int8_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 16777216, 4.000, 32, "int4_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 16777216, 4.000, 32, "int4_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 16777216, 4.000, 32, "int4_sym_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 16777216, 4.000, 32, "int4_sym_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 16777216, 4.000, 32, "int8_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 16777216, 4.000, 32, "int8_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 16777216, 4.000, kAnyRows, ""},
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
 #include "kernels/format/bitmap/fused_cuda.h"
 #include "kernels/format/quantised/fused_cuda.h"
+#include "kernels/format/quantised/fused_sm90.h"
 #include "kernels/format/tiled_csl/fused_sm80_cuda.h"
 #include "kernels/format/tiled_csl/tiled_csl_sm90.h"
 
@@ -18,6 +19,10 @@ std::span<const FusedKernel> fused_kernels() {
     all.push_back(bitmap_sm80_kernel());
     const std::span<const FusedKernel> quantised = quantised_fused_kernels();
     all.insert(all.end(), quantised.begin(), quantised.end());
+    if constexpr (SLUICE_WITH_SM90A) {
+      const std::span<const FusedKernel> sm90 = quantised_sm90_kernels();
+      all.insert(all.end(), sm90.begin(), sm90.end());
+    }
     return all;
   }();
   return kKernels;

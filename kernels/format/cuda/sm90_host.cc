@@ -138,4 +138,20 @@ CUtensorMap map_activations(const ConstMatrixView& x, int tokens) {
   return map;
 }
 
+CUtensorMap map_byte_blocks(const ByteBlocks& bytes) {
+  const cuuint64_t dims[3] = {static_cast<cuuint64_t>(bytes.row_bytes), static_cast<cuuint64_t>(bytes.rows),
+                              static_cast<cuuint64_t>(bytes.blocks)};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(bytes.row_bytes),
+                                 static_cast<cuuint64_t>(bytes.block_bytes)};
+  const cuuint32_t box[3] = {128, 128, 1};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  CUtensorMap map;
+  const CUresult result =
+      encode_tiled()(&map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 3, const_cast<std::byte*>(bytes.data), dims,
+                     strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) throw_cuda_failure(cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
+  return map;
+}
+
 }  // namespace sluice::kernels::sm90

@@ -16,6 +16,13 @@ std::int64_t workspace_bytes(WeightFormat format, std::int64_t weight_rows, std:
 /// The parameters of a launch and the tensor map of x for kTokens rows at a time. Throws Error{kDevice}.
 ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace);
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens);
+/// Of a matrix of bytes in blocks of rows, for copies of 128 bytes of 128 rows with the 128-byte swizzle;
+/// zeros beyond its ends. Address and distances are multiples of 16. Throws Error{kDevice}.
+struct ByteBlocks {
+  const std::byte* data;
+  std::int64_t row_bytes, rows, blocks, block_bytes;
+};
+CUtensorMap map_byte_blocks(const ByteBlocks& bytes);
 int num_multiprocessors();
 
 }  // namespace sluice::kernels::sm90

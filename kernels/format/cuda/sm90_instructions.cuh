@@ -53,6 +53,18 @@ template <int kThreads>
 __device__ __forceinline__ void sync_threads(int barrier) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
 }
+/// The same; true if `condition` is for any of them.
+template <int kThreads>
+__device__ __forceinline__ bool sync_any(int barrier, bool condition) {
+  std::uint32_t any;
+  asm volatile(
+      "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, "
+      "q;\n}"
+      : "=r"(any)
+      : "r"(static_cast<std::uint32_t>(condition)), "r"(barrier), "n"(kThreads)
+      : "memory");
+  return any != 0;
+}
 
 // --- the kernel ahead in the stream ---
 
@@ -80,6 +92,15 @@ __device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap*
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
       "%4}], [%2];" ::"r"(to),
       "l"(map), "r"(barrier), "r"(col), "r"(row)
+      : "memory");
+}
+/// The same of a tensor of three dimensions, with a policy for the L2 cache.
+__device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap* map, int at0, int at1,
+                                            int at2, SharedAddress barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+      "l"(map), "r"(barrier), "r"(at0), "r"(at1), "r"(at2), "l"(policy)
       : "memory");
 }
 

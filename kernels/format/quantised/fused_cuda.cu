@@ -1,9 +1,7 @@
 #include <array>
 
-#include "kernels/format/cuda/fused_launch.cuh"
 #include "kernels/format/quantised/fused_cuda.h"
 #include "kernels/format/quantised/fused_product.cuh"
-#include "kernels/format/quantised/quantised.h"
 
 namespace sluice::kernels {
 namespace {
@@ -25,11 +23,9 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
                             kBlocksPerMultiprocessor);
 }
 
-int token_tiles(std::int64_t tokens) { return tokens <= 8 ? 1 : tokens <= 16 ? 2 : tokens <= 32 ? 4 : 8; }
-
 std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
   return fused::exchange_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kWarps,
-                               kTileRows * token_tiles(tokens) * 8);
+                               kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 template <class Tile>
@@ -40,7 +36,7 @@ void launch(const QuantProduct& p, cudaStream_t stream) {
 
 template <class T, CodeKind kKind>
 void launch_for_tokens(const QuantProduct& p, cudaStream_t stream) {
-  switch (token_tiles(p.out.tokens)) {
+  switch (fused::token_tiles(p.out.tokens)) {
     case 1:
       return launch<fused::QuantTile<T, kKind, 1>>(p, stream);
     case 2:
@@ -64,24 +60,8 @@ bool can_run(const LinearArgs& args) { return fused::can_multiply(args, kMaxToke
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const bool whole_row = weight.format.encoding == Encoding::kInt8;
-  const QuantProduct p{.weight = weight.data.data(),
-                       .x = args.x.data,
-                       .x_stride = args.x.stride,
-                       .block_bytes = layout.block_bytes(kQuantBlockRows),
-                       .rows = static_cast<std::int32_t>(weight.rows),
-                       .cols = static_cast<std::int32_t>(weight.cols),
-                       .row_bytes = static_cast<std::int32_t>(layout.row_bytes),
-                       .param_bytes = static_cast<std::int32_t>(layout.param_bytes),
-                       .num_groups = static_cast<std::int32_t>(layout.num_groups),
-                       .group_shift = whole_row                 ? 31
-                                      : layout.group_cols == 64 ? 6
-                                                                : 7,
-                       .params_are_aligned = layout.param_bytes % 16 == 0,
-                       .x_is_aligned = fused::has_aligned_x(args),
-                       .work = divide(layout, weight.rows),
-                       .exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kWarps, stream),
-                       .out = fused::lower_output(args)};
+  const fused::Exchange exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kWarps, stream);
+  const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows), exchange);
   if (weight.format.dtype == DType::kBF16) {
     launch_for_kind<__nv_bfloat16>(layout, p, stream);
   } else {

@@ -13,29 +13,10 @@
 // Pipeline. Each warp copies its own codes, each thread its units of x, one step ahead; one barrier a step.
 #pragma once
 
-#include "kernels/format/cuda/fused_epilogue.cuh"
 #include "kernels/format/cuda/mma_sm80.cuh"
-#include "kernels/format/quantised/decode.cuh"
+#include "kernels/format/quantised/quant_product.cuh"
 
 namespace sluice::kernels::fused {
-
-enum class CodeKind : std::uint8_t { kBytes, kNibbles, kNibblesFromMinimum };
-
-struct QuantProduct {
-  const std::byte* weight;
-  const void* x;
-  std::int64_t x_stride;
-  std::int64_t block_bytes;  // of a block of 128 rows
-  std::int32_t rows, cols;   // of W
-  std::int32_t row_bytes, param_bytes;
-  std::int32_t num_groups;
-  std::int32_t group_shift;  // log2 of a group's columns, 31 for one group a row
-  bool params_are_aligned;   // every fourth group's of a row start at multiples of 16 bytes
-  bool x_is_aligned;         // rows of x start at multiples of 16 bytes
-  StreamK work;              // in units of 128 bytes a row
-  Exchange exchange;
-  Output out;
-};
 
 template <class T_, CodeKind kKind_, int kTokenTiles_>
 struct QuantTile {
@@ -142,7 +123,7 @@ class CodeLoader {
     rows_ = min(p_.rows - row, Tile::kWarpRows);
     if (rows_ <= 0) return;
     const std::byte* block = p_.weight + row / 128 * p_.block_bytes;
-    codes_ = block + std::int64_t{row - first} * p_.row_bytes + lane_ % 4 * 16 + step_ * Tile::kStepBytes;
+    codes_ = block + std::int64_t{row - first} * p_.row_bytes;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)  // no row beyond the last one is read
       row_at_[i] = static_cast<std::uint32_t>(min(i * 8 + lane_ / 4, rows_ - 1) * p_.row_bytes);
@@ -152,18 +133,16 @@ class CodeLoader {
   }
 
   __device__ void copy_codes(int stage) {
-    const int left = p_.row_bytes - step_ * Tile::kStepBytes - lane_ % 4 * 16;
+    const int first = step_ * Tile::kStepBytes + lane_ % 4 * 16;
     const std::uint32_t to = codes_to_ + stage * Tile::kCodeBytes;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
+    for (int half = 0; half < Tile::kHalves; ++half) {
+      // Beyond the row its end again, which meets zeros of x: those of bytes 0 times a scale may be infinite.
+      const std::byte* from = codes_ + min(first + half * Tile::kHalfBytes, p_.row_bytes - 16);
 #pragma unroll
-      for (int half = 0; half < Tile::kHalves; ++half) {
-        const int bytes = left > half * Tile::kHalfBytes ? 16 : 0;  // zeros beyond the row
-        copy_async<L2Fetch::k128Bytes>(to + (half * kCopies + i) * 512,
-                                       codes_ + row_at_[i] + half * Tile::kHalfBytes, bytes, policy_);
-      }
+      for (int i = 0; i < kCopies; ++i)
+        copy_async<L2Fetch::k128Bytes>(to + (half * kCopies + i) * 512, from + row_at_[i], 16, policy_);
     }
-    codes_ += Tile::kStepBytes;
   }
 
   /// A lane has one row's parameters, which stay in registers while the step before is computed.
@@ -274,36 +253,6 @@ class XLoader {
   const std::uint32_t to_;
   int left_, step_;
 };
-
-/// A lane's codes of one unit to the first halves of both rows' A fragments of two steps.
-template <class Tile, DecodeWay kWay>
-__device__ void decode_unit(const std::uint32_t (&codes)[4], int unit,
-                            const GroupPair<typename Tile::T>& group, std::uint32_t (&out)[4]) {
-  using T = typename Tile::T;
-  if constexpr (Tile::kKind == CodeKind::kBytes) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      Pair<T> pairs[2];
-      bytes_to_pairs<T>(codes[2 * unit + i], pairs);
-      out[2 * i] = bits_of_pair(__hmul2_rn(pairs[0], group.scale));
-      out[2 * i + 1] = bits_of_pair(__hmul2_rn(pairs[1], group.scale));
-    }
-  } else if constexpr (kWay == DecodeWay::kScaledNibbles) {
-    decode_scaled_nibbles(codes[unit], group.scale, group.minimum, out);
-  } else if constexpr (kWay == DecodeWay::kDefinition) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      out[i] = decode_twice_rounded<T>(codes[unit] >> 4 * i & 15U, codes[unit] >> (4 * i + 16) & 15U, group);
-  } else {
-    constexpr bool kMinimum = Tile::kKind == CodeKind::kNibblesFromMinimum;
-    Pair<T> pairs[4];
-    nibbles_to_pairs<T, kMinimum ? 0 : 8>(codes[unit], pairs);
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      out[i] = bits_of_pair(kMinimum ? __hfma2(pairs[i], group.scale, group.minimum)
-                                     : __hmul2_rn(pairs[i], group.scale));
-  }
-}
 
 template <class Tile, DecodeWay kWay>
 __device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, std::uint32_t x_at, int lane,

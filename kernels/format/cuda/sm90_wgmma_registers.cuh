@@ -1,0 +1,76 @@
+// The matrix product of a warpgroup with a in registers: 64 rows of a by 8..64 rows of b, 16 columns at a
+// time, b in shared memory. For *.cu files only, inside code that is compiled for sm_90a.
+#pragma once
+
+#include "kernels/format/cuda/sm90_wgmma.cuh"
+
+namespace sluice::kernels::sm90 {
+
+/// Of 16 columns of `kRows` rows of b in core matrices, which are 8 rows of 16 bytes one after the other:
+/// those of the first 8 columns, eight rows by eight rows, then those of the others.
+template <int kRows>
+struct CoreMatrices {
+  std::uint64_t first;  ///< descriptor, whose addresses count 16 bytes
+
+  __device__ explicit CoreMatrices(SharedAddress address)
+      : first(std::uint64_t{128 / 16} << 32 | static_cast<std::uint32_t>(kRows) << 16 | address >> 4) {}
+  /// `steps` times 16 columns further on.
+  __device__ std::uint64_t descriptor(int steps) const {
+    return first + static_cast<unsigned>(steps * kRows * 2);
+  }
+};
+
+// a: of thread t (w = t / 32, l = t % 32) rows 16 w + l / 4 + 8 (i % 2) and columns 8 (i / 2) + 2 (l % 4) +
+// 0, 1 in register i. Sums lie as in sm90_wgmma.cuh.
+#define SLUICE_F4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
+#define SLUICE_F8(i) SLUICE_F4(i), SLUICE_F4((i) + 4)
+#define SLUICE_F16(i) SLUICE_F8(i), SLUICE_F8((i) + 8)
+#define SLUICE_F32(i) SLUICE_F16(i), SLUICE_F16((i) + 16)
+#define SLUICE_R4 "%0, %1, %2, %3"
+#define SLUICE_R8 SLUICE_R4 ", %4, %5, %6, %7"
+#define SLUICE_R16 SLUICE_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define SLUICE_R32 \
+  SLUICE_R16       \
+  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define SLUICE_WGMMA(n, type, list, a0, a1, a2, a3, b, ...)                                           \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #n         \
+               "k16.f32." type "." type " {" list "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b \
+               ", p, 1, 1, 0;\n}"                                                                     \
+               : __VA_ARGS__                                                                          \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_rows))
+#define SLUICE_PRODUCT(n, list, a0, a1, a2, a3, b, ...)                                       \
+  template <bool kBf16>                                                                       \
+  __device__ __forceinline__ void add_product(float(&d)[(n) / 2], const std::uint32_t(&a)[4], \
+                                              std::uint64_t b_rows) {                         \
+    if constexpr (kBf16) {                                                                    \
+      SLUICE_WGMMA(n, "bf16", list, a0, a1, a2, a3, b, __VA_ARGS__);                          \
+    } else {                                                                                  \
+      SLUICE_WGMMA(n, "f16", list, a0, a1, a2, a3, b, __VA_ARGS__);                           \
+    }                                                                                         \
+  }
+
+/// d += a * b^T, asynchronously: neither d nor a may be touched before products_wait. d has n / 2 sums.
+SLUICE_PRODUCT(8, SLUICE_R4, 4, 5, 6, 7, 8, SLUICE_F4(0))
+SLUICE_PRODUCT(16, SLUICE_R8, 8, 9, 10, 11, 12, SLUICE_F8(0))
+SLUICE_PRODUCT(32, SLUICE_R16, 16, 17, 18, 19, 20, SLUICE_F16(0))
+SLUICE_PRODUCT(64, SLUICE_R32, 32, 33, 34, 35, 36, SLUICE_F32(0))
+
+/// Keeps the compiler from moving sums between registers among asynchronous products: around a run of those.
+template <int kSums>
+__device__ __forceinline__ void hold_sums(float (&d)[kSums]) {
+#pragma unroll
+  for (float& sum : d) asm volatile("" : "+f"(sum)::"memory");
+}
+
+#undef SLUICE_PRODUCT
+#undef SLUICE_WGMMA
+#undef SLUICE_R32
+#undef SLUICE_R16
+#undef SLUICE_R8
+#undef SLUICE_R4
+#undef SLUICE_F32
+#undef SLUICE_F16
+#undef SLUICE_F8
+#undef SLUICE_F4
+
+}  // namespace sluice::kernels::sm90

@@ -1,0 +1,189 @@
+// y = epilogue(x W^T + bias) + residual over a quantised W, for up to 64 rows of x, on sm_90a. One persistent
+// block a multiprocessor, a ring of units (sm90_tile.cuh) in its shared memory, and no barrier of the block:
+//
+//   4 warps        codes --tensor copies--> ring; x, parameters --registers, put in order--> ring
+//   2 or 4 groups  codes --decoded in registers--> a of the products of a warpgroup; x is b, in the ring
+//
+// The grid shares the units (StreamK); sums of a tile that several blocks work on are added in the order of
+// columns by whichever warp is last. For *.cu files only.
+#pragma once
+
+#include "kernels/format/cuda/sm90_wgmma_registers.cuh"
+#include "kernels/format/quantised/sm90_operands.cuh"
+
+namespace sluice::kernels::fused {
+
+/// What a lane takes of a unit: 16 bytes of codes of rows g and g + 8 in each half, and their parameters.
+template <class Tile>
+struct LaneCodes {
+  std::uint32_t codes[2][2][4], params[2][2];  // by half and row
+
+  /// `stored_bytes`: of a row, from this unit's first on.
+  __device__ __forceinline__ LaneCodes(std::uint32_t codes_at, std::uint32_t params_at, int stored_bytes) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if constexpr (Tile::kKind == CodeKind::kBytes) {
+        params[0][r] = params[1][r] = load_shared_4(params_at + r * (8 * 4));
+      } else {
+        const uint2 v = load_shared_8(params_at + r * (8 * 16));
+        params[0][r] = v.x;
+        params[1][r] = v.y;
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const uint4 v = load_shared_16((half == 0 ? codes_at : codes_at ^ 64U) + r * (8 * Tile::kUnitBytes));
+        codes[half][r][0] = v.x;
+        codes[half][r][1] = v.y;
+        codes[half][r][2] = v.z;
+        codes[half][r][3] = v.w;
+      }
+    }
+    if constexpr (Tile::kKind != CodeKind::kNibblesFromMinimum) {
+      if (stored_bytes < Tile::kUnitBytes) take_zeros_behind(stored_bytes);
+    }
+  }
+
+ private:
+  /// Behind a row the copies have put bytes 0, which are codes below the least of the format: times its scale
+  /// one may be infinite, and times a zero of x no number.
+  __device__ __forceinline__ void take_zeros_behind(int stored_bytes) {
+    const int of_lane = static_cast<int>(threadIdx.x) % 4 * 16;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (half * 64 + of_lane < stored_bytes) continue;
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        codes[half][0][i] = codes[half][1][i] = Tile::kKind == CodeKind::kBytes ? 0x80808080U : 0x88888888U;
+    }
+  }
+};
+
+/// A warp's part of a unit.
+template <class Tile, DecodeWay kWay>
+__device__ __forceinline__ void multiply_unit(std::uint32_t codes_at, std::uint32_t params_at,
+                                              int stored_bytes, sm90::CoreMatrices<Tile::kTokens> x,
+                                              float (&sums)[Tile::kProductsOfGroup][Tile::kTokens / 2]) {
+  using T = typename Tile::T;
+#pragma unroll
+  for (int i = 0; i < Tile::kProductsOfGroup; ++i) sm90::hold_sums(sums[i]);
+#pragma unroll
+  for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
+    const LaneCodes<Tile> lane(codes_at + i * (64 * Tile::kUnitBytes),
+                               params_at + i * (64 * Tile::kParams * 4), stored_bytes);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const GroupPair<T> groups[2] = {GroupPair<T>(lane.params[half][0]), GroupPair<T>(lane.params[half][1])};
+#pragma unroll
+      for (int u = 0; u < Tile::kLanesUnits; ++u) {
+        std::uint32_t a[2][4];
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          std::uint32_t pairs[4];
+          decode_unit<Tile, kWay>(lane.codes[half][r], u, groups[r], pairs);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) a[j / 2][j % 2 * 2 + r] = pairs[j];
+        }
+        sm90::products_begin();
+#pragma unroll
+        for (int k = 0; k < 2; ++k)
+          sm90::add_product<Tile::kIsBf16>(sums[i], a[k],
+                                           x.descriptor(half * (2 * Tile::kLanesUnits) + u * 2 + k));
+        sm90::products_commit();
+        sm90::products_wait<1>();  // the next codes become values while these products run
+      }
+    }
+  }
+  sm90::products_wait<0>();
+#pragma unroll
+  for (int i = 0; i < Tile::kProductsOfGroup; ++i) sm90::hold_sums(sums[i]);
+}
+
+template <class Tile>
+__device__ __forceinline__ void multiply_unit_by(DecodeWay way, std::uint32_t codes_at,
+                                                 std::uint32_t params_at, int stored_bytes,
+                                                 sm90::CoreMatrices<Tile::kTokens> x,
+                                                 float (&sums)[Tile::kProductsOfGroup][Tile::kTokens / 2]) {
+  if constexpr (Tile::kHasScaled) {
+    if (way == DecodeWay::kScaledNibbles)
+      return multiply_unit<Tile, DecodeWay::kScaledNibbles>(codes_at, params_at, stored_bytes, x, sums);
+  }
+  if constexpr (Tile::kKind == CodeKind::kNibblesFromMinimum) {
+    if (way == DecodeWay::kDefinition)
+      return multiply_unit<Tile, DecodeWay::kDefinition>(codes_at, params_at, stored_bytes, x, sums);
+  }
+  multiply_unit<Tile, DecodeWay::kDifference>(codes_at, params_at, stored_bytes, x, sums);
+}
+
+/// The products of one warp of a group.
+template <class Tile>
+__device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& shared, int group, int warp) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int g = lane / 4, t = lane % 4;
+  const int row_of_eight = g / 2 + g % 2 * 4;
+  const int first_product = group * Tile::kProductsOfGroup;
+  const int row = first_product * 64 + warp * 16 + row_of_eight;
+  const std::uint32_t codes_of_lane = row * Tile::kUnitBytes + (t ^ row_of_eight) * 16;
+  const std::uint32_t params_of_lane = row * (Tile::kParams * 4) + (Tile::kParams == 4 ? t / 2 * 8 : 0);
+
+  float sums[Tile::kProductsOfGroup][Tile::kTokens / 2] = {};
+  UnitCursor units(p.work);
+  RingPlace<Tile> place;
+  while (units.left > 0) {
+    const int tile = units.tile;
+    sm90::barrier_wait(shared.full(place.stage), place.parity);
+    const std::uint32_t codes = shared.codes(place.stage) + codes_of_lane;
+    const std::uint32_t params = shared.params(place.stage) + params_of_lane;
+    const sm90::CoreMatrices<Tile::kTokens> x(shared.x(place.stage));
+    auto way = DecodeWay::kDifference;
+    if constexpr (Tile::kKind != CodeKind::kBytes)
+      way = static_cast<DecodeWay>(load_shared_4(shared.ways(place.stage) + group * 4));
+    const int stored_bytes = p.row_bytes - units.unit * Tile::kUnitBytes;
+    multiply_unit_by<Tile>(way, codes, params, stored_bytes, x, sums);
+    if (lane == 0) sm90::barrier_arrive(shared.empty(place.stage));
+    place.advance();
+    if (units.advance() || units.left == 0) {
+      sm90::wait_for_kernel_ahead();  // its sums may lie where these go
+#pragma unroll
+      for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
+        const int part = (first_product + i) * 4 + warp;
+        const int first_row = tile * Tile::kRows + part * 16;
+        float4 vectors[Tile::kTokenTiles];
+#pragma unroll
+        for (int v = 0; v < Tile::kTokenTiles; ++v) {
+          vectors[v] =
+              make_float4(sums[i][4 * v], sums[i][4 * v + 1], sums[i][4 * v + 2], sums[i][4 * v + 3]);
+        }
+        if (first_row < p.rows)
+          finish_fragments<1, Tile::kTokenTiles>(p.work, p.exchange, tile, part, Tile::kRowParts,
+                                                 first_row + row_of_eight - g, p.out, vectors);
+#pragma unroll
+        for (float& sum : sums[i]) sum = 0;
+      }
+    }
+  }
+}
+
+template <class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, 1)
+    quant_product_sm90(const __grid_constant__ QuantProduct p, const __grid_constant__ CodeMaps maps) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ __align__(1024) std::byte shared_bytes[];
+  const QuantShared<Tile> shared{shared_address(shared_bytes)};
+  sm90::launch_dependents();
+  if (threadIdx.x == 0) shared.init_barriers();
+  __syncthreads();
+  const int warp = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / 32, 0);
+  if (warp < Tile::kConsumerWarps) {
+    multiply_units<Tile>(p, shared, warp / 4, warp % 4);
+  } else {
+    bring_operands<Tile>(p, maps, shared, warp - Tile::kConsumerWarps);
+  }
+#else
+  __trap();
+#endif
+}
+
+}  // namespace sluice::kernels::fused

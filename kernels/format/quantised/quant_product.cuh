@@ -1,0 +1,93 @@
+// What the fused products over quantised weights share: parameters, and codes to values of a fragment. For
+// *.cu files only.
+#pragma once
+
+#include "kernels/format/cuda/fused_epilogue.cuh"
+#include "kernels/format/cuda/fused_launch.cuh"
+#include "kernels/format/quantised/decode.cuh"
+#include "kernels/format/quantised/quantised.h"
+
+namespace sluice::kernels::fused {
+
+enum class CodeKind : std::uint8_t { kBytes, kNibbles, kNibblesFromMinimum };
+
+inline CodeKind code_kind(const QuantLayout& layout) {
+  if (layout.bits == 8) return CodeKind::kBytes;
+  return layout.has_minimum ? CodeKind::kNibblesFromMinimum : CodeKind::kNibbles;
+}
+
+struct QuantProduct {
+  const std::byte* weight;
+  const void* x;
+  std::int64_t x_stride;
+  std::int64_t block_bytes;  // of a block of 128 rows
+  std::int32_t rows, cols;   // of W
+  std::int32_t row_bytes, param_bytes;
+  std::int32_t num_groups;
+  std::int32_t group_shift;  // log2 of a group's columns, 31 for one group a row
+  bool params_are_aligned;   // every fourth group's of a row start at multiples of 16 bytes
+  bool x_is_aligned;         // rows of x start at multiples of 16 bytes
+  StreamK work;              // in units of 128 bytes a row
+  Exchange exchange;
+  Output out;
+};
+
+inline QuantProduct lower_quant_product(const LinearArgs& args, const QuantLayout& layout,
+                                        const StreamK& work, const Exchange& exchange) {
+  const WeightView& weight = args.weight;
+  const bool whole_row = weight.format.encoding == Encoding::kInt8;
+  return {.weight = weight.data.data(),
+          .x = args.x.data,
+          .x_stride = args.x.stride,
+          .block_bytes = layout.block_bytes(kQuantBlockRows),
+          .rows = static_cast<std::int32_t>(weight.rows),
+          .cols = static_cast<std::int32_t>(weight.cols),
+          .row_bytes = static_cast<std::int32_t>(layout.row_bytes),
+          .param_bytes = static_cast<std::int32_t>(layout.param_bytes),
+          .num_groups = static_cast<std::int32_t>(layout.num_groups),
+          .group_shift = whole_row                 ? 31
+                         : layout.group_cols == 64 ? 6
+                                                   : 7,
+          .params_are_aligned = layout.param_bytes % 16 == 0,
+          .x_is_aligned = has_aligned_x(args),
+          .work = work,
+          .exchange = exchange,
+          .out = lower_output(args)};
+}
+
+/// As many rows of x, in eights, as a launch computes: the smallest that hold `tokens`.
+inline int token_tiles(std::int64_t tokens) {
+  return tokens <= 8 ? 1 : tokens <= 16 ? 2 : tokens <= 32 ? 4 : 8;
+}
+
+/// A lane's codes of one unit (8 columns) to the first halves of both rows' A fragments of two steps.
+template <class Tile, DecodeWay kWay>
+__device__ void decode_unit(const std::uint32_t (&codes)[4], int unit,
+                            const GroupPair<typename Tile::T>& group, std::uint32_t (&out)[4]) {
+  using T = typename Tile::T;
+  if constexpr (Tile::kKind == CodeKind::kBytes) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      Pair<T> pairs[2];
+      bytes_to_pairs<T>(codes[2 * unit + i], pairs);
+      out[2 * i] = bits_of_pair(__hmul2_rn(pairs[0], group.scale));
+      out[2 * i + 1] = bits_of_pair(__hmul2_rn(pairs[1], group.scale));
+    }
+  } else if constexpr (kWay == DecodeWay::kScaledNibbles) {
+    decode_scaled_nibbles(codes[unit], group.scale, group.minimum, out);
+  } else if constexpr (kWay == DecodeWay::kDefinition) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      out[i] = decode_twice_rounded<T>(codes[unit] >> 4 * i & 15U, codes[unit] >> (4 * i + 16) & 15U, group);
+  } else {
+    constexpr bool kMinimum = Tile::kKind == CodeKind::kNibblesFromMinimum;
+    Pair<T> pairs[4];
+    nibbles_to_pairs<T, kMinimum ? 0 : 8>(codes[unit], pairs);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      out[i] = bits_of_pair(kMinimum ? __hfma2(pairs[i], group.scale, group.minimum)
+                                     : __hmul2_rn(pairs[i], group.scale));
+  }
+}
+
+}  // namespace sluice::kernels::fused

@@ -31,9 +31,9 @@ using kernels::SpmmShape;
 const std::vector<std::string> kShapes = {"7168x7168",  "7168x28672", "12288x12288", "12288x49152",
                                           "21504x7168", "28672x7168", "36864x12288", "49152x12288"};
 // One of each kind; the others differ in their groups.
-constexpr std::array kEncodings = {Encoding::kTiledCsl,  Encoding::kBankCsl, Encoding::kBitmap,
-                                   Encoding::kInt8,      Encoding::kInt4G64, Encoding::kBitmapInt8,
-                                   Encoding::kBitmapInt4};
+constexpr std::array kEncodings = {Encoding::kTiledCsl,   Encoding::kBankCsl,   Encoding::kPairs24,
+                                   Encoding::kBitmap,     Encoding::kInt8,      Encoding::kInt4G64,
+                                   Encoding::kBitmapInt8, Encoding::kBitmapInt4};
 const std::vector<std::string> kQuickShapes = {"7168x7168", "28672x7168"};
 constexpr std::int64_t kMaxRows = 4096;
 

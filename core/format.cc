@@ -11,17 +11,19 @@ namespace sluice {
 namespace {
 
 constexpr std::array kEncodings = {
-    Encoding::kDense,      Encoding::kTiledCsl,    Encoding::kBankCsl,    Encoding::kBitmap,
-    Encoding::kInt8,       Encoding::kInt8G128,    Encoding::kInt4G64,    Encoding::kInt4G128,
-    Encoding::kInt4SymG64, Encoding::kInt4SymG128, Encoding::kBitmapInt8, Encoding::kBitmapInt4,
+    Encoding::kDense,      Encoding::kTiledCsl,   Encoding::kBankCsl,     Encoding::kPairs24,
+    Encoding::kBitmap,     Encoding::kInt8,       Encoding::kInt8G128,    Encoding::kInt4G64,
+    Encoding::kInt4G128,   Encoding::kInt4SymG64, Encoding::kInt4SymG128, Encoding::kBitmapInt8,
+    Encoding::kBitmapInt4,
 };
 constexpr std::array<std::string_view, kEncodings.size()> kEncodingNames = {
-    "dense",    "tiled_csl", "bank_csl",     "bitmap",        "int8",        "int8_g128",
+    "dense",    "tiled_csl", "bank_csl",     "pairs24",       "bitmap",      "int8",        "int8_g128",
     "int4_g64", "int4_g128", "int4_sym_g64", "int4_sym_g128", "bitmap_int8", "bitmap_int4",
 };
 
 constexpr std::int64_t kTileAlign = 16;
 constexpr std::int64_t kBankHeaderBytes = 16;
+constexpr std::int64_t kPairsFixedBytes = 16 + 4 * 832;
 
 std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
   const std::int64_t row_bytes = align_up(div_up(cols * element_bits(encoding), 8), kTileAlign);
@@ -40,6 +42,12 @@ std::int64_t max_csl_tile_bytes(std::int64_t rows, std::int64_t cols) {
 std::int64_t max_bank_tile_bytes(std::int64_t rows, std::int64_t cols) {
   const std::int64_t slots = align_up(rows, 8);
   return kBankHeaderBytes + std::min(max_csl_tile_bytes(rows, cols), slots * kBankTileCols * 5 / 2);
+}
+
+/// The fixed parts, and for each strip of 16 rows and step of 32 columns a slot for every word of a lane: two
+/// of each of its four quads.
+std::int64_t max_pairs_tile_bytes(std::int64_t rows, std::int64_t cols) {
+  return kPairsFixedBytes + div_up(rows, 16) * div_up(cols, 32) * (8 * 32 * 4);
 }
 
 /// Sum of `tile_bytes` over the tiles, of which those at the last rows and columns may be smaller.
@@ -99,6 +107,7 @@ bool has_fixed_size(Encoding encoding) {
   switch (encoding) {
     case Encoding::kTiledCsl:
     case Encoding::kBankCsl:
+    case Encoding::kPairs24:
     case Encoding::kBitmap:
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4:
@@ -138,6 +147,9 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
     case Encoding::kBankCsl:
       return {table + tiles * kBankHeaderBytes,
               table + sum_over_tiles(rows, cols, kBankTileRows, kBankTileCols, max_bank_tile_bytes)};
+    case Encoding::kPairs24:
+      return {table + tiles * kPairsFixedBytes,
+              table + sum_over_tiles(rows, cols, kPairsTileRows, kPairsTileCols, max_pairs_tile_bytes)};
     case Encoding::kBitmap:
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4: {
@@ -157,6 +169,8 @@ std::int64_t num_tiles(Encoding encoding, std::int64_t rows, std::int64_t cols) 
       return div_up(rows, kCslTileRows) * div_up(cols, kCslTileCols);
     case Encoding::kBankCsl:
       return div_up(rows, kBankTileRows) * div_up(cols, kBankTileCols);
+    case Encoding::kPairs24:
+      return div_up(rows, kPairsTileRows) * div_up(cols, kPairsTileCols);
     case Encoding::kBitmap:
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4:

@@ -17,6 +17,7 @@ enum class Encoding : std::uint8_t {
   kDense,        ///< every element
   kTiledCsl,     ///< nonzeros of 128 x 64 tiles with their places in shared memory (Flash-LLM's Tiled-CSL)
   kBankCsl,      ///< nonzeros of 256 x 64 tiles, one list per shared-memory bank, places as deltas
+  kPairs24,      ///< 64 x 256 tiles: two nonzeros of four columns for sparse tensor cores, the others apart
   kBitmap,       ///< one bit an element, then the nonzeros
   kInt8,         ///< 8 bits, one scale a row
   kInt8G128,     ///< 8 bits, one scale for 128 columns of a row
@@ -69,6 +70,7 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
 
 inline constexpr std::int64_t kCslTileRows = 128, kCslTileCols = 64;
 inline constexpr std::int64_t kBankTileRows = 256, kBankTileCols = 64;
+inline constexpr std::int64_t kPairsTileRows = 64, kPairsTileCols = 256;
 /// A bitmap's segment is 128 columns of one row; a chunk is 32 segments, counted row by row.
 inline constexpr std::int64_t kBitmapSegmentCols = 128, kBitmapChunkSegments = 32;
 /// Quantised matrices are stored in blocks of this many rows (the last one may have fewer).

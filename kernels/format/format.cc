@@ -6,6 +6,7 @@
 #include "kernels/format/bank_csl/bank_csl.h"
 #include "kernels/format/bitmap/bitmap.h"
 #include "kernels/format/dense/dense.h"
+#include "kernels/format/pairs24/pairs24.h"
 #include "kernels/format/quantised/quantised.h"
 #include "kernels/format/tile_table.h"
 #include "kernels/format/tiled_csl/tiled_csl.h"
@@ -46,6 +47,8 @@ constexpr std::array kCodecs = {
                 check_tiled_csl, expand_tiled_csl},
     FormatCodec{Encoding::kBankCsl, bank_csl_row_granule, bank_csl_max_run_bytes, encode_bank_csl,
                 check_bank_csl, expand_bank_csl},
+    FormatCodec{Encoding::kPairs24, pairs24_row_granule, pairs24_max_run_bytes, encode_pairs24, check_pairs24,
+                expand_pairs24},
     kBitmapCodec<Encoding::kBitmap>,
     kQuantisedCodec<Encoding::kInt8>,
     kQuantisedCodec<Encoding::kInt8G128>,

@@ -81,6 +81,7 @@ constexpr FormatRow kFormats[] = {
     {SLUICE_SPMM_INT4_SYM_G128, Encoding::kInt4SymG128},
     {SLUICE_SPMM_BITMAP_INT8, Encoding::kBitmapInt8},
     {SLUICE_SPMM_BITMAP_INT4, Encoding::kBitmapInt4},
+    {SLUICE_SPMM_PAIRS24, Encoding::kPairs24},
 };
 
 std::optional<DType> dtype_of(sluice_spmm_dtype dtype) {

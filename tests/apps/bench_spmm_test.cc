@@ -28,8 +28,8 @@ TEST(SpmmPlan, IsTheIssuesTableByDefault) {
   EXPECT_THAT(plan.rows, ElementsAre(8, 16, 32, 64, 128, 256, 512));
   EXPECT_THAT(plan.cusparse_rows, ElementsAre(16));
   EXPECT_THAT(plan.sparsities, ElementsAre(0.5, 0.6, 0.7, 0.8, 0.9));
-  EXPECT_THAT(plan.sparse, ElementsAre(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kBitmap,
-                                       Encoding::kBitmapInt8, Encoding::kBitmapInt4));
+  EXPECT_THAT(plan.sparse, ElementsAre(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kPairs24,
+                                       Encoding::kBitmap, Encoding::kBitmapInt8, Encoding::kBitmapInt4));
   EXPECT_THAT(plan.quantised, ElementsAre(Encoding::kInt8, Encoding::kInt4G64));
   EXPECT_EQ(plan.samples, 11);
 }

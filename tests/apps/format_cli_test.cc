@@ -41,7 +41,7 @@ TEST_F(FormatGenerate, LosslessFormatsContinueATextAsDenseWeightsDo) {
   const ProgramResult dense = generate({});
   ASSERT_EQ(dense.status, 0) << dense.err;
   EXPECT_THAT(dense.out, StartsWith("The old man"));
-  for (const char* format : {"tiled_csl", "bank_csl", "bitmap"}) {
+  for (const char* format : {"tiled_csl", "bank_csl", "pairs24", "bitmap"}) {
     const ProgramResult first = generate({"--format", format});
     EXPECT_EQ(first.status, 0) << first.err;
     EXPECT_EQ(first.out, dense.out) << format;

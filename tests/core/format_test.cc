@@ -17,7 +17,7 @@ TEST(WeightFormat, NamesAreReadBack) {
       EXPECT_EQ(parse_weight_format(weight_format_name(format)), format) << weight_format_name(format);
     }
   }
-  EXPECT_EQ(all_encodings().size(), 12U);
+  EXPECT_EQ(all_encodings().size(), 13U);
   EXPECT_EQ(weight_format_name({Encoding::kInt4SymG64, DType::kBF16}), "int4_sym_g64_bf16");
   for (const char* name : {"", "dense", "dense_f32", "int4_g64_", "bitmap_int8", "Dense_f16", "dense_f16 "}) {
     EXPECT_EQ(parse_weight_format(name), std::nullopt) << name;
@@ -79,6 +79,17 @@ TEST(WeightFormat, SizesOfBitmapsGoFromNoNonzeroToNoZero) {
   // Whole segments fill their chunks without padding.
   EXPECT_EQ(range(Encoding::kBitmapInt4, 9216, 9216).max,
             9216 * 9216 / 2 + 9216 * 72 / 32 * 576 + (9216 * 72 / 32 + 4) / 4 * 16);
+}
+
+TEST(WeightFormat, SizesOfPairsGoFromFixedPartsToAllWords) {
+  const ByteRange unit = weight_byte_range({Encoding::kPairs24, DType::kF16}, 64, 256);
+  EXPECT_EQ(unit.min, 16 + 4 * 832 + 16);
+  EXPECT_EQ(unit.max, 16 + 4 * 832 + 64 * 256 * 2 + 16);
+  // Units of 64 x 256, 64 x 1, 17 x 256 and 17 x 1: 4 and 2 strips, 8 steps and 1.
+  const ByteRange four = weight_byte_range({Encoding::kPairs24, DType::kBF16}, 81, 257);
+  EXPECT_EQ(num_tiles(Encoding::kPairs24, 81, 257), 4);
+  EXPECT_EQ(four.min, 4 * (16 + 4 * 832) + 32);
+  EXPECT_EQ(four.max, four.min + (32 + 4 + 16 + 2) * 1024);
 }
 
 TEST(WeightFormat, LargestShapesDoNotOverflow) {

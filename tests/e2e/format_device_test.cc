@@ -84,7 +84,8 @@ TEST_P(OwnMemory, GivesTheResultsOfTheDenseModelBitByBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, OwnMemory,
-                         ::testing::Values(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kBitmap),
+                         ::testing::Values(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kPairs24,
+                                           Encoding::kBitmap),
                          [](const auto& one) { return std::string(encoding_name(one.param)); });
 
 /// The loader alone, onto a device whose copies run later, on a thread of their own. It is planned as for the

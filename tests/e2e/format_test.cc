@@ -59,7 +59,8 @@ TEST_P(LosslessFormat, GivesTheLogprobsOfTheDenseModelBitByBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LosslessFormat,
-                         ::testing::Values(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kBitmap),
+                         ::testing::Values(Encoding::kTiledCsl, Encoding::kBankCsl, Encoding::kPairs24,
+                                           Encoding::kBitmap),
                          name_of);
 
 class SyntheticFormat : public ::testing::TestWithParam<Encoding> {};

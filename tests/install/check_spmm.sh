@@ -22,7 +22,7 @@ grep -rqF "$work/first" "$work/moved/lib/cmake" && fail "the CMake package names
   -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS='-std=c11 -Wall -Wextra -Wpedantic -Werror' > "$work/configure.log" 2>&1 ||
   { cat "$work/configure.log"; fail "the example cannot be configured"; }
 "$cmake" --build "$work/example" > "$work/build.log" 2>&1 || { cat "$work/build.log"; fail "the example does not compile"; }
-for format in tiled_csl bank_csl bitmap int8 int4_g64 bitmap_int4; do
+for format in tiled_csl bank_csl pairs24 bitmap int8 int4_g64 bitmap_int4; do
   status=0
   "$work/example/spmm_example" "$format" > "$work/out" 2>&1 || status=$?
   cat "$work/out"

@@ -1,4 +1,5 @@
-// The sparse formats byte by byte, against encoders in Python (tests/golden/formats/encode_csl.py).
+// The sparse formats byte by byte, against encoders in Python (tests/golden/formats/encode_csl.py and
+// encode_pairs24.py).
 #include <fstream>
 
 #include <boost/crc.hpp>
@@ -20,8 +21,9 @@ std::vector<std::byte> content_of(const std::filesystem::path& path) {
   return bytes;
 }
 
-TEST(CslGolden, AreTheBytesThatThePageDescribes) {
-  std::ifstream in(testing::golden_format("csl_cases.txt"));
+/// Of all cases of a file, so many of them with their bytes.
+void expect_golden(const std::string& file, int expected_cases, int expected_files) {
+  std::ifstream in(testing::golden_format(file));
   std::string encoding, name;
   std::int64_t rows = 0, cols = 0, num_bytes = 0;
   std::uint32_t expected_crc = 0;
@@ -45,9 +47,12 @@ TEST(CslGolden, AreTheBytesThatThePageDescribes) {
     crc.process_bytes(matrix.bytes.data(), matrix.bytes.size());
     EXPECT_EQ(crc.checksum(), expected_crc);
   }
-  EXPECT_EQ(num_cases, 22);
-  EXPECT_GE(num_files, 8);
+  EXPECT_EQ(num_cases, expected_cases);
+  EXPECT_EQ(num_files, expected_files);
 }
+
+TEST(CslGolden, AreTheBytesThatThePageDescribes) { expect_golden("csl_cases.txt", 22, 10); }
+TEST(Pairs24Golden, AreTheBytesThatThePageDescribes) { expect_golden("pairs24_cases.txt", 14, 2); }
 
 std::vector<std::byte> bytes_of(std::initializer_list<int> list) {
   std::vector<std::byte> bytes;

@@ -19,7 +19,7 @@ using testing::to_floats;
 using testing::weight_cases;
 using testing::WeightCase;
 
-constexpr int kFormats = 11;
+constexpr int kFormats = 12;
 
 std::vector<sluice_spmm_format> formats() {
   std::vector<sluice_spmm_format> all;

@@ -15,6 +15,8 @@ void expand_on(const ExpandArgs& args, cudaStream_t stream) {
     case Encoding::kBitmapInt8:
     case Encoding::kBitmapInt4:
       return expand_bitmap_cuda(args, stream);
+    case Encoding::kPairs24:
+      return expand_pairs24_cuda(args, stream);
     default:
       return expand_quantised_cuda(args, stream);
   }

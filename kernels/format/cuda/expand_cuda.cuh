@@ -14,6 +14,7 @@ namespace sluice::kernels::detail {
 /// consistent, and the stored bytes have passed their format's check.
 void expand_bank_csl_cuda(const ExpandArgs& args, cudaStream_t stream);
 void expand_bitmap_cuda(const ExpandArgs& args, cudaStream_t stream);
+void expand_pairs24_cuda(const ExpandArgs& args, cudaStream_t stream);
 void expand_quantised_cuda(const ExpandArgs& args, cudaStream_t stream);
 void expand_tiled_csl_cuda(const ExpandArgs& args, cudaStream_t stream);
 /// The one of the weight's format.

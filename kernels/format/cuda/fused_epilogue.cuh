@@ -118,13 +118,14 @@ __device__ inline bool arrive_last(unsigned* counter, int lane, unsigned count) 
   return before == count - 1;
 }
 
-/// The end of a thread block's part of a tile, for one of its warps: results, or sums for the warp that
+/// The end of a run's part of a tile, for one of its thread block's warps: results, or sums for the warp that
 /// arrives last, which adds all parts in the order of columns and makes the results. `sums` are fragments of
 /// mma.m16n8k16: kRowTiles x kTokenTiles of 16 rows of W, from `first_row` on, and 8 of x.
 template <int kRowTiles, int kTokenTiles>
 __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, int tile, int warp,
                                  int num_warps, int first_row, const Output& out,
-                                 float4 (&sums)[kRowTiles * kTokenTiles]) {
+                                 float4 (&sums)[kRowTiles * kTokenTiles],
+                                 int run = static_cast<int>(blockIdx.x)) {
   constexpr int kVectors = kRowTiles * kTokenTiles;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int unit = tile * work.per_tile;
@@ -134,7 +135,7 @@ __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, 
     const auto place = [&](int block) {
       return exchange.sums + (std::int64_t{work.place(block, unit)} * num_warps + warp) * (kVectors * 32);
     };
-    keep_partial(place(static_cast<int>(blockIdx.x)), lane, sums);
+    keep_partial(place(run), lane, sums);
     if (!arrive_last(exchange.counters + tile * num_warps + warp, lane,
                      static_cast<unsigned>(last - first + 1)))
       return;

@@ -86,6 +86,10 @@ __device__ __forceinline__ void bulk_copy(SharedAddress to, const void* from, st
       "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
+/// The map is at hand when the first copy asks for it.
+__device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
 __device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap* map, int col, int row,
                                             SharedAddress barrier) {
   asm volatile(

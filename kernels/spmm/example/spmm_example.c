@@ -62,7 +62,7 @@ int main(int argc, char** argv) {
   CHECK(sluice_spmm_check(&matrix, stored, bytes));
   CHECK(sluice_spmm_decode(&matrix, stored, bytes, /*threads=*/0, decoded));
   const int exact = matrix.format == SLUICE_SPMM_TILED_CSL || matrix.format == SLUICE_SPMM_BANK_CSL ||
-                    matrix.format == SLUICE_SPMM_BITMAP;
+                    matrix.format == SLUICE_SPMM_BITMAP || matrix.format == SLUICE_SPMM_PAIRS24;
   for (size_t i = 0; exact && i < count; ++i) {
     if (decoded[i] == to_half(dense[i])) continue;
     fprintf(stderr, "element %zu decodes to %#x\n", i, (unsigned)decoded[i]);

@@ -78,12 +78,12 @@ class FusedSparse : public CudaTest {
     const int capability = 10 * major + minor;
     for (const FusedKernel& kernel : fused_kernels()) {
       const bool sparse = kernel.encoding == Encoding::kTiledCsl || kernel.encoding == Encoding::kBankCsl ||
-                          kernel.encoding == Encoding::kBitmap;
+                          kernel.encoding == Encoding::kPairs24 || kernel.encoding == Encoding::kBitmap;
       if (sparse && kernel.runs_on(capability)) kernels_.push_back(&kernel);
     }
     if (kernels_.empty()) GTEST_SKIP() << "no fused sparse product for compute capability " << capability;
     if (capability == 90) {
-      ASSERT_GE(kernels_.size(), 3U) << "one for each format";
+      ASSERT_GE(kernels_.size(), 4U) << "one for each format";
     }
   }
   /// Those that this device can run.

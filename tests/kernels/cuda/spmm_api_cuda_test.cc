@@ -72,8 +72,9 @@ TEST_F(SpmmApiCuda, MultipliesInEveryFormat) {
   std::vector<std::uint16_t> bias_host(static_cast<std::size_t>(kOut));
   cuda->fetch(bias, std::as_writable_bytes(std::span(bias_host)));
   const DeviceMemory y = cuda->device().allocate((kMostTokens + 1) * kYStride * 2);
-  for (int format = SLUICE_SPMM_TILED_CSL; format <= SLUICE_SPMM_BITMAP_INT4; ++format) {
-    set_weight(static_cast<sluice_spmm_format>(format));
+  const auto nth = [](int number) { return static_cast<sluice_spmm_format>(number); };
+  for (int number = 1; sluice_spmm_format_name(nth(number)) != nullptr; ++number) {
+    set_weight(nth(number));
     SCOPED_TRACE(sluice_spmm_format_name(matrix_.format));
     for (const std::int64_t tokens : {std::int64_t{1}, std::int64_t{16}, kMostTokens}) {
       const char* name = nullptr;

@@ -52,7 +52,7 @@ typedef enum sluice_spmm_dtype {
   SLUICE_SPMM_F32 = 2 /* of the matrix to encode, and of y */
 } sluice_spmm_dtype;
 
-/* The first three hold every nonzero exactly; the others round. Zeros stay zeros but in the asymmetric int4
+/* The first three and the last one hold every nonzero exactly; the others round. Zeros stay zeros but in the asymmetric int4
  * formats; a negative zero becomes a zero. */
 typedef enum sluice_spmm_format {
   SLUICE_SPMM_TILED_CSL = 1,     /* 4 bytes a nonzero, the simplest to multiply with */
@@ -65,7 +65,8 @@ typedef enum sluice_spmm_format {
   SLUICE_SPMM_INT4_SYM_G64 = 8,  /* one scale for 64 columns, around zero */
   SLUICE_SPMM_INT4_SYM_G128 = 9, /* the same for 128 */
   SLUICE_SPMM_BITMAP_INT8 = 10,  /* bitmap with nonzeros of 8 bits */
-  SLUICE_SPMM_BITMAP_INT4 = 11   /* bitmap with nonzeros of 4 bits */
+  SLUICE_SPMM_BITMAP_INT4 = 11,  /* bitmap with nonzeros of 4 bits */
+  SLUICE_SPMM_PAIRS24 = 12       /* pairs for sparse tensor cores: larger, the fastest with few tokens */
 } sluice_spmm_format;
 
 /* "tiled_csl", ...; null for a number that is no format. */

@@ -1,0 +1,59 @@
+// A unit of pairs24 as it is stored: its fixed parts, and where a quad's words and metadata are. Layout:
+// FORMAT.md. Pure functions, thread-safe.
+#pragma once
+
+#include <cstdint>
+
+#include "core/format.h"
+
+namespace sluice::kernels {
+
+inline constexpr int kPairsStrips = 4, kPairsStripRows = 16, kPairsLanes = 32;
+/// A step is 32 columns: eight quads, of which a lane holds two in each of its two rows.
+inline constexpr int kPairsSteps = 8, kPairsStepCols = 32, kPairsQuadCols = 4, kPairsRegisters = 4;
+static_assert(kPairsStrips * kPairsStripRows == kPairsTileRows);
+static_assert(kPairsSteps * kPairsStepCols == kPairsTileCols);
+
+/// The fixed part of a strip.
+struct PairsStrip {
+  std::uint32_t pairs[kPairsLanes];        ///< bit 4 step + register: a pair is stored
+  std::uint32_t left[kPairsLanes];         ///< the same for what is left of a quad
+  std::uint16_t jumps[kPairsLanes];        ///< PairsJump
+  std::uint32_t metadata[kPairsLanes][4];  ///< PairsMetadata
+};
+static_assert(sizeof(PairsStrip) == 832);
+
+/// The first bytes of a unit; the lists follow.
+struct PairsHead {
+  std::uint32_t starts[kPairsStrips];  ///< of the strips' lists, in bytes from the start of the unit
+  PairsStrip strips[kPairsStrips];
+};
+static_assert(sizeof(PairsHead) == 3344);
+
+/// A lane's words stand below one another in one column of 32 words, and from a step on in another one.
+inline constexpr int kPairsListStride = kPairsLanes * 4;
+struct PairsJump {
+  int step;    ///< before which the lane goes to `target`
+  int offset;  ///< rows of 32 words from the strip's start to the first word, 0..3
+  int target;  ///< word from the strip's start, below 2048
+
+  static constexpr PairsJump unpack(std::uint16_t bits) { return {bits & 7, bits >> 3 & 3, bits >> 5}; }
+  constexpr std::uint16_t pack() const {
+    return static_cast<std::uint16_t>(step | offset << 3 | target << 5);
+  }
+};
+
+/// Row of the strip, and quad of the step, of a lane's register.
+constexpr int pairs_row(int lane, int reg) { return (lane >> 2) + 8 * (reg & 1); }
+constexpr int pairs_quad(int lane, int reg) { return (reg >> 1) * 4 + (lane & 3); }
+
+/// Where the four bits of a quad's metadata are.
+struct PairsMetadata {
+  int lane, word, bit;
+
+  static constexpr PairsMetadata of(int step, int row, int quad) {
+    return {4 * (row & 7) + (quad >> 2) + 2 * (step & 1), step >> 1, 16 * (row >> 3) + 4 * (quad & 3)};
+  }
+};
+
+}  // namespace sluice::kernels

@@ -1,7 +1,7 @@
 // y = epilogue(x W^T + bias) + residual over a quantised W, for up to 64 rows of x, on sm_90a. One persistent
 // block a multiprocessor, a ring of units (sm90_tile.cuh) in its shared memory, and no barrier of the block:
 //
-//   4 warps        codes --tensor copies--> ring; x, parameters --registers, put in order--> ring
+//   4 or 8 warps   codes --tensor copies--> ring; x, parameters --registers, put in order--> ring
 //   2 or 4 groups  codes --decoded in registers--> a of the products of a warpgroup; x is b, in the ring
 //
 // The grid shares the units (StreamK); sums of a tile that several blocks work on are added in the order of
@@ -13,36 +13,24 @@
 
 namespace sluice::kernels::fused {
 
-/// What a lane takes of a unit: 16 bytes of codes of rows g and g + 8 in each half, and their parameters.
+/// What a lane takes of half a unit: 16 bytes of codes of rows g and g + 8, and their parameters.
 template <class Tile>
 struct LaneCodes {
-  std::uint32_t codes[2][2][4], params[2][2];  // by half and row
+  std::uint32_t codes[2][4], params[2];  // by row
 
-  /// `stored_bytes`: of a row, from this unit's first on.
+  /// `stored_bytes`: of a row, from this half's first on.
   __device__ __forceinline__ LaneCodes(std::uint32_t codes_at, std::uint32_t params_at, int stored_bytes) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if constexpr (Tile::kKind == CodeKind::kBytes) {
-        params[0][r] = params[1][r] = load_shared_4(params_at + r * (8 * 4));
-      } else {
-        const uint2 v = load_shared_8(params_at + r * (8 * 16));
-        params[0][r] = v.x;
-        params[1][r] = v.y;
-      }
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const uint4 v = load_shared_16((half == 0 ? codes_at : codes_at ^ 64U) + r * (8 * Tile::kUnitBytes));
-        codes[half][r][0] = v.x;
-        codes[half][r][1] = v.y;
-        codes[half][r][2] = v.z;
-        codes[half][r][3] = v.w;
-      }
+      params[r] = load_shared_4(params_at + r * (8 * Tile::kParams * 4));
+      const uint4 v = load_shared_16(codes_at + r * (8 * Tile::kUnitBytes));
+      codes[r][0] = v.x;
+      codes[r][1] = v.y;
+      codes[r][2] = v.z;
+      codes[r][3] = v.w;
     }
     if constexpr (Tile::kKind != CodeKind::kNibblesFromMinimum) {
-      if (stored_bytes < Tile::kUnitBytes) take_zeros_behind(stored_bytes);
+      if (stored_bytes < Tile::kUnitBytes / 2) take_zeros_behind(stored_bytes);
     }
   }
 
@@ -50,53 +38,56 @@ struct LaneCodes {
   /// Behind a row the copies have put bytes 0, which are codes below the least of the format: times its scale
   /// one may be infinite, and times a zero of x no number.
   __device__ __forceinline__ void take_zeros_behind(int stored_bytes) {
-    const int of_lane = static_cast<int>(threadIdx.x) % 4 * 16;
+    if (static_cast<int>(threadIdx.x) % 4 * 16 < stored_bytes) return;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half * 64 + of_lane < stored_bytes) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        codes[half][0][i] = codes[half][1][i] = Tile::kKind == CodeKind::kBytes ? 0x80808080U : 0x88888888U;
-    }
+    for (int i = 0; i < 4; ++i)
+      codes[0][i] = codes[1][i] = Tile::kKind == CodeKind::kBytes ? 0x80808080U : 0x88888888U;
   }
 };
 
-/// A warp's part of a unit.
+/// A warp's part of a unit. The halves are a loop, for each launch has to fetch its code.
 template <class Tile, DecodeWay kWay>
 __device__ __forceinline__ void multiply_unit(std::uint32_t codes_at, std::uint32_t params_at,
                                               int stored_bytes, sm90::CoreMatrices<Tile::kTokens> x,
                                               float (&sums)[Tile::kProductsOfGroup][Tile::kTokens / 2]) {
   using T = typename Tile::T;
+  constexpr int kHalfSteps = 2 * Tile::kLanesUnits, kHalfBytes = Tile::kUnitBytes / 2;
+  constexpr int kParamsOfHalf = Tile::kParams == 1 ? 0 : 4;
 #pragma unroll
   for (int i = 0; i < Tile::kProductsOfGroup; ++i) sm90::hold_sums(sums[i]);
 #pragma unroll
   for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
-    const LaneCodes<Tile> lane(codes_at + i * (64 * Tile::kUnitBytes),
-                               params_at + i * (64 * Tile::kParams * 4), stored_bytes);
-#pragma unroll
+#pragma unroll 1
     for (int half = 0; half < 2; ++half) {
-      const GroupPair<T> groups[2] = {GroupPair<T>(lane.params[half][0]), GroupPair<T>(lane.params[half][1])};
+      const LaneCodes<Tile> lane((codes_at ^ half * kHalfBytes) + i * (64 * Tile::kUnitBytes),
+                                 params_at + half * kParamsOfHalf + i * (64 * Tile::kParams * 4),
+                                 stored_bytes - half * kHalfBytes);
+      const GroupPair<T> groups[2] = {GroupPair<T>(lane.params[0]), GroupPair<T>(lane.params[1])};
 #pragma unroll
       for (int u = 0; u < Tile::kLanesUnits; ++u) {
         std::uint32_t a[2][4];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           std::uint32_t pairs[4];
-          decode_unit<Tile, kWay>(lane.codes[half][r], u, groups[r], pairs);
+          decode_unit<Tile, kWay>(lane.codes[r], u, groups[r], pairs);
 #pragma unroll
           for (int j = 0; j < 4; ++j) a[j / 2][j % 2 * 2 + r] = pairs[j];
         }
         sm90::products_begin();
 #pragma unroll
         for (int k = 0; k < 2; ++k)
-          sm90::add_product<Tile::kIsBf16>(sums[i], a[k],
-                                           x.descriptor(half * (2 * Tile::kLanesUnits) + u * 2 + k));
+          sm90::add_product<Tile::kIsBf16>(sums[i], a[k], x.descriptor(half * kHalfSteps + u * 2 + k));
         sm90::products_commit();
-        sm90::products_wait<1>();  // the next codes become values while these products run
+        // The next codes become values while these products run; none runs on into the loop's next turn,
+        // where the compiler would wait for each.
+        if (u + 1 < Tile::kLanesUnits) {
+          sm90::products_wait<1>();
+        } else {
+          sm90::products_wait<0>();
+        }
       }
     }
   }
-  sm90::products_wait<0>();
 #pragma unroll
   for (int i = 0; i < Tile::kProductsOfGroup; ++i) sm90::hold_sums(sums[i]);
 }
@@ -144,7 +135,8 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
     multiply_unit_by<Tile>(way, codes, params, stored_bytes, x, sums);
     if (lane == 0) sm90::barrier_arrive(shared.empty(place.stage));
     place.advance();
-    if (units.advance() || units.left == 0) {
+    units.advance();
+    if (units.tile != tile || units.left == 0) {
       sm90::wait_for_kernel_ahead();  // its sums may lie where these go
 #pragma unroll
       for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
@@ -179,7 +171,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   if (warp < Tile::kConsumerWarps) {
     multiply_units<Tile>(p, shared, warp / 4, warp % 4);
   } else {
-    bring_operands<Tile>(p, maps, shared, warp - Tile::kConsumerWarps);
+    const int operand_warp = warp - Tile::kConsumerWarps;
+    bring_operands<Tile>(p, maps, shared, operand_warp / Tile::kTeamWarps, operand_warp % Tile::kTeamWarps);
   }
 #else
   __trap();

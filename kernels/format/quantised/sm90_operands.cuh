@@ -8,37 +8,57 @@
 
 namespace sluice::kernels::fused {
 
+/// Where parameters of two rows of a tile are, which are 32 rows apart in one block of rows.
+struct ParamRows {
+  const std::byte* first = nullptr;
+  int tile = -1, count = 0;  // of these rows, as far as there are any
+
+  __device__ void enter_tile(const QuantProduct& p, int new_tile, int row) {
+    if (new_tile == tile) return;
+    tile = new_tile;
+    count = row + 32 < p.rows ? 2 : row < p.rows ? 1 : 0;
+    const int block = row / 128 * 128;
+    first = p.weight + row / 128 * p.block_bytes + std::int64_t{min(p.rows - block, 128)} * p.row_bytes +
+            std::int64_t{row - block} * p.param_bytes;
+  }
+  __device__ const std::byte* row(const QuantProduct& p, int i) const {
+    return first + i * 32 * p.param_bytes;
+  }
+};
+
 /// Parameters of two rows a lane: rows 64 w + l and 32 further on of warp w, which are those of one product.
 template <class Tile>
 class ParamLoader {
  public:
   using T = typename Tile::T;
 
-  __device__ ParamLoader(const QuantProduct& p, int warp) : p_(p), row_(64 * warp + threadIdx.x % 32) {}
+  __device__ ParamLoader(const QuantProduct& p, int team, int warp)
+      : p_(p), team_(team), warp_(warp), row_(64 * warp + threadIdx.x % 32) {}
 
-  __device__ void enter_tile(int tile) {
+  /// Asks for those of a later unit, which come from device memory and take longer than a unit does.
+  __device__ void ask_l2(const UnitCursor& units) {
+    if (units.left <= 0) return;
+    later_.enter_tile(p_, units.tile, units.tile * Tile::kRows + row_);
+    const int first = first_group(units) * static_cast<int>(sizeof(Stored));
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int row = tile * Tile::kRows + row_ + 32 * i;
-      const int first = row / 128 * 128;
-      const int block_rows = min(p_.rows - first, 128);
-      from_[i] = row >= p_.rows
-                     ? nullptr
-                     : p_.weight + row / 128 * p_.block_bytes + std::int64_t{block_rows} * p_.row_bytes +
-                           std::int64_t{row - first} * p_.param_bytes;
+      if (i < later_.count) sm90::prefetch_l2(later_.row(p_, i) + first);
     }
   }
 
-  __device__ void load(int unit) {
-    const int group = unit * Tile::kCols >> p_.group_shift;
+  __device__ void load(const UnitCursor& units) {
+    now_.enter_tile(p_, units.tile, units.tile * Tile::kRows + row_);
+    const int group = first_group(units);
     const int count = min(max(1, Tile::kCols >> p_.group_shift), p_.num_groups - group);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) load_row(from_[i], group, from_[i] == nullptr ? 0 : count, params_[i]);
+    for (int i = 0; i < 2; ++i)
+      load_row(reinterpret_cast<const Stored*>(now_.row(p_, i)) + group, i < now_.count ? count : 0,
+               params_[i]);
   }
 
   /// Stores what load() has loaded: of a lane's row, first those of its two halves if it has the lower part
   /// of each, then of the upper part.
-  __device__ void store(const QuantShared<Tile>& shared, int stage, int warp) {
+  __device__ void store(const QuantShared<Tile>& shared, int stage) {
     const std::uint32_t to = shared.params(stage) + row_ * (Tile::kParams * 4);
     if constexpr (Tile::kKind == CodeKind::kBytes) {
       store_shared_4(to, params_[0][0]);
@@ -52,7 +72,7 @@ class ParamLoader {
         for (int g = 0; g < Tile::kParams; ++g)
           way = max(way, static_cast<unsigned>(decode_way<T>(params_[i][g])));
       }
-      way = way_of_group(way, warp);
+      way = way_of_group(way);
       if (static_cast<DecodeWay>(way) == DecodeWay::kScaledNibbles) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -67,18 +87,25 @@ class ParamLoader {
         store_shared_16(to + i * (32 * 16),
                         four ? make_uint4(v[0], v[2], v[1], v[3]) : make_uint4(v[0], v[1], v[0], v[1]));
       }
-      if (warp % Tile::kProductsOfGroup == 0 && threadIdx.x % 32 == 0)
-        store_shared_4(shared.ways(stage) + warp / Tile::kProductsOfGroup * 4, way);
+      if (warp_ % Tile::kProductsOfGroup == 0 && threadIdx.x % 32 == 0)
+        store_shared_4(shared.ways(stage) + warp_ / Tile::kProductsOfGroup * 4, way);
     }
   }
 
  private:
+  using Stored =
+      std::conditional_t<Tile::kKind == CodeKind::kNibblesFromMinimum, std::uint32_t, std::uint16_t>;
+
+  __device__ int first_group(const UnitCursor& units) const {
+    return units.unit * Tile::kCols >> p_.group_shift;
+  }
+
   /// The largest of all rows that one group of consumers has.
-  __device__ static unsigned way_of_group(unsigned way, int warp) {
+  __device__ unsigned way_of_group(unsigned way) const {
     static_assert(Tile::kProductsOfGroup <= 2);
     way = __reduce_max_sync(0xFFFFFFFFU, way);
     if constexpr (Tile::kProductsOfGroup == 2) {
-      const int barrier = 1 + warp / 2;
+      const int barrier = 1 + team_ * 2 + warp_ / 2;
       unsigned all = 0;
       if (sm90::sync_any<64>(barrier, way >= 1)) all = 1;
       if (sm90::sync_any<64>(barrier, way >= 2)) all = 2;
@@ -87,31 +114,24 @@ class ParamLoader {
     return way;
   }
 
-  __device__ void load_row(const std::byte* row, int group, int count, std::uint32_t (&to)[Tile::kParams]) {
+  __device__ void load_row(const Stored* from, int count, std::uint32_t (&to)[Tile::kParams]) {
     if constexpr (Tile::kKind == CodeKind::kNibblesFromMinimum) {
-      const auto* from = reinterpret_cast<const std::uint32_t*>(row) + group;
       if (count == 4 && p_.params_are_aligned) {
         const uint4 v = __ldg(reinterpret_cast<const uint4*>(from));
         to[0] = v.x;
         to[1] = v.y;
         to[2] = v.z;
         to[3] = v.w;
-      } else {
-        load_each(from, count, to);
+        return;
       }
-    } else {
-      load_each(reinterpret_cast<const std::uint16_t*>(row) + group, count, to);
     }
-  }
-  template <class Stored>
-  __device__ void load_each(const Stored* from, int count, std::uint32_t (&to)[Tile::kParams]) {
 #pragma unroll
     for (int g = 0; g < Tile::kParams; ++g) to[g] = g < count ? __ldg(from + g) : 0;
   }
 
   const QuantProduct& p_;
-  const int row_;
-  const std::byte* from_[2] = {};
+  const int team_, warp_, row_;
+  ParamRows now_, later_;
   std::uint32_t params_[2][Tile::kParams] = {};
 };
 
@@ -172,9 +192,9 @@ class XColumns {
   }
 
  private:
-  __device__ int item(int i) const { return warp_ + Tile::kOperandWarps * i; }
+  __device__ int item(int i) const { return warp_ + Tile::kTeamWarps * i; }
   __device__ bool has_item(int i) const {
-    return Tile::kItems % Tile::kOperandWarps == 0 || item(i) < Tile::kItems;
+    return Tile::kItems % Tile::kTeamWarps == 0 || item(i) < Tile::kItems;
   }
   static constexpr bool kItemIsHalf = Tile::kKind != CodeKind::kBytes;
   __device__ int token_tile(int i) const { return kItemIsHalf ? item(i) / 2 : item(i); }
@@ -225,44 +245,52 @@ class CodeCopies {
   const std::uint64_t policy_;
 };
 
-/// All that one of the four warps does; the first one copies codes, too.
+/// All that one warp of a team does; the first one copies codes, too.
 template <class Tile>
 __device__ void bring_operands(const QuantProduct& p, const CodeMaps& maps, const QuantShared<Tile>& shared,
-                               int warp) {
+                               int team, int warp) {
+  constexpr int kTeams = Tile::kTeams, kTurnsAhead = 4 / kTeams;  // of asking L2 for parameters
   const bool copies = warp == 0 && threadIdx.x % 32 == 0;
   const CodeCopies<Tile> codes(p, maps, shared);
   UnitCursor units(p.work);
+  units.advance(team);
+  if (units.left <= 0) return;
   if (copies) {
     UnitCursor ahead = units;
-    for (int stage = 0; stage < Tile::kStages && ahead.left > 0; ++stage, ahead.advance())
+    for (int stage = team; stage < Tile::kStages && ahead.left > 0; stage += kTeams, ahead.advance(kTeams))
       codes.start(ahead, stage);
   }
   __syncwarp();
-  ParamLoader<Tile> params(p, warp);
+  ParamLoader<Tile> params(p, team, warp);
   XColumns<Tile> x(p, warp);
-  params.enter_tile(units.tile);
-  params.load(units.unit);
+  params.load(units);
+  UnitCursor later = units;
+  for (int turn = 0; turn < kTurnsAhead; ++turn) {
+    later.advance(kTeams);
+    params.ask_l2(later);
+  }
   sm90::wait_for_kernel_ahead();
   x.load(units.unit);
   RingPlace<Tile> place;
-  for (bool first_round = true;;) {
-    if (!first_round) {
+  place.advance(team);
+  for (int number = team;; number += kTeams) {
+    if (number >= Tile::kStages) {
       sm90::barrier_wait(shared.empty(place.stage), place.parity ^ 1);
       if (copies) codes.start(units, place.stage);
       __syncwarp();
     }
-    params.store(shared, place.stage, warp);
+    params.store(shared, place.stage);
     x.store(shared.x(place.stage));
     sm90::fence_for_async_reads();
     __syncwarp();
     if (threadIdx.x % 32 == 0) sm90::barrier_arrive(shared.full(place.stage));
-    place.advance();
-    if (place.stage == 0) first_round = false;
-    const bool new_tile = units.advance();
-    if (units.left == 0) return;
-    if (new_tile) params.enter_tile(units.tile);
-    params.load(units.unit);
+    place.advance(kTeams);
+    units.advance(kTeams);
+    if (units.left <= 0) return;
+    params.load(units);
     x.load(units.unit);
+    later.advance(kTeams);
+    params.ask_l2(later);
   }
 }
 

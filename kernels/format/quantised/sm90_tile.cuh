@@ -26,10 +26,12 @@ struct QuantTileSm90 {
   static constexpr int kRows = 256, kProductRows = 64, kProducts = kRows / kProductRows;
   static constexpr int kRowParts = kRows / 16;  // whose sums one warp has
 
-  // Warps: consumers in groups of four, fewer where sums take many registers; four for the operands.
+  // Warps: consumers in groups of four, fewer where sums take many registers. For the operands teams of four;
+  // of two, where registers allow that, each has every second unit and so twice its time for its loads.
   static constexpr int kGroups = kTokens <= 32 ? 4 : 2, kProductsOfGroup = kProducts / kGroups;
-  static constexpr int kConsumerWarps = 4 * kGroups, kOperandWarps = 4;
-  static constexpr int kThreads = 32 * (kConsumerWarps + kOperandWarps);
+  static constexpr int kTeams = kTokens <= 32 ? 2 : 1, kTeamWarps = 4;
+  static constexpr int kConsumerWarps = 4 * kGroups;
+  static constexpr int kThreads = 32 * (kConsumerWarps + kTeams * kTeamWarps);
 
   static constexpr int kUnitBytes = 128;
   static constexpr int kCols = kUnitBytes * (kKind == CodeKind::kBytes ? 1 : 2), kHalfCols = kCols / 2;
@@ -69,7 +71,7 @@ struct QuantShared {
 
   __device__ void init_barriers() const {
     for (int s = 0; s < Tile::kStages; ++s) {
-      sm90::barrier_init(full(s), 1 + Tile::kOperandWarps);
+      sm90::barrier_init(full(s), 1 + Tile::kTeamWarps);
       sm90::barrier_init(empty(s), Tile::kConsumerWarps);
     }
     sm90::fence_barrier_init();
@@ -81,9 +83,10 @@ template <class Tile>
 struct RingPlace {
   int stage = 0;
   std::uint32_t parity = 0;
-  __device__ void advance() {
-    if (++stage == Tile::kStages) {
-      stage = 0;
+  __device__ void advance(int units = 1) {
+    stage += units;
+    if (stage >= Tile::kStages) {
+      stage -= Tile::kStages;
       parity ^= 1;
     }
   }
@@ -99,13 +102,14 @@ struct UnitCursor {
     tile = first / per_tile;
     unit = first % per_tile;
   }
-  /// True if the next unit, if there is one, is of another tile.
-  __device__ bool advance() {
-    --left;
-    if (++unit < per_tile) return false;
-    unit = 0;
-    ++tile;
-    return true;
+  /// There may be no unit there: `left` is not positive then.
+  __device__ void advance(int units = 1) {
+    left -= units;
+    unit += units;
+    while (unit >= per_tile) {
+      unit -= per_tile;
+      ++tile;
+    }
   }
 };
 

@@ -4,8 +4,9 @@
 usage: scripts/linear_paths.py DEVICE FILE...     DEVICE as the driver names it, or how that name begins
 
 For every format and sparsity the product of least time at each number of rows, as geometric mean over the shapes that all
-candidates were measured at; with more rows a kernel stays the choice while it is within 3 % of that. A fused kernel takes
-more rows than it was measured with in several runs.
+candidates were measured at; with more rows the choice, a kernel or expansion, stays while it is within 3 % of that. A fused
+kernel takes more rows than it was measured with in several runs. One call for each class of sizes: the rows say the
+smallest matrix of all files, and those of larger matrices go first in the table.
 """
 import csv
 import math

@@ -9,13 +9,18 @@
 //   sluice bench spmm --formats tiled_csl,bank_csl,bitmap --shapes 4096x4096,5120x5120
 //     --sparsity 0.5,0.7,0.8,0.9 --rows 8,16,32,64,128,256 --samples 3 --csv FILE
 //
-//   sluice bench spmm --formats int8,int8_g128,int4_g64,int4_g128,int4_sym_g64,int4_sym_g128
-//     --shapes 28672x7168 (and 4096x4096,5120x5120) --rows 8,16,32,64 --samples 3 --csv FILE
+//   sluice bench spmm --formats pairs24 --shapes 4096x4096,5120x5120 (the default ones give the same rows)
+//     --sparsity 0.5,0.6,0.7,0.8,0.9 --rows 8,16,32,64,128 --samples 3 --csv FILE
 //
-// The fused kernels of the first two formats win at all four shares of zeros up to their 128 rows (at 128
-// rows and 80 % zeros by 1.6 times), and lose where they would have to run twice. That of bitmaps wins at few
-// rows: by 1.23 to 2.30 times at 16. Those of quantised weights win up to 64 rows over the large matrix and
-// up to 32 over the small ones (int4_g64 at 16 rows by 2.2 to 4.8 times).
+//   sluice bench spmm --formats int8,int8_g128,int4_g64,int4_g128,int4_sym_g64,int4_sym_g128
+//     --shapes 28672x7168 (and 4096x4096,5120x5120) --rows 8,16,32,64,128 --samples 3 --csv FILE
+//
+// Over 51 million weights or more the fused kernels of tiled_csl and bank_csl win at all four shares of zeros
+// up to their 128 rows (at 128 rows and 80 % zeros by 1.6 times), and lose where they would have to run
+// twice; over small matrices up to 64 rows, tiled_csl partly in its sm_80 form. That of bitmaps wins at few
+// rows, by 1.23 to 2.30 times at 16 over the large ones; that of pairs24 up to 128 over all, by 3.5 to 5
+// times at 16. Those of quantised weights win up to 128 rows over the large matrix and up to 64 over the
+// small ones.
 #include <array>
 #include <limits>
 
@@ -53,29 +58,33 @@ constexpr std::array kMeasured = {
     LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, 32, "tiled_csl_sm80"},
     LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, 64, "tiled_csl_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kTiledCsl, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 205520896, 4.000, 64, "int4_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kPairs24, 16777216, 4.000, 128, "pairs24_sm90"},
+    LinearPath{"NVIDIA H200", Encoding::kPairs24, 16777216, 4.000, kAnyRows, ""},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 205520896, 4.000, 128, "int4_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4G128, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 205520896, 4.000, 64, "int4_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 205520896, 4.000, 128, "int4_g64_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4G64, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 205520896, 4.000, 64, "int4_sym_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 205520896, 4.000, 128, "int4_sym_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 205520896, 4.000, 64, "int4_sym_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 205520896, 4.000, 128, "int4_sym_g64_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, 64, "int8_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, 16, "int8_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, 128, "int8_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt8, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, 64, "int8_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, 16, "int8_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, 128, "int8_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt8G128, 205520896, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 16777216, 4.000, 32, "int4_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G128, 16777216, 4.000, 64, "int4_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4G128, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 16777216, 4.000, 32, "int4_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4G64, 16777216, 4.000, 64, "int4_g64_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4G64, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 16777216, 4.000, 32, "int4_sym_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 16777216, 4.000, 64, "int4_sym_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4SymG128, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 16777216, 4.000, 32, "int4_sym_g64_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 16777216, 4.000, 64, "int4_sym_g64_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt4SymG64, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt8, 16777216, 4.000, 32, "int8_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8, 16777216, 4.000, 64, "int8_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt8, 16777216, 4.000, kAnyRows, ""},
-    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 16777216, 4.000, 32, "int8_g128_sm80"},
+    LinearPath{"NVIDIA H200", Encoding::kInt8G128, 16777216, 4.000, 64, "int8_g128_sm90"},
     LinearPath{"NVIDIA H200", Encoding::kInt8G128, 16777216, 4.000, kAnyRows, ""},
 };
 

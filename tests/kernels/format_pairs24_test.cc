@@ -218,10 +218,11 @@ const std::vector<Damage>& damages() {
        "unit 0 of 4: the quad at row 48, column "},
       {"metadata that do not rise",
        [](Target& t) { t.change_head(3, [](auto& head) { head.strips[1].metadata[0][0] &= ~15U; }); },
-       "unit 3 of 4: the quad at row 16, column 0 (lane 0 of strip 1): metadata 0x0 do not rise"},
+       "unit 3 of 4: the quad at row 16, column 0 (lane 0 of strip 1): metadata 0x0, columns 0 and 0, do not "
+       "rise"},
       {"equal metadata",
        [](Target& t) { t.change_head(3, [](auto& head) { head.strips[0].metadata[31][3] |= 0xF0000000U; }); },
-       "(lane 31 of strip 0): metadata 0xf do not rise"},
+       "(lane 31 of strip 0): metadata 0xf, columns 3 and 3, do not rise"},
       {"a word of zeros", [](Target& t) { t.set_word(0, 0); }, "is zero"},
       {"negative zero", [](Target& t) { t.set_word(0, 0x80003C00U); }, "value 0x8000 at byte"},
       {"infinity", [](Target& t) { t.set_word(1, 0x3C007C00U); }, "value 0x7c00 at byte"},
@@ -234,7 +235,7 @@ const std::vector<Damage>& damages() {
            head.strips[0].left[lane] |= 1U;
          });
        },
-       "no pair, but a rest"},
+       "something is left, but no pair is stored"},
       {"two nonzeros in a column",
        [](Target& t) {
          int lane = 0;

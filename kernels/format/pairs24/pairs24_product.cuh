@@ -1,7 +1,7 @@
 // The fused product of pairs24 on sm_90a, y = epilogue(x W^T + bias) + residual:
 //
 //   1 producer warp  units --bulk copies--> a ring of slots for each warpgroup
-//   1 producer warp  64 columns of x --tensor copies--> pieces, for both warpgroups
+//   1 producer warp  64 or 128 columns of x --tensor copies--> pieces, for both warpgroups
 //   2 warpgroups: words of a slot --> registers; products of those with a piece, sums in registers
 //
 // wgmma.sp takes the pairs and their metadata as they are stored. What is left of a quad is in its first two

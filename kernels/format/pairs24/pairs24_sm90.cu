@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "core/units.h"
 #include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/format/cuda/fused_launch.cuh"
@@ -32,9 +34,14 @@ std::int64_t workspace_bytes(WeightFormat, std::int64_t rows, std::int64_t cols,
                                kTileRows * rows_of_launch(tokens));
 }
 
+/// Units are counted in 32 bits, and pieces of x four to a unit.
 bool can_run(const LinearArgs& args) {
-  return args.weight.format.encoding == Encoding::kPairs24 && sm90::can_run(args);
+  const WeightView& w = args.weight;
+  return w.format.encoding == Encoding::kPairs24 && sm90::can_run(args) &&
+         num_tiles(w.format.encoding, w.rows, w.cols) <= std::numeric_limits<std::int32_t>::max() / 4;
 }
+
+static_assert(sm90::kUnitCols == 64, "the columns of a box of map_activations");
 
 template <class S>
 void launch(const LinearArgs& args, const Product& p, cudaStream_t stream) {

@@ -34,7 +34,9 @@ class UnitCheck {
         const unsigned places = quad.metadata(fixed);
         const unsigned first = places & 3;
         const unsigned second = places >> 2;
-        if (first >= second) return fmt::format("{}: metadata {:#x} do not rise", quad.name(), places);
+        if (first >= second)
+          return fmt::format("{}: metadata {:#x}, columns {} and {}, do not rise", quad.name(), places, first,
+                             second);
         taken[r] = 0;
         if (!quad.is_set(fixed.pairs)) continue;
         if (std::string problem = check_word(quad, at, first, second, taken[r]); !problem.empty())
@@ -44,7 +46,7 @@ class UnitCheck {
       for (int r = 0; r < kPairsRegisters; ++r) {
         const Quad quad(strip, lane, step, r);
         if (!quad.is_set(fixed.left)) continue;
-        if (taken[r] == 0) return fmt::format("{}: no pair, but a rest", quad.name());
+        if (taken[r] == 0) return fmt::format("{}: something is left, but no pair is stored", quad.name());
         if (std::string problem = check_word(quad, at, 0, 1, taken[r]); !problem.empty()) return problem;
         at += kPairsListStride;
       }

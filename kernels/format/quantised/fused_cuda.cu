@@ -50,12 +50,17 @@ void launch_for_tokens(const QuantProduct& p, cudaStream_t stream) {
 
 template <class T>
 void launch_for_kind(const QuantLayout& layout, const QuantProduct& p, cudaStream_t stream) {
-  if (layout.bits == 8) return launch_for_tokens<T, CodeKind::kBytes>(p, stream);
-  if (layout.has_minimum) return launch_for_tokens<T, CodeKind::kNibblesFromMinimum>(p, stream);
-  launch_for_tokens<T, CodeKind::kNibbles>(p, stream);
+  switch (fused::code_kind(layout)) {
+    case CodeKind::kBytes:
+      return launch_for_tokens<T, CodeKind::kBytes>(p, stream);
+    case CodeKind::kNibbles:
+      return launch_for_tokens<T, CodeKind::kNibbles>(p, stream);
+    case CodeKind::kNibblesFromMinimum:
+      return launch_for_tokens<T, CodeKind::kNibblesFromMinimum>(p, stream);
+  }
 }
 
-bool can_run(const LinearArgs& args) { return fused::can_multiply(args, kMaxTokens); }
+bool can_run(const LinearArgs& args) { return fused::can_multiply_quantised(args, kMaxTokens); }
 
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;

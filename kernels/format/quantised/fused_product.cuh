@@ -1,4 +1,5 @@
-// y = epilogue(x W^T + bias) + residual over a quantised W, for up to 64 rows of x. For *.cu files only.
+// y = epilogue(x W^T + bias) + residual over a quantised W, for up to 64 rows of x, on compute
+// capability 8.0 and later. For *.cu files only.
 //
 // Tiling. A thread block has 256 rows of W, 32 for each of its 8 warps, and goes through their columns in
 // steps of 128 bytes a row: 256 codes of 4 bits, or 128 of 8. A tile's columns may be divided among several

@@ -91,7 +91,7 @@ void launch_for_kind(CodeKind kind, const QuantProduct& p, const CodeMaps& maps,
   }
 }
 
-bool can_run(const LinearArgs& args) { return fused::can_multiply(args, kMaxQuantTokens); }
+bool can_run(const LinearArgs& args) { return fused::can_multiply_quantised(args, kMaxQuantTokens); }
 
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;

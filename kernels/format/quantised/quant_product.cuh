@@ -16,6 +16,12 @@ inline CodeKind code_kind(const QuantLayout& layout) {
   return layout.has_minimum ? CodeKind::kNibblesFromMinimum : CodeKind::kNibbles;
 }
 
+/// Offsets in 32 rows of codes and parameters, which kernels count in 32 bits, allow so many columns.
+inline constexpr std::int64_t kMaxQuantCols = std::int64_t{1} << 25;
+inline bool can_multiply_quantised(const LinearArgs& args, std::int64_t max_rows) {
+  return args.weight.cols <= kMaxQuantCols && can_multiply(args, max_rows);
+}
+
 struct QuantProduct {
   const std::byte* weight;
   const void* x;

@@ -193,6 +193,22 @@ INSTANTIATE_TEST_SUITE_P(Cuda, FusedQuantValues,
                                               dtype_name(std::get<1>(test.param)));
                          });
 
+// Needs no device, and no such weight: nothing is read.
+TEST(FusedQuantLimits, AreThoseOfOffsets) {
+  alignas(16) static constexpr std::byte kStored[16] = {};
+  constexpr std::int64_t kMost = std::int64_t{1} << 25;
+  for (const std::string& name : kernel_names()) {
+    const FusedKernel& kernel = fused_kernel(name);
+    for (const std::int64_t cols : {kMost, kMost + 1}) {
+      LinearArgs args;
+      args.weight = {{kernel.encoding, DType::kF16}, kStored, 1, cols};
+      args.x = {nullptr, DType::kF16, 8, cols, cols};
+      args.y = {nullptr, DType::kF16, 8, 1, 1};
+      EXPECT_EQ(kernel.can_run(args), cols == kMost) << kernel.name;
+    }
+  }
+}
+
 class FusedQuantRefusal : public CudaTest {};
 
 TEST_F(FusedQuantRefusal, TakesNoMoreRowsAndNoOtherTypesThanItSays) {

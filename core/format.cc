@@ -23,7 +23,7 @@ constexpr std::array<std::string_view, kEncodings.size()> kEncodingNames = {
 
 constexpr std::int64_t kTileAlign = 16;
 constexpr std::int64_t kBankHeaderBytes = 16;
-constexpr std::int64_t kPairsFixedBytes = 16 + 4 * 832;
+constexpr std::int64_t kPairsFixedBytes = 16 + 4 * 832;  // kernels/format/pairs24/FORMAT.md, "Bytes"
 
 std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
   const std::int64_t row_bytes = align_up(div_up(cols * element_bits(encoding), 8), kTileAlign);

@@ -106,7 +106,7 @@ TEST_P(CslFormat, StaysWithinItsSizes) {
     EXPECT_GE(bytes, range.min);
     EXPECT_LE(bytes, range.max);
     EXPECT_EQ(bytes % kTileAlign, 0);
-    // Both ends are reached.
+    // Both ends are reached; a single row fills no unit of pairs24, and half the registers of its lanes.
     if (c.sparsity == 1.0) {
       EXPECT_EQ(bytes, range.min);
     } else if (c.sparsity == 0.0 && (c.rows > 1 || GetParam().encoding != Encoding::kPairs24)) {

@@ -59,9 +59,9 @@ __device__ inline void store_output(const Output& out, std::int32_t feature, std
   }
 }
 
-/// Units of work, `per_tile` for each tile, cut into runs for `blocks` thread blocks: of base + 1 units for
-/// the first `extra` of them, of base for the others. What lies where depends on these numbers alone, so
-/// neither do the sums on anything else.
+/// Units of work, `per_tile` for each tile, cut into `blocks` runs: of base + 1 units for the first `extra`
+/// of them, of base for the others. A thread block has one run, or two one after the other (pairs24). What
+/// lies where depends on these numbers alone, so neither do the sums on anything else.
 struct StreamK {
   std::int32_t base, extra, per_tile, blocks;
 
@@ -73,8 +73,8 @@ struct StreamK {
     const std::int32_t longer = extra * (base + 1);
     return unit < longer ? unit / (base + 1) : extra + (unit - longer) / base;
   }
-  /// Which of its two places for partial sums a block uses for a tile that starts at `unit`: of the tiles
-  /// that it has not alone, it finishes at most one and starts at most one.
+  /// Which of its two places for partial sums a run uses for a tile that starts at `unit`: of the tiles that
+  /// it has not alone, it finishes at most one and starts at most one.
   __host__ __device__ std::int32_t place(std::int32_t block, std::int32_t unit) const {
     return 2 * block + (first_unit(block) < unit ? 1 : 0);
   }

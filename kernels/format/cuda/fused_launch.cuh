@@ -20,8 +20,8 @@ inline int num_multiprocessors() {
   return count;
 }
 
-/// The division of a weight among thread blocks: so many on each multiprocessor, if each gets `min_units` at
-/// least. It does not know the number of rows of x, so that a row's sum has the same order whatever its
+/// The division of a weight into runs: so many for each multiprocessor, if each gets `min_units` at least.
+/// It does not know the number of rows of x, so that a row's sum has the same order whatever its
 /// company.
 inline StreamK divide_work(std::int64_t tiles, std::int64_t per_tile, std::int64_t min_units,
                            int blocks_per_multiprocessor) {
@@ -38,7 +38,7 @@ inline std::int64_t counter_bytes(std::int64_t counters) {
   return div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256;
 }
 
-/// Bytes of an exchange: `counters`, and two places of `tile_sums` fp32 sums for each thread block.
+/// Bytes of an exchange: `counters`, and two places of `tile_sums` fp32 sums for each run.
 inline std::int64_t exchange_bytes(const StreamK& work, std::int64_t counters, std::int64_t tile_sums) {
   return counter_bytes(counters) +
          2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float));

@@ -96,7 +96,7 @@ Choice place_strip(const StripWords& words, const Heights& offsets, bool is_last
   };
   const int mean = sum / kPairsLanes;
   Choice best = cut(words, offsets, mean + 1);
-  for (int level = mean; level >= mean - 4; --level) {
+  for (int level = mean; level >= mean - 2; --level) {
     const Choice choice = cut(words, offsets, level);
     if (cost(choice) < cost(best)) best = choice;
   }

@@ -114,7 +114,7 @@ def levelled(strips):
         base = max(0, max(heights) - 3)
         offsets = [max(0, h - base) for h in heights]
         total = sum(offsets) + sum(strip.count(lane) for lane in range(32))
-        levels = [None] if total >= 2048 else [total // 32 + 1 - i for i in range(6)]
+        levels = [None] if total >= 2048 else [total // 32 + 1 - i for i in range(4)]
         choices = [lay_out(strip, offsets, level) for level in levels]
         jumps, above = min(choices, key=lambda choice: cost(choice[1], s == 3))  # the first one in a tie
         placed.append((base, jumps))

@@ -52,8 +52,8 @@ typedef enum sluice_spmm_dtype {
   SLUICE_SPMM_F32 = 2 /* of the matrix to encode, and of y */
 } sluice_spmm_dtype;
 
-/* TILED_CSL, BANK_CSL, BITMAP and PAIRS24 hold every nonzero exactly; the others round. Zeros stay zeros but in
- * the asymmetric int4 formats; a negative zero becomes a zero. */
+/* TILED_CSL, BANK_CSL, BITMAP and PAIRS24 hold every nonzero exactly; the others round. Zeros stay zeros but
+ * in the asymmetric int4 formats; a negative zero becomes a zero. */
 typedef enum sluice_spmm_format {
   SLUICE_SPMM_TILED_CSL = 1,     /* 4 bytes a nonzero, the simplest to multiply with */
   SLUICE_SPMM_BANK_CSL = 2,      /* about 2.6 bytes a nonzero */

@@ -18,7 +18,7 @@
 // Over 51 million weights or more the fused kernels of tiled_csl and bank_csl win at all four shares of zeros
 // up to their 128 rows (at 128 rows and 80 % zeros by 1.6 times), and lose where they would have to run
 // twice; over small matrices up to 64 rows, tiled_csl partly in its sm_80 form. That of bitmaps wins at few
-// rows, by 1.23 to 2.30 times at 16 over the large ones; that of pairs24 up to 128 over all, by 3.5 to 5
+// rows, by 1.23 to 2.30 times at 16 over the large ones; that of pairs24 up to 128 over all, by 2.5 to 6.2
 // times at 16. Those of quantised weights win up to 128 rows over the large matrix and up to 64 over the
 // small ones.
 #include <array>

@@ -23,7 +23,7 @@ struct Shape {
 // depends on it.
 constexpr std::array kCudaShapes = {Shape{16384, 8192}, Shape{5120, 5120}};
 constexpr std::array kSmallShapes = {Shape{4096, 4096}};  // on a GPU of at most 2 GiB, too
-constexpr std::array kCudaEncodedShapes = {Shape{8192, 8192}, Shape{4096, 4096}};
+constexpr std::array kCudaEncodedShapes = {Shape{8192, 8192}, Shape{5120, 5120}};
 constexpr std::array kCpuEncodedShapes = {Shape{2048, 2048}};
 
 // The first rows beyond a power of two cost one more tile of rows: prompts of such a length beside decode
@@ -130,7 +130,7 @@ void measure_encoded(Rig& rig, Shape shape, policy::HardwareProfile& profile) {
     const std::vector<std::byte> encoded = kernels::encode_matrix(tensor, format, dense);
     const auto bytes = static_cast<std::int64_t>(encoded.size());
     const std::vector<int> all_rows =
-        rig.is_cuda() ? std::vector{1, 16, 64, 128, 256, 2048} : std::vector{1, 16, 128};
+        rig.is_cuda() ? std::vector{1, 16, 32, 64, 128, 256, 2048} : std::vector{1, 16, 128};
     Products products(rig, shape, all_rows.back());
     const std::int64_t matrices = rig.is_cuda() ? products.room_for(format, bytes) : 1;
     for (std::int64_t i = 0; i < matrices; ++i)

@@ -140,7 +140,9 @@ PointFile::PointFile(const PointFileOptions& options, SweepHeader header, std::s
   before_ = std::move(found);
   for (const ordered_json& line : before_.lines) {
     const auto id = line.at("id").get<std::string>();
-    if (ids.contains(id) && line.at("status") != status_name(PointStatus::kFailed)) done_.insert(id);
+    attempts_[id] = attempt_of(line);
+    if (!ids.contains(id) || line.at("status") == status_name(PointStatus::kFailed)) continue;
+    if (!shall_run_again(line)) done_.insert(id);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <span>
@@ -44,9 +45,15 @@ class PointFile {
   /// Error{kInvalidArgument} for another sweep's file, or for an unfinished one without `resume`.
   PointFile(const PointFileOptions& options, SweepHeader header, std::span<const SweepPoint> points);
 
-  /// True if the file has a result of the point that is not a failure: failed points are tried again.
+  /// True if the file has a result of the point that is neither a failure nor to be run again: failed points
+  /// are tried again.
   bool is_done(const std::string& id) const { return done_.contains(id); }
   std::int64_t num_done() const { return std::ssize(done_); }
+  /// Attempts at the point of the runs before, as its last line counts them.
+  int attempts(const std::string& id) const {
+    const auto found = attempts_.find(id);
+    return found == attempts_.end() ? 0 : found->second;
+  }
 
   void open();
   /// Thread-safe. Throws Error{kIo}.
@@ -60,6 +67,7 @@ class PointFile {
   const SweepHeader header_;
   SweepResults before_;
   std::set<std::string> done_;
+  std::map<std::string, int> attempts_;
   mutable Mutex mutex_;
   std::unique_ptr<Sink> sink_ SLUICE_GUARDED_BY(mutex_);
   std::vector<nlohmann::ordered_json> written_ SLUICE_GUARDED_BY(mutex_);

@@ -145,4 +145,16 @@ void set_measurement(ordered_json& line, const json& run, const json& summary) {
   }
 }
 
+void set_host_share(ordered_json& line, const SweepPoint& point, int attempt, double host_share) {
+  line["attempt"] = attempt;
+  line["host_share"] = host_share;
+  if (host_share < point.steady_share) line["disturbed"] = true;
+}
+
+int attempt_of(const ordered_json& line) { return line.value("attempt", 0); }
+
+bool shall_run_again(const ordered_json& line) {
+  return line.value("disturbed", false) && attempt_of(line) < kMostAttempts;
+}
+
 }  // namespace sluice::apps

@@ -119,6 +119,7 @@ class PointList {
     SweepPoint point;
     point.sweep = sweep.name;
     point.timeout_sec = sweep.timeout_sec;
+    point.steady_share = sweep.steady_share;
     for (const FlagSetting& setting : sweep.flags.settings)
       point.flags[setting.name] = setting.values.front();
     for (const FlagSetting& setting : own) point.flags[setting.name] = setting.values.front();

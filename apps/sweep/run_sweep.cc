@@ -5,6 +5,7 @@
 #include <chrono>
 #include <exception>
 #include <functional>
+#include <map>
 #include <set>
 #include <thread>
 #include <utility>
@@ -12,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "apps/interrupt.h"
+#include "apps/sweep/host_probe.h"
 #include "apps/sweep/point_line.h"
 #include "apps/sweep/prediction.h"
 #include "apps/sweep/run_point.h"
@@ -94,13 +96,31 @@ class Sweep {
       return;
     }
     const RunFolder folder;
-    for (const SweepPoint* point : todo_) {
-      if (stop.stop_requested()) return;
-      one(*point, [&](ordered_json& line) { run_point(*point, predictor_, folder, stop, line); });
+    while (!todo_.empty()) {
+      again_.clear();
+      for (const SweepPoint* point : todo_) {
+        if (stop.stop_requested()) return;
+        one(*point, [&](ordered_json& line) { run_beside_probes(*point, folder, line); });
+      }
+      todo_ = again_;
     }
   }
 
  private:
+  void run_beside_probes(const SweepPoint& point, const RunFolder& folder, ordered_json& line) {
+    const auto profile = predictor_.profiles().find(point.value("hardware"));
+    if (point.steady_share == 0 || profile == predictor_.profiles().end()) {
+      run_point(point, predictor_, folder, stop_, line);
+      return;
+    }
+    const HostProbe probe(profile->second);
+    const double before = probe.share();
+    run_point(point, predictor_, folder, stop_, line);
+    const int attempt = 1 + std::max(attempts_[point.id], file_.attempts(point.id));
+    attempts_[point.id] = attempt;
+    set_host_share(line, point, attempt, std::min(before, probe.share()));
+  }
+
   void simulate_all(const std::stop_token& stop) {
     const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
     const auto wanted = options_.jobs > 0 ? static_cast<std::size_t>(options_.jobs) : processors;
@@ -148,6 +168,12 @@ class Sweep {
     }
     set_status(line, status);
     file_.append(line);
+    if (status.ok() && shall_run_again(line)) {
+      log_info("{}: the host at {:.0f} % of the profile's rate: again at the end", point.what,
+               100 * line["host_share"].get<double>());
+      again_.push_back(&point);
+      return;
+    }
     say(point, line, status);
   }
 
@@ -171,6 +197,8 @@ class Sweep {
   const Predictor& predictor_;
   PointFile& file_;
   std::vector<const SweepPoint*> todo_;
+  std::vector<const SweepPoint*> again_;  // whose runs were disturbed
+  std::map<std::string, int> attempts_;   // by id, of this run
   std::stop_token stop_;
   std::atomic<std::int64_t> num_done_ = 0;
   std::int64_t num_points_ = 0;

@@ -46,6 +46,7 @@ struct SweepFile {
   std::int64_t sample = 0;
   std::uint64_t seed = 0;
   double timeout_sec = 0;
+  double steady_share = 0;
 };
 
 template <class Visitor>
@@ -59,6 +60,11 @@ void visit_fields(Visitor& visit, SweepFile& sweep) {
   visit("sample", sweep.sample, "how many of the combinations are drawn; 0: all", at_least(0));
   visit("seed", sweep.seed, "of the draw");
   visit("timeout_sec", sweep.timeout_sec, "most seconds that the run of a point may take; 0: no limit",
+        at_least(0));
+  visit("steady_share", sweep.steady_share,
+        "a point beside whose run the CPUs attended at less than this share of the profile's rate is run "
+        "again; "
+        "0: no point is",
         at_least(0));
 }
 

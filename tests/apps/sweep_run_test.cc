@@ -139,6 +139,75 @@ TEST(SweepRuns, ATimeoutIsAFailureOfThePoint) {
   EXPECT_THAT(lines[2]["message"].get<std::string>(), HasSubstr("more than the 3 s of timeout_sec"));
 }
 
+/// The profile of this machine as if its CPUs attended at `gb_per_sec`.
+std::string attending_at(double gb_per_sec) {
+  return std::string(kHere) + "cpu: {attention: [{threads: 2, gb_per_sec: " + std::to_string(gb_per_sec) +
+         "}]}\n";
+}
+
+constexpr const char* kSteady = R"(description: x
+flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu,
+        percent: 100 0 100 0 100 0}
+points:
+  - {label: first}
+  - {label: second, block: 1x2}
+steady_share: 0.5
+)";
+
+TEST(SweepRuns, ADisturbedPointRunsAgainAtTheEndAndAtMostTwice) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kSteady);
+  write_text(dir / "here.yaml", attending_at(1e6));
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 1U + 2 * 3);
+  for (std::size_t i = 1; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["attempt"], 1 + (i - 1) / 2);
+    EXPECT_EQ(lines[i]["number"], (i - 1) % 2) << "the others first";
+    EXPECT_EQ(lines[i]["disturbed"], true);
+    EXPECT_GT(lines[i]["host_share"].get<double>(), 0);
+    EXPECT_LT(lines[i]["host_share"].get<double>(), 0.5);
+  }
+  EXPECT_THAT(result.err, AllOf(HasSubstr("of the profile's rate: again at the end"),
+                                HasSubstr("2 points: 2 ok, 0 refused, 0 failed")));
+}
+
+TEST(SweepRuns, AnUndisturbedPointRunsOnce) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kSteady);
+  write_text(dir / "here.yaml", attending_at(1e-3));
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_GT(lines[1]["host_share"].get<double>(), 1);
+  EXPECT_FALSE(lines[1].contains("disturbed"));
+}
+
+TEST(SweepRuns, ResumingCountsTheAttemptsOfTheRunBefore) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kSteady);
+  write_text(dir / "here.yaml", attending_at(1e6));
+  const std::vector<std::string> words = {"--hardware", dir / "here.yaml"};
+  ASSERT_EQ(run_program(sweep(dir, words)).status, 0);
+  // As if the run had been killed within the second round.
+  std::istringstream all(read_text(dir / "out.jsonl"));
+  std::string kept;
+  std::string line;
+  for (int i = 0; i < 4 && std::getline(all, line); ++i) kept += line + "\n";
+  write_text(dir / "out.jsonl", kept);
+  const ProgramResult resumed = run_program(sweep(dir, {"--hardware", dir / "here.yaml", "--resume"}));
+  ASSERT_EQ(resumed.status, 0) << resumed.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 7U);
+  EXPECT_EQ(lines[4]["number"], 0);
+  EXPECT_EQ(lines[4]["attempt"], 3) << "its second one was there";
+  EXPECT_EQ(lines[5]["number"], 1);
+  EXPECT_EQ(lines[5]["attempt"], 2);
+  EXPECT_EQ(lines[6]["attempt"], 3);
+}
+
 TEST(SweepRuns, AfterAKillItResumesAndNoRunIsLeftBehind) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kEndless);

@@ -311,8 +311,6 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const __grid_const
 
 template <class T>
 void launch(const Params& p, dim3 grid, CudaStream& stream) {
-  CUDA_CHECK(
-      cudaFuncSetAttribute(decode_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::kSharedBytes));
   launch_overlapping(stream, decode_kernel<T>, grid, T::kThreads, T::kSharedBytes, p);
 }
 

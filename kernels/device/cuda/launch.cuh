@@ -6,8 +6,8 @@
 
 #include <type_traits>
 
-#include "kernels/device/cuda/check.h"
 #include "kernels/device/cuda/cuda_stream.h"
+#include "kernels/device/cuda/launch_kernel.cuh"
 
 namespace sluice::kernels {
 
@@ -30,17 +30,8 @@ __device__ inline void let_next_kernel_start() {
 template <class... Parameters>
 void launch_overlapping(CudaStream& stream, void (*kernel)(Parameters...), dim3 grid, int threads,
                         int shared_bytes, const std::type_identity_t<Parameters>&... arguments) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
-  config.stream = stream.raw();
-  config.attrs = &overlap;
-  config.numAttrs = stream.take_overlap() ? 1 : 0;
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
+  const Overlap overlap = stream.take_overlap() ? Overlap::kAllowed : Overlap::kNone;
+  launch_kernel(stream.raw(), overlap, kernel, grid, threads, shared_bytes, arguments...);
 }
 
 }  // namespace sluice::kernels

@@ -1,9 +1,7 @@
 // Launches the fused product of a format on sm_90a. For *.cu files only. Thread-safe.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
-#include "kernels/device/cuda/check.h"
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/sm90_host.h"
 #include "kernels/format/cuda/sm90_pipeline.cuh"
 
@@ -27,18 +25,8 @@ void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t st
     using S = Shape<kTokens>;
     const CUtensorMap x = map_activations(args.x, kTokens);
     const auto launch = [&](void (*kernel)(ProductParams, CUtensorMap)) {
-      CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
-      cudaLaunchAttribute overlap = {};
-      overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-      overlap.val.programmaticStreamSerializationAllowed = 1;
-      cudaLaunchConfig_t config = {};
-      config.gridDim = dim3(static_cast<unsigned>(num_multiprocessors()));
-      config.blockDim = dim3(S::kThreads);
-      config.dynamicSmemBytes = S::kSharedBytes;
-      config.stream = stream;
-      config.attrs = &overlap;
-      config.numAttrs = 1;
-      CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, params, x));
+      launch_kernel(stream, Overlap::kAllowed, kernel, dim3(static_cast<unsigned>(num_multiprocessors())),
+                    S::kThreads, S::kSharedBytes, params, x);
     };
     if (args.weight.format.dtype == DType::kBF16) {
       launch(product_kernel<Format, S, true>);

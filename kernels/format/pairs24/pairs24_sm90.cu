@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "core/units.h"
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/expand_cuda.cuh"
 #include "kernels/format/cuda/fused_launch.cuh"
 #include "kernels/format/cuda/sm90_host.h"
@@ -48,18 +49,8 @@ void launch(const LinearArgs& args, const Product& p, cudaStream_t stream) {
   const CUtensorMap x = sm90::map_activations(args.x, S::kTokens);
   const auto kernel =
       args.weight.format.dtype == DType::kBF16 ? product_kernel<S, true> : product_kernel<S, false>;
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kSharedBytes));
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(div_up(p.work.blocks, S::kRunsOfBlock)));
-  config.blockDim = dim3(S::kThreads);
-  config.dynamicSmemBytes = S::kSharedBytes;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, x));
+  const auto blocks = static_cast<unsigned>(div_up(p.work.blocks, S::kRunsOfBlock));
+  launch_kernel(stream, Overlap::kAllowed, kernel, dim3(blocks), S::kThreads, S::kSharedBytes, p, x);
 }
 
 template <bool kSkipsLeft>

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/sm90_host.h"
 #include "kernels/format/quantised/fused_sm90.cuh"
 #include "kernels/format/quantised/fused_sm90.h"
@@ -50,19 +51,8 @@ CodeMaps map_codes(const QuantProduct& p) {
 template <class Tile>
 void launch(const QuantProduct& p, const CodeMaps& maps, cudaStream_t stream) {
   static_assert(Tile::kRows == kTileRows && Tile::kRowParts == kParts && Tile::kUnitBytes == kUnitBytes);
-  const auto kernel = fused::quant_product_sm90<Tile>;
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes));
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(p.work.blocks));
-  config.blockDim = dim3(Tile::kThreads);
-  config.dynamicSmemBytes = Tile::kSharedBytes;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
-  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, p, maps));
+  launch_kernel(stream, Overlap::kAllowed, fused::quant_product_sm90<Tile>,
+                dim3(static_cast<unsigned>(p.work.blocks)), Tile::kThreads, Tile::kSharedBytes, p, maps);
 }
 
 template <class T, CodeKind kKind>

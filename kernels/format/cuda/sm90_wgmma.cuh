@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/format/cuda/sm90_instructions.cuh"
+#include "kernels/format/cuda/sm90_wgmma_lists.cuh"
 
 namespace sluice::kernels::sm90 {
 
@@ -31,21 +32,6 @@ __device__ __forceinline__ void products_wait() {
 
 // Accumulator 4 j + e of thread t (w = t / 32, l = t % 32) is that of row 16 w + l / 4 + 8 (e / 2) of a and
 // row 8 j + 2 (l % 4) + e % 2 of b.
-#define SLUICE_F4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define SLUICE_F8(i) SLUICE_F4(i), SLUICE_F4((i) + 4)
-#define SLUICE_F16(i) SLUICE_F8(i), SLUICE_F8((i) + 8)
-#define SLUICE_F32(i) SLUICE_F16(i), SLUICE_F16((i) + 16)
-#define SLUICE_F64(i) SLUICE_F32(i), SLUICE_F32((i) + 32)
-#define SLUICE_R4 "%0, %1, %2, %3"
-#define SLUICE_R8 SLUICE_R4 ", %4, %5, %6, %7"
-#define SLUICE_R16 SLUICE_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SLUICE_R32 \
-  SLUICE_R16       \
-  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define SLUICE_R64                                                                     \
-  SLUICE_R32                                                                           \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define SLUICE_WGMMA(n, type, list, a, b, s, ...)                                                           \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #s                                                      \
                ", 0;\n"                                                                                     \
@@ -65,22 +51,12 @@ __device__ __forceinline__ void products_wait() {
   }
 
 /// d = (add ? d : 0) + a * b^T, asynchronously; d has n / 2 sums.
-SLUICE_PRODUCT(8, SLUICE_R4, 4, 5, 6, SLUICE_F4(0))
-SLUICE_PRODUCT(16, SLUICE_R8, 8, 9, 10, SLUICE_F8(0))
-SLUICE_PRODUCT(32, SLUICE_R16, 16, 17, 18, SLUICE_F16(0))
-SLUICE_PRODUCT(128, SLUICE_R64, 64, 65, 66, SLUICE_F64(0))
+SLUICE_PRODUCT(8, SLUICE_NAMES_4, 4, 5, 6, SLUICE_SUMS_4(0))
+SLUICE_PRODUCT(16, SLUICE_NAMES_8, 8, 9, 10, SLUICE_SUMS_8(0))
+SLUICE_PRODUCT(32, SLUICE_NAMES_16, 16, 17, 18, SLUICE_SUMS_16(0))
+SLUICE_PRODUCT(128, SLUICE_NAMES_64, 64, 65, 66, SLUICE_SUMS_64(0))
 
 #undef SLUICE_PRODUCT
 #undef SLUICE_WGMMA
-#undef SLUICE_R64
-#undef SLUICE_R32
-#undef SLUICE_R16
-#undef SLUICE_R8
-#undef SLUICE_R4
-#undef SLUICE_F64
-#undef SLUICE_F32
-#undef SLUICE_F16
-#undef SLUICE_F8
-#undef SLUICE_F4
 
 }  // namespace sluice::kernels::sm90

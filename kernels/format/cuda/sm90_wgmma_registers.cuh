@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/format/cuda/sm90_wgmma.cuh"
+#include "kernels/format/cuda/sm90_wgmma_lists.cuh"
 
 namespace sluice::kernels::sm90 {
 
@@ -22,16 +23,6 @@ struct CoreMatrices {
 
 // a: of thread t (w = t / 32, l = t % 32) rows 16 w + l / 4 + 8 (i % 2) and columns 8 (i / 2) + 2 (l % 4) +
 // 0, 1 in register i. Sums lie as in sm90_wgmma.cuh.
-#define SLUICE_F4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define SLUICE_F8(i) SLUICE_F4(i), SLUICE_F4((i) + 4)
-#define SLUICE_F16(i) SLUICE_F8(i), SLUICE_F8((i) + 8)
-#define SLUICE_F32(i) SLUICE_F16(i), SLUICE_F16((i) + 16)
-#define SLUICE_R4 "%0, %1, %2, %3"
-#define SLUICE_R8 SLUICE_R4 ", %4, %5, %6, %7"
-#define SLUICE_R16 SLUICE_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SLUICE_R32 \
-  SLUICE_R16       \
-  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define SLUICE_WGMMA(n, type, list, a0, a1, a2, a3, b, ...)                                           \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" #n         \
                "k16.f32." type "." type " {" list "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b \
@@ -50,10 +41,10 @@ struct CoreMatrices {
   }
 
 /// d += a * b^T, asynchronously: neither d nor a may be touched before products_wait. d has n / 2 sums.
-SLUICE_PRODUCT(8, SLUICE_R4, 4, 5, 6, 7, 8, SLUICE_F4(0))
-SLUICE_PRODUCT(16, SLUICE_R8, 8, 9, 10, 11, 12, SLUICE_F8(0))
-SLUICE_PRODUCT(32, SLUICE_R16, 16, 17, 18, 19, 20, SLUICE_F16(0))
-SLUICE_PRODUCT(64, SLUICE_R32, 32, 33, 34, 35, 36, SLUICE_F32(0))
+SLUICE_PRODUCT(8, SLUICE_NAMES_4, 4, 5, 6, 7, 8, SLUICE_SUMS_4(0))
+SLUICE_PRODUCT(16, SLUICE_NAMES_8, 8, 9, 10, 11, 12, SLUICE_SUMS_8(0))
+SLUICE_PRODUCT(32, SLUICE_NAMES_16, 16, 17, 18, 19, 20, SLUICE_SUMS_16(0))
+SLUICE_PRODUCT(64, SLUICE_NAMES_32, 32, 33, 34, 35, 36, SLUICE_SUMS_32(0))
 
 /// Keeps the compiler from moving sums between registers among asynchronous products: around a run of those.
 template <int kSums>
@@ -64,13 +55,5 @@ __device__ __forceinline__ void hold_sums(float (&d)[kSums]) {
 
 #undef SLUICE_PRODUCT
 #undef SLUICE_WGMMA
-#undef SLUICE_R32
-#undef SLUICE_R16
-#undef SLUICE_R8
-#undef SLUICE_R4
-#undef SLUICE_F32
-#undef SLUICE_F16
-#undef SLUICE_F8
-#undef SLUICE_F4
 
 }  // namespace sluice::kernels::sm90

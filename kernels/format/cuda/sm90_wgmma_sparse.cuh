@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/format/cuda/sm90_wgmma.cuh"
+#include "kernels/format/cuda/sm90_wgmma_lists.cuh"
 
 namespace sluice::kernels::sm90 {
 
@@ -17,21 +18,6 @@ inline constexpr std::uint32_t kSparseColumnStep = 32 * 2 / 16;
 // Register r of lane l of warp w holds the two of row 16 w + l / 4 + 8 (r % 2), columns 4 q .. 4 q + 3 with
 // q = l % 4 + 4 (r / 2). Their metadata, two numbers of two bits, is at bit 4 (q % 4) + 16 (row / 8 % 2) of
 // lane 4 (row % 8) + 2 kSelector + q / 4. Sums as in sm90_wgmma.cuh.
-#define SLUICE_F4(i) "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3])
-#define SLUICE_F8(i) SLUICE_F4(i), SLUICE_F4((i) + 4)
-#define SLUICE_F16(i) SLUICE_F8(i), SLUICE_F8((i) + 8)
-#define SLUICE_F32(i) SLUICE_F16(i), SLUICE_F16((i) + 16)
-#define SLUICE_F64(i) SLUICE_F32(i), SLUICE_F32((i) + 32)
-#define SLUICE_R4 "%0, %1, %2, %3"
-#define SLUICE_R8 SLUICE_R4 ", %4, %5, %6, %7"
-#define SLUICE_R16 SLUICE_R8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SLUICE_R32 \
-  SLUICE_R16       \
-  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define SLUICE_R64                                                                     \
-  SLUICE_R32                                                                           \
-  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define SLUICE_WGMMA(n, type, list, a, b, m, s, ...)                                                 \
   asm volatile("{\n.reg .pred p;\n.reg .b64 rows;\nsetp.eq.u32 p, 0, 0;\nmov.b64 rows, {%" #b        \
                ", 0x40000040};\n"                                                                    \
@@ -52,23 +38,13 @@ inline constexpr std::uint32_t kSparseColumnStep = 32 * 2 / 16;
   }
 
 /// d += a * b^T, asynchronously; d has n / 2 sums.
-SLUICE_PRODUCT(8, SLUICE_R4, "%4, %5, %6, %7", 8, 9, 10, SLUICE_F4(0))
-SLUICE_PRODUCT(16, SLUICE_R8, "%8, %9, %10, %11", 12, 13, 14, SLUICE_F8(0))
-SLUICE_PRODUCT(32, SLUICE_R16, "%16, %17, %18, %19", 20, 21, 22, SLUICE_F16(0))
-SLUICE_PRODUCT(64, SLUICE_R32, "%32, %33, %34, %35", 36, 37, 38, SLUICE_F32(0))
-SLUICE_PRODUCT(128, SLUICE_R64, "%64, %65, %66, %67", 68, 69, 70, SLUICE_F64(0))
+SLUICE_PRODUCT(8, SLUICE_NAMES_4, "%4, %5, %6, %7", 8, 9, 10, SLUICE_SUMS_4(0))
+SLUICE_PRODUCT(16, SLUICE_NAMES_8, "%8, %9, %10, %11", 12, 13, 14, SLUICE_SUMS_8(0))
+SLUICE_PRODUCT(32, SLUICE_NAMES_16, "%16, %17, %18, %19", 20, 21, 22, SLUICE_SUMS_16(0))
+SLUICE_PRODUCT(64, SLUICE_NAMES_32, "%32, %33, %34, %35", 36, 37, 38, SLUICE_SUMS_32(0))
+SLUICE_PRODUCT(128, SLUICE_NAMES_64, "%64, %65, %66, %67", 68, 69, 70, SLUICE_SUMS_64(0))
 
 #undef SLUICE_PRODUCT
 #undef SLUICE_WGMMA
-#undef SLUICE_R64
-#undef SLUICE_R32
-#undef SLUICE_R16
-#undef SLUICE_R8
-#undef SLUICE_R4
-#undef SLUICE_F64
-#undef SLUICE_F32
-#undef SLUICE_F16
-#undef SLUICE_F8
-#undef SLUICE_F4
 
 }  // namespace sluice::kernels::sm90

@@ -108,11 +108,6 @@ __device__ __forceinline__ void tensor_copy(SharedAddress to, const CUtensorMap*
       : "memory");
 }
 
-/// Has L2 fetch what is there.
-__device__ __forceinline__ void prefetch_l2(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
-
 // --- shared memory ---
 
 /// The low half of `value`.

@@ -35,24 +35,13 @@ class ParamLoader {
   __device__ ParamLoader(const QuantProduct& p, int team, int warp)
       : p_(p), team_(team), warp_(warp), row_(64 * warp + threadIdx.x % 32) {}
 
-  /// Asks for those of a later unit, which come from device memory and take longer than a unit does.
-  __device__ void ask_l2(const UnitCursor& units) {
-    if (units.left <= 0) return;
-    later_.enter_tile(p_, units.tile, units.tile * Tile::kRows + row_);
-    const int first = first_group(units) * static_cast<int>(sizeof(Stored));
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (i < later_.count) sm90::prefetch_l2(later_.row(p_, i) + first);
-    }
-  }
-
   __device__ void load(const UnitCursor& units) {
-    now_.enter_tile(p_, units.tile, units.tile * Tile::kRows + row_);
-    const int group = first_group(units);
+    rows_.enter_tile(p_, units.tile, units.tile * Tile::kRows + row_);
+    const int group = units.unit * Tile::kCols >> p_.group_shift;
     const int count = min(max(1, Tile::kCols >> p_.group_shift), p_.num_groups - group);
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      load_row(reinterpret_cast<const Stored*>(now_.row(p_, i)) + group, i < now_.count ? count : 0,
+      load_row(reinterpret_cast<const Stored*>(rows_.row(p_, i)) + group, i < rows_.count ? count : 0,
                params_[i]);
   }
 
@@ -96,10 +85,6 @@ class ParamLoader {
   using Stored =
       std::conditional_t<Tile::kKind == CodeKind::kNibblesFromMinimum, std::uint32_t, std::uint16_t>;
 
-  __device__ int first_group(const UnitCursor& units) const {
-    return units.unit * Tile::kCols >> p_.group_shift;
-  }
-
   /// The largest of all rows that one group of consumers has.
   __device__ unsigned way_of_group(unsigned way) const {
     static_assert(Tile::kProductsOfGroup <= 2);
@@ -131,7 +116,7 @@ class ParamLoader {
 
   const QuantProduct& p_;
   const int team_, warp_, row_;
-  ParamRows now_, later_;
+  ParamRows rows_;
   std::uint32_t params_[2][Tile::kParams] = {};
 };
 
@@ -249,7 +234,7 @@ class CodeCopies {
 template <class Tile>
 __device__ void bring_operands(const QuantProduct& p, const CodeMaps& maps, const QuantShared<Tile>& shared,
                                int team, int warp) {
-  constexpr int kTeams = Tile::kTeams, kTurnsAhead = 4 / kTeams;  // of asking L2 for parameters
+  constexpr int kTeams = Tile::kTeams;
   const bool copies = warp == 0 && threadIdx.x % 32 == 0;
   const CodeCopies<Tile> codes(p, maps, shared);
   UnitCursor units(p.work);
@@ -264,17 +249,13 @@ __device__ void bring_operands(const QuantProduct& p, const CodeMaps& maps, cons
   ParamLoader<Tile> params(p, team, warp);
   XColumns<Tile> x(p, warp);
   params.load(units);
-  UnitCursor later = units;
-  for (int turn = 0; turn < kTurnsAhead; ++turn) {
-    later.advance(kTeams);
-    params.ask_l2(later);
-  }
   sm90::wait_for_kernel_ahead();
   x.load(units.unit);
   RingPlace<Tile> place;
   place.advance(team);
-  for (int number = team;; number += kTeams) {
-    if (number >= Tile::kStages) {
+  bool is_first_round = true;  // codes of the ring's first round are on their way
+  while (true) {
+    if (!is_first_round) {
       sm90::barrier_wait(shared.empty(place.stage), place.parity ^ 1);
       if (copies) codes.start(units, place.stage);
       __syncwarp();
@@ -285,12 +266,11 @@ __device__ void bring_operands(const QuantProduct& p, const CodeMaps& maps, cons
     __syncwarp();
     if (threadIdx.x % 32 == 0) sm90::barrier_arrive(shared.full(place.stage));
     place.advance(kTeams);
+    is_first_round = is_first_round && place.stage >= kTeams;
     units.advance(kTeams);
     if (units.left <= 0) return;
     params.load(units);
     x.load(units.unit);
-    later.advance(kTeams);
-    params.ask_l2(later);
   }
 }
 

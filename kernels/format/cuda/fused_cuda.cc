@@ -5,7 +5,7 @@
 #include "kernels/format/bank_csl/bank_csl_sm90.h"
 #include "kernels/format/bitmap/fused_cuda.h"
 #include "kernels/format/pairs24/pairs24_sm90.h"
-#include "kernels/format/quantised/fused_cuda.h"
+#include "kernels/format/quantised/fused_sm80.h"
 #include "kernels/format/quantised/fused_sm90.h"
 #include "kernels/format/tiled_csl/fused_sm80_cuda.h"
 #include "kernels/format/tiled_csl/tiled_csl_sm90.h"
@@ -18,7 +18,7 @@ std::span<const FusedKernel> fused_kernels() {
     if constexpr (SLUICE_WITH_SM90A) all = {kTiledCslSm90, kBankCslSm90, kPairs24Sm90};
     all.push_back(tiled_csl_sm80_kernel());
     all.push_back(bitmap_sm80_kernel());
-    const std::span<const FusedKernel> quantised = quantised_fused_kernels();
+    const std::span<const FusedKernel> quantised = quantised_sm80_kernels();
     all.insert(all.end(), quantised.begin(), quantised.end());
     if constexpr (SLUICE_WITH_SM90A) {
       const std::span<const FusedKernel> sm90 = quantised_sm90_kernels();

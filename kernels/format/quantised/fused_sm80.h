@@ -8,6 +8,6 @@
 namespace sluice::kernels {
 
 /// int4 in all its forms and int8, up to 64 rows of x; compute capability 8.0 and later.
-std::span<const FusedKernel> quantised_fused_kernels();
+std::span<const FusedKernel> quantised_sm80_kernels();
 
 }  // namespace sluice::kernels

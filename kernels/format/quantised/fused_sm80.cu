@@ -1,7 +1,7 @@
 #include <array>
 
-#include "kernels/format/quantised/fused_cuda.h"
-#include "kernels/format/quantised/fused_product.cuh"
+#include "kernels/format/quantised/fused_product_sm80.cuh"
+#include "kernels/format/quantised/fused_sm80.h"
 
 namespace sluice::kernels {
 namespace {
@@ -94,6 +94,6 @@ constexpr std::array kKernels = {
 
 }  // namespace
 
-std::span<const FusedKernel> quantised_fused_kernels() { return kKernels; }
+std::span<const FusedKernel> quantised_sm80_kernels() { return kKernels; }
 
 }  // namespace sluice::kernels

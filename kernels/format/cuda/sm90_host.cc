@@ -80,10 +80,8 @@ bool can_run(const LinearArgs& args) {
 }
 
 std::int64_t workspace_bytes(WeightFormat, std::int64_t weight_rows, std::int64_t, std::int64_t rows) {
-  std::int64_t tokens = 8;
-  while (tokens < rows) tokens *= 2;
-  return arrivals_bytes(weight_rows) +
-         2 * std::int64_t{num_multiprocessors()} * kUnitRows * tokens * std::int64_t{sizeof(float)};
+  return arrivals_bytes(weight_rows) + 2 * std::int64_t{num_multiprocessors()} * kUnitRows *
+                                           rows_of_launch(rows) * std::int64_t{sizeof(float)};
 }
 
 ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {

@@ -2,6 +2,9 @@
 // Thread-safe.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+
 #include <cuda.h>
 
 #include "kernels/format/cuda/fused_cuda.h"
@@ -9,6 +12,11 @@
 
 namespace sluice::kernels::sm90 {
 
+/// As many rows of x as a launch for `tokens` of them computes, from 1 on: a power of two, at least 8.
+constexpr std::int64_t rows_of_launch(std::int64_t tokens) {
+  return std::max(std::int64_t{8},
+                  static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(tokens))));
+}
 /// Shapes, types and alignments; the format apart.
 bool can_run(const LinearArgs& args);
 std::int64_t workspace_bytes(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,

@@ -7,14 +7,21 @@
 
 namespace sluice::kernels::sm90 {
 
-/// As many rows as a launch computes: the smallest that hold `tokens`.
+/// Calls `body` with the shape of a launch for so many rows of x.
 template <class Body>
 void with_shape(std::int64_t tokens, Body body) {
-  if (tokens <= 8) return body(Shape<8>{});
-  if (tokens <= 16) return body(Shape<16>{});
-  if (tokens <= 32) return body(Shape<32>{});
-  if (tokens <= 64) return body(Shape<64>{});
-  body(Shape<128>{});
+  switch (rows_of_launch(tokens)) {
+    case 8:
+      return body(Shape<8>{});
+    case 16:
+      return body(Shape<16>{});
+    case 32:
+      return body(Shape<32>{});
+    case 64:
+      return body(Shape<64>{});
+    default:
+      return body(Shape<kMaxTokens>{});
+  }
 }
 
 /// FusedKernel::run of a format.

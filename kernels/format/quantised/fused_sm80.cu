@@ -10,7 +10,6 @@ using fused::CodeKind;
 using fused::QuantProduct;
 using fused::StreamK;
 
-constexpr std::int64_t kMaxTokens = 64;
 constexpr int kTileRows = 256, kWarps = 8, kUnitBytes = 128;
 /// Fewest units worth a thread block's start and its share of the sums' exchange.
 constexpr std::int64_t kMinUnits = 2;
@@ -60,8 +59,6 @@ void launch_for_kind(const QuantLayout& layout, const QuantProduct& p, cudaStrea
   }
 }
 
-bool can_run(const LinearArgs& args) { return fused::can_multiply_quantised(args, kMaxTokens); }
-
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
@@ -77,8 +74,8 @@ void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t st
 constexpr FusedKernel kernel(std::string_view name, Encoding encoding) {
   return {.name = name,
           .encoding = encoding,
-          .max_rows = kMaxTokens,
-          .can_run = can_run,
+          .max_rows = fused::kMaxQuantTokens,
+          .can_run = fused::can_multiply_quantised,
           .workspace_bytes = workspace_bytes,
           .run = run};
 }

@@ -13,7 +13,6 @@ using fused::CodeMaps;
 using fused::QuantProduct;
 using fused::StreamK;
 
-constexpr std::int64_t kMaxQuantTokens = 64;
 constexpr int kTileRows = 256, kParts = 16, kUnitBytes = 128;
 /// Fewest units worth a thread block's start and its share of the sums' exchange.
 constexpr std::int64_t kMinUnits = 2;
@@ -81,8 +80,6 @@ void launch_for_kind(CodeKind kind, const QuantProduct& p, const CodeMaps& maps,
   }
 }
 
-bool can_run(const LinearArgs& args) { return fused::can_multiply_quantised(args, kMaxQuantTokens); }
-
 void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
@@ -102,8 +99,8 @@ constexpr FusedKernel kernel(std::string_view name, Encoding encoding) {
           .encoding = encoding,
           .min_compute_capability = 90,
           .max_compute_capability = 90,
-          .max_rows = kMaxQuantTokens,
-          .can_run = can_run,
+          .max_rows = fused::kMaxQuantTokens,
+          .can_run = fused::can_multiply_quantised,
           .workspace_bytes = workspace_bytes,
           .run = run};
 }

@@ -18,8 +18,10 @@ inline CodeKind code_kind(const QuantLayout& layout) {
 
 /// Offsets in 32 rows of codes and parameters, which kernels count in 32 bits, allow so many columns.
 inline constexpr std::int64_t kMaxQuantCols = std::int64_t{1} << 25;
-inline bool can_multiply_quantised(const LinearArgs& args, std::int64_t max_rows) {
-  return args.weight.cols <= kMaxQuantCols && can_multiply(args, max_rows);
+/// Rows of x of one launch, at most.
+inline constexpr std::int64_t kMaxQuantTokens = 64;
+inline bool can_multiply_quantised(const LinearArgs& args) {
+  return args.weight.cols <= kMaxQuantCols && can_multiply(args, kMaxQuantTokens);
 }
 
 struct QuantProduct {

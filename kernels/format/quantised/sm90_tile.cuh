@@ -39,7 +39,8 @@ struct QuantTileSm90 {
   static constexpr int kParams = kKind == CodeKind::kBytes ? 1 : 4;  // of a row in a unit
 
   // x: 32 lanes have 4 places of columns of 8 rows, as often as it takes.
-  static constexpr int kItems = kTokenTiles * kCols / 128, kItemsOfWarp = (kItems + 3) / 4;
+  static constexpr int kItems = kTokenTiles * kCols / 128;
+  static constexpr int kItemsOfWarp = (kItems + kTeamWarps - 1) / kTeamWarps;
   static constexpr int kStepBytes = kTokens * 32;  // of 16 columns
 
   // Shared memory, by what there is a ring of.

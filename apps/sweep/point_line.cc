@@ -145,10 +145,11 @@ void set_measurement(ordered_json& line, const json& run, const json& summary) {
   }
 }
 
-void set_host_share(ordered_json& line, const SweepPoint& point, int attempt, double host_share) {
+void set_shares(ordered_json& line, const SweepPoint& point, int attempt, const MachineShares& shares) {
   line["attempt"] = attempt;
-  line["host_share"] = host_share;
-  if (host_share < point.steady_share) line["disturbed"] = true;
+  line["host_share"] = shares.host;
+  line["disk_share"] = shares.disk;
+  if (std::min(shares.host, shares.disk) < point.steady_share) line["disturbed"] = true;
 }
 
 int attempt_of(const ordered_json& line) { return line.value("attempt", 0); }

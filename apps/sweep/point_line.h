@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "apps/sweep/machine_probe.h"
 #include "apps/sweep/points.h"
 #include "core/error.h"
 #include "policy/planner.h"
@@ -31,11 +32,12 @@ void set_prediction(nlohmann::ordered_json& line, const policy::PlanCandidate& p
 /// lines of --stats-out. Throws Error{kCorrupt} if they lack a figure.
 void set_measurement(nlohmann::ordered_json& line, const nlohmann::json& run, const nlohmann::json& summary);
 
-/// Runs of a point whose host is not steady: SweepFile::steady_share.
+/// Runs of a point whose machine is not steady: SweepFile::steady_share.
 inline constexpr int kMostAttempts = 3;
-/// Adds "attempt", from 1 on, and "host_share", HostProbe::share() before or after the run, whichever is
-/// lower; "disturbed" if that is below the point's share, so that the point is run again.
-void set_host_share(nlohmann::ordered_json& line, const SweepPoint& point, int attempt, double host_share);
+/// Adds "attempt", from 1 on, and "host_share" and "disk_share", those before or after the run, whichever are
+/// lower; "disturbed" if one is below the point's share, so that the point is run again.
+void set_shares(nlohmann::ordered_json& line, const SweepPoint& point, int attempt,
+                const MachineShares& shares);
 /// 0 if the line has none.
 int attempt_of(const nlohmann::ordered_json& line);
 /// True if the point was disturbed and has attempts left.

@@ -20,7 +20,7 @@ struct SweepPoint {
   std::map<std::string, std::string> flags;  ///< by KnownFlag::name; "block" is taken apart
   std::optional<double> published_tokens_per_sec;
   double timeout_sec = 0;    ///< 0: no limit
-  double steady_share = 0;   ///< of the profile's rate of attention, below which a run is repeated
+  double steady_share = 0;   ///< of the profile's rates, below which a run is repeated
   std::string problem = {};  ///< flags that contradict each other; empty: none
 
   /// The value, or "" where the flag is not stated or left to the planner.

@@ -47,6 +47,7 @@ const columns = [
   {title: "GPU GiB", get: (p) => memory(p, "gpu"), number: true},
   {title: "CPU GiB", get: (p) => memory(p, "cpu"), number: true},
   {title: "disk GiB", get: (p) => memory(p, "disk"), number: true},
+  {title: "disturbed", get: slowed},
   {title: "busiest lane", get: (p) => p.predicted?.wall},
   {title: "placement", get: placed},
   {title: "message", get: (p) => p.message, kind: "message"},

@@ -53,6 +53,7 @@ function tooltipLines(p) {
   const lines = [`${digits(speed(p))} tokens/s ${p.measured ? "measured" : "predicted"}, latency ${digits(latency(p))} s`];
   if (p.measured && p.predicted) lines.push(`predicted ${digits(p.predicted.tokens_per_sec)} tokens/s`);
   if (p.published_tokens_per_sec) lines.push(`published ${digits(p.published_tokens_per_sec)} tokens/s`);
+  if (p.disturbed) lines.push(`disturbed: ${slowed(p)}`);
   lines.push(`memory ${["gpu", "cpu", "disk"].map((t) => `${t} ${digits(memory(p, t))}`).join(", ")} GiB`, placed(p));
   return lines;
 }

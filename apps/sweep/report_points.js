@@ -72,6 +72,10 @@ function name(p) {
   return parts.join(" · ") || p.id;
 }
 
+/// What was slower beside the last run of a disturbed point than in the profile.
+const slowed = (p) => p.disturbed ? [["host", p.host_share], ["disk", p.disk_share]].filter(([, share]) => share < 1)
+  .map(([what, share]) => `${what} at ${digits(100 * share)} %`).join(", ") : undefined;
+
 const shape = (p) => p.placement ? `${p.placement.gpu_batch_size}x${p.placement.num_gpu_batches}` : "";
 function placed(p) {
   if (!p.placement) return "";

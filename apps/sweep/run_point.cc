@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -20,6 +21,7 @@
 #include "core/log.h"
 #include "core/store/posix_file.h"
 #include "core/units.h"
+#include "policy/placement.h"
 
 namespace sluice::apps {
 namespace {
@@ -99,17 +101,17 @@ RunFolder::~RunFolder() {
   if (error) log_warn("{}: could not be removed: {}", path_.string(), error.message());
 }
 
-void run_point(const SweepPoint& point, const Predictor& predictor, const RunFolder& folder,
-               const std::stop_token& stop, ordered_json& line) {
+std::optional<PointPlan> predict_point(const SweepPoint& point, const Predictor& predictor,
+                                       ordered_json& line) {
   SLUICE_CHECK(point.problem.empty(), Code::kInvalidArgument, point.problem, "");
-  std::optional<PointPlan> plan;
   const bool states_plan = std::any_of(point.flags.begin(), point.flags.end(), [](const auto& flag) {
     return flag.second == kPlanned && flag.first != "percent";
   });
   if (!point.value("hardware").empty()) {
     try {
-      plan = predictor.predict(point);
-      set_prediction(line, plan->candidate, plan->format);
+      PointPlan plan = predictor.predict(point);
+      set_prediction(line, plan.candidate, plan.format);
+      return plan;
     } catch (const Error& e) {
       if (e.code() != Code::kUnsupported || point.is_planned()) throw;
       line["not_predicted"] = e.what();
@@ -118,6 +120,20 @@ void run_point(const SweepPoint& point, const Predictor& predictor, const RunFol
     SLUICE_CHECK(!states_plan, Code::kInvalidArgument, "the planner needs a hardware profile",
                  "state hardware: [NAME], or give --hardware NAME");
   }
+  return std::nullopt;
+}
+
+bool reads_disk(const SweepPoint& point, const std::optional<PointPlan>& plan) {
+  std::istringstream stated(point.value("percent"));
+  const policy::Percents percents =
+      plan ? plan->candidate.placement.percents
+           : policy::parse_percents({std::istream_iterator<int>(stated), std::istream_iterator<int>()});
+  return percents.weights[Tier::kDisk] + percents.kv_cache[Tier::kDisk] + percents.activations[Tier::kDisk] >
+         0;
+}
+
+void run_point(const SweepPoint& point, const std::optional<PointPlan>& plan, const RunFolder& folder,
+               const std::stop_token& stop, ordered_json& line) {
   std::vector<std::string> words = {"generate"};
   const bool runs_plan = plan && point.is_planned();
   for (const char* name : {"allow-formats", "max-latency"}) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <stop_token>
 
 #include <nlohmann/json_fwd.hpp>
@@ -26,10 +27,20 @@ class RunFolder {
   std::filesystem::path path_;
 };
 
-/// Predicts where the point names a profile, runs, and adds both to `line`. A planned point runs the plan.
-/// Throws Error as the run ended: {kOutOfMemory, kInvalidArgument, ...} with the run's own message,
-/// {kCancelled} if `stop` was asked for, {kInternal} for a crash or a timeout.
-void run_point(const SweepPoint& point, const Predictor& predictor, const RunFolder& folder,
+/// The prediction where the point names a profile, added to `line`; nothing, and the reason in `line`, if it
+/// is stated and no prediction knows its flags. Throws Error as Predictor::predict, {kInvalidArgument} for a
+/// point that no run can be made of.
+std::optional<PointPlan> predict_point(const SweepPoint& point, const Predictor& predictor,
+                                       nlohmann::ordered_json& line);
+
+/// Whether the placement leaves weights, KV or activations to the disk. `plan` is predict_point's; without it
+/// the point states its percents, else Error{kInvalidArgument}.
+bool reads_disk(const SweepPoint& point, const std::optional<PointPlan>& plan);
+
+/// Runs, and adds what was measured to `line`. A planned point runs `plan`. Throws Error as the run ended:
+/// {kOutOfMemory, kInvalidArgument, ...} with the run's own message, {kCancelled} if `stop` was asked for,
+/// {kInternal} for a crash or a timeout.
+void run_point(const SweepPoint& point, const std::optional<PointPlan>& plan, const RunFolder& folder,
                const std::stop_token& stop, nlohmann::ordered_json& line);
 
 }  // namespace sluice::apps

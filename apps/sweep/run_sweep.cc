@@ -6,6 +6,7 @@
 #include <exception>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <thread>
 #include <utility>
@@ -13,7 +14,7 @@
 #include <fmt/format.h>
 
 #include "apps/interrupt.h"
-#include "apps/sweep/host_probe.h"
+#include "apps/sweep/machine_probe.h"
 #include "apps/sweep/point_line.h"
 #include "apps/sweep/prediction.h"
 #include "apps/sweep/run_point.h"
@@ -108,17 +109,19 @@ class Sweep {
 
  private:
   void run_beside_probes(const SweepPoint& point, const RunFolder& folder, ordered_json& line) {
-    const auto profile = predictor_.profiles().find(point.value("hardware"));
-    if (point.steady_share == 0 || profile == predictor_.profiles().end()) {
-      run_point(point, predictor_, folder, stop_, line);
+    const std::optional<PointPlan> plan = predict_point(point, predictor_, line);
+    if (point.steady_share == 0 || point.value("hardware").empty()) {
+      run_point(point, plan, folder, stop_, line);
       return;
     }
-    const HostProbe probe(profile->second);
-    const double before = probe.share();
-    run_point(point, predictor_, folder, stop_, line);
+    if (!probe_) probe_.emplace(predictor_.profiles().at(point.value("hardware")));
+    std::optional<std::string> disk_dir;
+    if (reads_disk(point, plan)) disk_dir = point.value("disk-dir");
+    const MachineShares before = probe_->shares(disk_dir);
+    run_point(point, plan, folder, stop_, line);
     const int attempt = 1 + std::max(attempts_[point.id], file_.attempts(point.id));
     attempts_[point.id] = attempt;
-    set_host_share(line, point, attempt, std::min(before, probe.share()));
+    set_shares(line, point, attempt, lower(before, probe_->shares(disk_dir)));
   }
 
   void simulate_all(const std::stop_token& stop) {
@@ -169,8 +172,10 @@ class Sweep {
     set_status(line, status);
     file_.append(line);
     if (status.ok() && shall_run_again(line)) {
-      log_info("{}: the host at {:.0f} % of the profile's rate: again at the end", point.what,
-               100 * line["host_share"].get<double>());
+      const double host = line["host_share"].get<double>();
+      const double disk = line["disk_share"].get<double>();
+      log_info("{}: the {} at {:.0f} % of the profile's rate: again at the end", point.what,
+               disk < host ? "disk" : "host", 100 * std::min(host, disk));
       again_.push_back(&point);
       return;
     }
@@ -199,6 +204,7 @@ class Sweep {
   std::vector<const SweepPoint*> todo_;
   std::vector<const SweepPoint*> again_;  // whose runs were disturbed
   std::map<std::string, int> attempts_;   // by id, of this run
+  std::optional<MachineProbe> probe_;     // of the one machine, once a point needs it
   std::stop_token stop_;
   std::atomic<std::int64_t> num_done_ = 0;
   std::int64_t num_points_ = 0;

@@ -62,9 +62,8 @@ void visit_fields(Visitor& visit, SweepFile& sweep) {
   visit("timeout_sec", sweep.timeout_sec, "most seconds that the run of a point may take; 0: no limit",
         at_least(0));
   visit("steady_share", sweep.steady_share,
-        "a point beside whose run the CPUs attended at less than this share of the profile's rate is run "
-        "again; "
-        "0: no point is",
+        "a point beside whose run the CPUs attended, or the disk that it reads was read, at less than this "
+        "share of the profile's rate is run again; 0: no point is",
         at_least(0));
 }
 

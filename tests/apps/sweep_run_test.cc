@@ -1,9 +1,11 @@
 // Sweeps that run: the program starts itself for every point.
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <functional>
 #include <thread>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -139,10 +141,33 @@ TEST(SweepRuns, ATimeoutIsAFailureOfThePoint) {
   EXPECT_THAT(lines[2]["message"].get<std::string>(), HasSubstr("more than the 3 s of timeout_sec"));
 }
 
+// Rates in GB/s that this machine has never, and always.
+constexpr double kTooHigh = 1e6;
+constexpr double kTooLow = 1e-3;
+
 /// The profile of this machine as if its CPUs attended at `gb_per_sec`.
 std::string attending_at(double gb_per_sec) {
-  return std::string(kHere) + "cpu: {attention: [{threads: 2, gb_per_sec: " + std::to_string(gb_per_sec) +
-         "}]}\n";
+  return fmt::format("{}cpu: {{attention: [{{threads: 2, gb_per_sec: {}}}]}}\n", kHere, gb_per_sec);
+}
+
+/// The same, as if its disk, a small one, were read at `gb_per_sec`. The CPUs are fast enough.
+std::string reading_at(double gb_per_sec, double disk_gib = 1) {
+  return fmt::format(
+      "memory: {{gpu_gib: 4, cpu_gib: 8, disk_gib: {}, gpu_is_host: true}}\n"
+      "cpu: {{attention: [{{threads: 2, gb_per_sec: {}}}]}}\n"
+      "disk: {{read: [{{queue_depth: 64, piece_kib: 1024, gb_per_sec: {}}}]}}\n",
+      disk_gib, kTooLow, gb_per_sec);
+}
+
+/// A point that reads weights from `folder`; more points may follow.
+std::string with_disk(const std::string& folder) {
+  return fmt::format(R"(description: x
+flags: {{model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu, disk-dir: "{}"}}
+steady_share: 0.5
+points:
+  - {{label: disk, percent: 50 0 100 0 100 0}}
+)",
+                     folder);
 }
 
 constexpr const char* kSteady = R"(description: x
@@ -157,7 +182,7 @@ steady_share: 0.5
 TEST(SweepRuns, ADisturbedPointRunsAgainAtTheEndAndAtMostTwice) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kSteady);
-  write_text(dir / "here.yaml", attending_at(1e6));
+  write_text(dir / "here.yaml", attending_at(kTooHigh));
   const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
   ASSERT_EQ(result.status, 0) << result.err;
   const std::vector<json> lines = lines_of(dir / "out.jsonl");
@@ -176,7 +201,7 @@ TEST(SweepRuns, ADisturbedPointRunsAgainAtTheEndAndAtMostTwice) {
 TEST(SweepRuns, AnUndisturbedPointRunsOnce) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kSteady);
-  write_text(dir / "here.yaml", attending_at(1e-3));
+  write_text(dir / "here.yaml", attending_at(kTooLow));
   const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
   ASSERT_EQ(result.status, 0) << result.err;
   const std::vector<json> lines = lines_of(dir / "out.jsonl");
@@ -185,10 +210,63 @@ TEST(SweepRuns, AnUndisturbedPointRunsOnce) {
   EXPECT_FALSE(lines[1].contains("disturbed"));
 }
 
+TEST(SweepRuns, APointWhoseDiskIsSlowRunsAgain) {
+  const TempDir dir;
+  const TempDir disk;
+  write_text(dir / "runs.yaml",
+             with_disk(disk.path().string()) + "  - {label: none, percent: 100 0 100 0 100 0}\n");
+  write_text(dir / "here.yaml", reading_at(kTooHigh));
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 1U + 3 + 1);
+  for (const std::size_t i : {1, 3, 4}) {
+    EXPECT_EQ(lines[i]["label"], "disk");
+    EXPECT_EQ(lines[i]["disturbed"], true);
+    EXPECT_GT(lines[i]["disk_share"].get<double>(), 0);
+    EXPECT_LT(lines[i]["disk_share"].get<double>(), 0.5);
+    EXPECT_GT(lines[i]["host_share"].get<double>(), 1);
+  }
+  EXPECT_EQ(lines[4]["attempt"], 3);
+  EXPECT_EQ(lines[2]["label"], "none");
+  EXPECT_EQ(lines[2]["disk_share"], 1) << "the disk of a point that reads none is not timed";
+  EXPECT_FALSE(lines[2].contains("disturbed"));
+  EXPECT_THAT(result.err, HasSubstr("the disk at 0 % of the profile's rate: again at the end"));
+  EXPECT_TRUE(std::filesystem::is_empty(disk.path())) << "the file that was read is removed";
+}
+
+TEST(SweepRuns, APointWhoseDiskIsFastEnoughRunsOnce) {
+  const TempDir dir;
+  const TempDir disk;
+  write_text(dir / "runs.yaml", with_disk(disk.path().string()));
+  write_text(dir / "here.yaml", reading_at(kTooLow));
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_GT(lines[1]["disk_share"].get<double>(), 1);
+  EXPECT_FALSE(lines[1].contains("disturbed"));
+}
+
+TEST(SweepRuns, ADiskThatTheProfileHasNotIsNotTimed) {
+  const TempDir dir;
+  const TempDir disk;
+  // No prediction knows pieces of another size, so that the point is run without one.
+  write_text(dir / "runs.yaml", with_disk(disk.path().string()));
+  write_text(dir / "here.yaml", reading_at(kTooHigh, /*disk_gib=*/0));
+  const ProgramResult result =
+      run_program(sweep(dir, {"--hardware", dir / "here.yaml", "--set", "piece-size=1MiB"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[1]["disk_share"], 1);
+  EXPECT_FALSE(lines[1].contains("disturbed"));
+}
+
 TEST(SweepRuns, ResumingCountsTheAttemptsOfTheRunBefore) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kSteady);
-  write_text(dir / "here.yaml", attending_at(1e6));
+  write_text(dir / "here.yaml", attending_at(kTooHigh));
   const std::vector<std::string> words = {"--hardware", dir / "here.yaml"};
   ASSERT_EQ(run_program(sweep(dir, words)).status, 0);
   // As if the run had been killed within the second round.

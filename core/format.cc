@@ -23,7 +23,6 @@ constexpr std::array<std::string_view, kEncodings.size()> kEncodingNames = {
 
 constexpr std::int64_t kTileAlign = 16;
 constexpr std::int64_t kBankHeaderBytes = 16;
-constexpr std::int64_t kPairsFixedBytes = 16 + 4 * 832;  // kernels/format/pairs24/FORMAT.md, "Bytes"
 
 std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
   const std::int64_t row_bytes = align_up(div_up(cols * element_bits(encoding), 8), kTileAlign);
@@ -44,11 +43,12 @@ std::int64_t max_bank_tile_bytes(std::int64_t rows, std::int64_t cols) {
   return kBankHeaderBytes + std::min(max_csl_tile_bytes(rows, cols), slots * kBankTileCols * 5 / 2);
 }
 
-/// The fixed parts, and for each strip of 16 rows and step of 32 columns a slot for every word of a lane: two
-/// of each of its four quads.
-std::int64_t max_pairs_tile_bytes(std::int64_t rows, std::int64_t cols) {
-  return kPairsFixedBytes + div_up(rows, 16) * div_up(cols, 32) * (8 * 32 * 4);
+/// The fixed parts and masks, and for each strip of 16 rows and step of 32 columns a slot for every word of a
+/// lane: two of each of its four quads. Entries take less than the masks and half of the slots.
+constexpr std::int64_t max_pairs_tile_bytes(std::int64_t rows, std::int64_t cols) {
+  return kPairsFixedBytes + kPairsMaskBytes + div_up(rows, 16) * div_up(cols, 32) * (8 * 32 * 4);
 }
+static_assert(max_pairs_tile_bytes(kPairsTileRows, kPairsTileCols) == kPairsMostBytes);
 
 /// Sum of `tile_bytes` over the tiles, of which those at the last rows and columns may be smaller.
 std::int64_t sum_over_tiles(std::int64_t rows, std::int64_t cols, std::int64_t tile_rows,

@@ -71,6 +71,11 @@ ByteRange weight_byte_range(WeightFormat format, std::int64_t rows, std::int64_t
 inline constexpr std::int64_t kCslTileRows = 128, kCslTileCols = 64;
 inline constexpr std::int64_t kBankTileRows = 256, kBankTileCols = 64;
 inline constexpr std::int64_t kPairsTileRows = 64, kPairsTileCols = 256;
+/// Of a pairs24 tile (kernels/format/pairs24/FORMAT.md, "Bytes"): the least, of a tile without nonzeros;
+/// masks, which one has that has much beside its pairs; the most, of a tile without zeros.
+inline constexpr std::int64_t kPairsFixedBytes = 2832, kPairsMaskBytes = 512;
+inline constexpr std::int64_t kPairsMostBytes =
+    kPairsFixedBytes + kPairsMaskBytes + kPairsTileRows * kPairsTileCols * 2;
 /// A bitmap's segment is 128 columns of one row; a chunk is 32 segments, counted row by row.
 inline constexpr std::int64_t kBitmapSegmentCols = 128, kBitmapChunkSegments = 32;
 /// Quantised matrices are stored in blocks of this many rows (the last one may have fewer).

@@ -83,13 +83,13 @@ TEST(WeightFormat, SizesOfBitmapsGoFromNoNonzeroToNoZero) {
 
 TEST(WeightFormat, SizesOfPairsGoFromFixedPartsToAllWords) {
   const ByteRange unit = weight_byte_range({Encoding::kPairs24, DType::kF16}, 64, 256);
-  EXPECT_EQ(unit.min, 16 + 4 * 832 + 16);
-  EXPECT_EQ(unit.max, 16 + 4 * 832 + 64 * 256 * 2 + 16);
+  EXPECT_EQ(unit.min, 16 + 4 * 704 + 16);
+  EXPECT_EQ(unit.max, 16 + 4 * 704 + 512 + 64 * 256 * 2 + 16);
   // Units of 64 x 256, 64 x 1, 17 x 256 and 17 x 1: 4 and 2 strips, 8 steps and 1.
   const ByteRange four = weight_byte_range({Encoding::kPairs24, DType::kBF16}, 81, 257);
   EXPECT_EQ(num_tiles(Encoding::kPairs24, 81, 257), 4);
-  EXPECT_EQ(four.min, 4 * (16 + 4 * 832) + 32);
-  EXPECT_EQ(four.max, four.min + (32 + 4 + 16 + 2) * 1024);
+  EXPECT_EQ(four.min, 4 * (16 + 4 * 704) + 32);
+  EXPECT_EQ(four.max, four.min + 4 * 512 + (32 + 4 + 16 + 2) * 1024);
 }
 
 TEST(WeightFormat, LargestShapesDoNotOverflow) {

@@ -116,11 +116,11 @@ std::vector<Damage> damages() {
       {"overflow_is_longer_than_the_tile", Encoding::kBankCsl,
        [](const TiledBytes& matrix) { matrix.put(4, std::uint16_t{0xFFFC}); }, "tile 0 of 16: "},
       {"lists_start_beyond_the_unit", Encoding::kPairs24,
-       [](const TiledBytes& matrix) { matrix.put(0, std::uint32_t{0xFFFFFFF0}); },
-       "unit 0 of 16: the lists of strip 0 start at byte 4294967280"},
-      // The metadata of strip 0 stand behind its pairs, what is left and the jumps.
+       [](const TiledBytes& matrix) { matrix.put(0, std::uint16_t{0xFFFF}); },
+       "unit 0 of 16: the lists of strip 0 start at byte 262140"},
+      // The metadata of strip 0 stand behind its pairs and jumps.
       {"metadata_do_not_rise", Encoding::kPairs24,
-       [](const TiledBytes& matrix) { matrix.put(16 + 320, std::uint32_t{0}); },
+       [](const TiledBytes& matrix) { matrix.put(16 + 192, std::uint32_t{0}); },
        "unit 0 of 16: the quad at row 0, column 0 "},
       {"mask_has_more_bits_than_values", Encoding::kBitmap,
        [](const TiledBytes& matrix) { matrix.put(0, ~std::uint64_t{0}); }, "chunk 0 of 64: "},

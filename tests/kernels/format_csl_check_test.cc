@@ -1,44 +1,16 @@
 // Damaged matrices in the sparse formats: each field that check reads, changed.
-#include <functional>
 #include <random>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include "kernels/format/bank_csl/bank_csl.h"
-#include "tests/kernels/csl_fixture.h"
-#include "tests/kernels/weight_cases.h"
-#include "tests/support/error_of.h"
+#include "tests/kernels/damaged_matrix.h"
 
 namespace sluice::kernels {
 namespace {
 
 using ::sluice::testing::error_of;
-using ::testing::HasSubstr;
 using testing::StoredMatrix;
 
-/// A stored matrix that a test changes.
-struct Target {
-  StoredMatrix matrix;
-
-  std::size_t size() const { return matrix.bytes.size(); }
-  template <class T>
-  T get(std::size_t at) const {
-    T x{};
-    std::memcpy(&x, matrix.bytes.data() + at, sizeof(x));
-    return x;
-  }
-  template <class T>
-  void set(std::size_t at, T x) {
-    std::memcpy(matrix.bytes.data() + at, &x, sizeof(x));
-  }
-  std::size_t tile(std::int64_t index) const {
-    return static_cast<std::size_t>(TileTable(matrix.view()).tile(index).data() - matrix.bytes.data());
-  }
-  std::size_t table() const {
-    return size() - static_cast<std::size_t>(tile_table_bytes(
-                        num_tiles(matrix.format.encoding, matrix.spec.rows, matrix.spec.cols)));
-  }
+struct Target : testing::DamagedMatrix {
   BankTileHeader header(std::int64_t index) const { return get<BankTileHeader>(tile(index)); }
   template <class Change>
   void change_header(std::int64_t index, const Change& change) {
@@ -62,29 +34,14 @@ struct Target {
   }
 };
 
-struct Damage {
-  const char* what;
-  std::function<void(Target&)> change;
-  std::string message;
-};
-
-void expect_all_refused(const Target& good, const std::vector<Damage>& damages) {
-  ASSERT_NO_THROW(good.matrix.check());
-  for (const Damage& damage : damages) {
-    SCOPED_TRACE(damage.what);
-    Target target = good;
-    damage.change(target);
-    const Error error = error_of([&] { target.matrix.check(); });
-    EXPECT_EQ(error.code(), Code::kCorrupt);
-    EXPECT_THAT(error.what(), HasSubstr("tensor decoder.layers.3.fc2.weight: "));
-    EXPECT_THAT(error.what(), HasSubstr(damage.message));
-    EXPECT_FALSE(error.fix().empty());
-  }
-}
+using Damage = testing::Damage<Target>;
 
 Target random_target(WeightFormat format, std::int64_t rows, std::int64_t cols, double sparsity) {
-  const testing::WeightCase c{"random", rows, cols, testing::Mask::kRandom, sparsity};
-  return {StoredMatrix::encode(format, rows, cols, make_weights(c, format.dtype))};
+  return {{testing::random_stored(format, rows, cols, sparsity)}};
+}
+
+void expect_all_refused(const Target& good, const std::vector<Damage>& damages) {
+  testing::expect_all_refused(good, damages);
 }
 
 const std::vector<Damage>& table_damages() {
@@ -263,7 +220,7 @@ TEST(BankCslCheck, RefusesEveryDamageOfI8) {
   testing::WeightCase c{"random", 512, 128, testing::Mask::kRandom, 0.92};
   auto values = make_weights(c, DType::kF16);
   for (std::int64_t r = 0; r < c.rows; ++r) values[static_cast<std::size_t>(r * c.cols)] = 0x3C00;
-  const Target good{StoredMatrix::encode({Encoding::kBankCsl, DType::kF16}, c.rows, c.cols, values)};
+  const Target good{{StoredMatrix::encode({Encoding::kBankCsl, DType::kF16}, c.rows, c.cols, values)}};
   ASSERT_EQ(good.header(0).kind, BankTileKind::kI8);
   expect_all_refused(good, header_damages());
   expect_all_refused(good, {{"one row twice",

@@ -1,6 +1,6 @@
 // Expansion of pairs24: a block for a unit, a warp for a strip. The unit's bytes come to shared memory all at
 // once; each lane takes the words of its quads from its list and puts their columns in place, two steps (128
-// bytes of a row) at a time, which the warp then writes out as whole lines.
+// bytes of a row) at a time, entries go over them, and the warp writes them out as whole lines.
 #include <algorithm>
 
 #include "kernels/device/cuda/check.h"
@@ -16,8 +16,6 @@ constexpr int kUnitRows = kPairsTileRows, kUnitCols = kPairsTileCols;
 constexpr int kStageSteps = 2, kStageCols = kStageSteps * kPairsStepCols;
 constexpr int kRowVectors = kStageCols / kVector;
 constexpr int kRowsAtOnce = kPairsLanes / kRowVectors;  // that a warp writes
-/// Of a unit: each quad has a pair and something left.
-constexpr std::int64_t kMostUnitBytes = sizeof(PairsHead) + kUnitRows * kUnitCols / kPairsQuadCols * 8;
 
 struct Params {
   const uint4* units;          // of the whole matrix
@@ -72,16 +70,57 @@ struct LaneList {
   }
 };
 
+/// The entries of a strip, two to a lane.
+struct LaneEntries {
+  static constexpr int kEach = kPairsMaxEntries / kPairsLanes;
+  static constexpr std::uint32_t kNone = 0xFFFFFFFFU;  // bits 28 to 31 of an entry are zero
+
+  std::uint32_t entries[kEach];
+  std::uint32_t count;  // of the strip
+
+  __device__ void load(const PairsHead& head, int strip_number, int lane) {
+    auto word = static_cast<std::uint32_t>(lane);
+#pragma unroll
+    for (int s = 0; s + 1 < kPairsStrips; ++s)
+      word += s < strip_number ? pairs_entry_words(PairsStart::unpack(head.starts[s]).entries) : 0;
+    const auto* const from = reinterpret_cast<const std::uint32_t*>(&head + 1) + word;
+    count = PairsStart::unpack(head.starts[strip_number]).entries;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i)
+      entries[i] = static_cast<std::uint32_t>(lane + i * kPairsLanes) < count ? from[i * kPairsLanes] : kNone;
+  }
+
+  /// Stores those of one stage of the unit.
+  __device__ void store(Stage& stage, int stage_number) const {
+#pragma unroll
+    for (const std::uint32_t entry : entries) {
+      // The upper two bits of the column, and bit 31, which is set in kNone.
+      if ((entry >> 22 & 0x203U) != static_cast<std::uint32_t>(stage_number)) continue;
+      const std::uint32_t row = entry >> 24;
+      const std::uint32_t col = entry >> 16 & (kStageCols - 1);
+      stage.values[row][col ^ row % kStageParts * kStagePartCols] = static_cast<std::uint16_t>(entry);
+    }
+  }
+};
+static_assert(kStageCols == 64, "a stage's columns are six bits");
+
+enum class Left { kMasks, kEntries };
+
 /// One strip of the unit at `unit`, in shared or global memory; its first row and column go to (row, col) of
 /// the output.
+template <Left kLeft>
 __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* unit, int strip_number,
                                              int lane, const std::uint32_t* selectors, Stage& stage,
                                              std::int64_t row, std::int64_t col) {
   const auto& head = *reinterpret_cast<const PairsHead*>(unit);
   const PairsStrip& strip = head.strips[strip_number];
-  const std::uint32_t start = head.starts[strip_number];
+  const std::uint32_t start = 4 * PairsStart::unpack(head.starts[strip_number]).word;
   std::uint32_t pairs = strip.pairs[lane];
-  std::uint32_t left = strip.left[lane];
+  std::uint32_t left = 0;
+  if constexpr (kLeft == Left::kMasks)
+    left = reinterpret_cast<const PairsMasks*>(&head + 1)->left[strip_number][lane];
+  LaneEntries entries;
+  if constexpr (kLeft == Left::kEntries) entries.load(head, strip_number, lane);
   const PairsJump jump = PairsJump::unpack(strip.jumps[lane]);
   LaneList list{unit, start + static_cast<std::uint32_t>(4 * lane + kPairsListStride * jump.offset)};
   // The metadata of a lane's rows are in four lanes: those of two halves of two steps.
@@ -107,7 +146,8 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
 #pragma unroll
       for (int r = 0; r < kPairsRegisters; ++r) pair[r] = list.take(pairs, 4 * i + r);
 #pragma unroll
-      for (int r = 0; r < kPairsRegisters; ++r) rest[r] = list.take(left, 4 * i + r);
+      for (int r = 0; r < kPairsRegisters; ++r)
+        rest[r] = kLeft == Left::kMasks ? list.take(left, 4 * i + r) : 0;
 #pragma unroll
       for (int r = 0; r < kPairsRegisters; ++r) {
         const PairsMetadata place = PairsMetadata::of(i, 8 * (r & 1), pairs_quad(0, r));
@@ -126,6 +166,12 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
     pairs >>= kStageSteps * kPairsRegisters;
     left >>= kStageSteps * kPairsRegisters;
     __syncwarp();
+    if constexpr (kLeft == Left::kEntries) {
+      if (entries.count != 0) {
+        entries.store(stage, first / kStageSteps);
+        __syncwarp();
+      }
+    }
     const std::int64_t first_col = col + first * kPairsStepCols;
     const auto staged = [&](int r) {
       return *reinterpret_cast<const uint4*>(&stage.values[r + vector_row][swizzled_col]);
@@ -149,7 +195,7 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
   }
 }
 
-static_assert(kMostUnitBytes + sizeof(Stage[kPairsStrips]) + 64 <= 48 * 1024, "needs opting in");
+static_assert(kPairsMaxUnitBytes + sizeof(Stage[kPairsStrips]) + 64 <= 48 * 1024, "needs opting in");
 
 __global__ void __launch_bounds__(kThreads) expand_pairs24_kernel(const __grid_constant__ Params p) {
   extern __shared__ uint4 shared[];
@@ -172,12 +218,18 @@ __global__ void __launch_bounds__(kThreads) expand_pairs24_kernel(const __grid_c
   const std::int64_t col = std::int64_t{blockIdx.x % p.row_units} * kUnitCols;
   await_copies<0>();
   __syncthreads();
+  const auto expand = [&](const uint4* unit_at) {
+    const auto* const unit = reinterpret_cast<const std::byte*>(unit_at);
+    if (PairsStart::unpack(unit_at->x).entries == PairsStart::kMasks) {
+      expand_strip<Left::kMasks>(p, unit, strip, lane, selectors, stages[strip], row, col);
+    } else {
+      expand_strip<Left::kEntries>(p, unit, strip, lane, selectors, stages[strip], row, col);
+    }
+  };
   if (is_copied) {
-    expand_strip(p, reinterpret_cast<const std::byte*>(shared), strip, lane, selectors, stages[strip], row,
-                 col);
+    expand(shared);
   } else {
-    expand_strip(p, reinterpret_cast<const std::byte*>(from), strip, lane, selectors, stages[strip], row,
-                 col);
+    expand(from);
   }
 }
 
@@ -189,7 +241,7 @@ void expand_pairs24_cuda(const ExpandArgs& args, cudaStream_t stream) {
   // Room for an eighth more than a whole unit has on average: the less there is, the more blocks a
   // multiprocessor has.
   const std::int64_t mean = std::ssize(weight.data) * (kUnitRows * kUnitCols) / (weight.rows * weight.cols);
-  const std::int64_t shared_bytes = std::min(kMostUnitBytes, (mean + mean / 8) / 1024 * 1024 + 1024);
+  const std::int64_t shared_bytes = std::min(kPairsMaxUnitBytes, (mean + mean / 8) / 1024 * 1024 + 1024);
   const Params p{.units = reinterpret_cast<const uint4*>(weight.data.data()),
                  .table = tile_table_of(weight) + args.first_row / kUnitRows * row_units,
                  .out = expanded_rows(args),

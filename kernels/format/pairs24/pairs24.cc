@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <memory>
 
@@ -9,6 +10,7 @@
 #include "core/units.h"
 #include "kernels/format/pairs24/unit.h"
 #include "kernels/format/pairs24/unit_check.h"
+#include "kernels/format/pairs24/unit_entries.h"
 #include "kernels/format/pairs24/unit_lists.h"
 #include "kernels/format/pairs24/unit_words.h"
 #include "kernels/format/tile_table.h"
@@ -28,7 +30,9 @@ int part(std::int64_t total, std::int64_t first, int unit) {
 struct Scratch {
   UnitValues edge;  // of a unit that is not whole, filled up with zeros
   UnitLists::Words words;
+  std::array<StripEntries, kPairsStrips> entries;
   UnitLists lists;
+  bool has_entries = false;  // the unit; until it is split, the one ahead
 };
 
 /// The lists of one strip to `out`, where the first list of the unit starts.
@@ -47,34 +51,78 @@ void write_lists(const StripWords& words, const UnitLists::Strip& strip, std::by
   }
 }
 
+/// False if there are too many entries.
+template <Left kLeft>
+bool split_strips(const std::uint16_t* values, std::int64_t stride, Scratch& scratch, PairsHead& head) {
+  for (int s = 0; s < kPairsStrips; ++s) {
+    const auto i = static_cast<std::size_t>(s);
+    if (!split_strip<kLeft>(values + s * kPairsStripRows * stride, stride, scratch.words[i],
+                            head.strips[s].metadata, scratch.entries[i]))
+      return false;
+  }
+  return true;
+}
+
+bool may_have_entries(const UnitLists::Words& words) {
+  return std::all_of(words.begin(), words.end(), [](const StripWords& strip) {
+    int quads = 0;
+    for (const StripWords::Lane& lane : strip.lanes) quads += std::popcount(lane.left);
+    return quads <= kPairsChosenEntries;
+  });
+}
+
+/// What is left goes to entries if they are not too many. A unit is mostly like the one ahead of it; else it
+/// is split twice.
+void split_unit(const std::uint16_t* values, std::int64_t stride, Scratch& scratch, PairsHead& head) {
+  if (!scratch.has_entries) {
+    split_strips<Left::kWords>(values, stride, scratch, head);
+    if (!may_have_entries(scratch.words)) return;
+  }
+  scratch.has_entries = split_strips<Left::kEntries>(values, stride, scratch, head);
+  if (!scratch.has_entries) split_strips<Left::kWords>(values, stride, scratch, head);
+}
+
 /// Returns the bytes of the unit.
 std::int64_t encode_unit(const std::uint16_t* values, std::int64_t stride, Scratch& scratch, std::byte* out) {
   PairsHead head;
-  for (int s = 0; s < kPairsStrips; ++s) {
-    split_strip(values + s * kPairsStripRows * stride, stride, scratch.words[static_cast<std::size_t>(s)],
-                head.strips[s]);
-  }
+  split_unit(values, stride, scratch, head);
   scratch.lists.place(scratch.words);
-  const std::int64_t list_bytes = scratch.lists.num_words() * std::int64_t{sizeof(std::uint32_t)};
   std::byte* lists = out + sizeof(head);
+  if (scratch.has_entries) {
+    for (const StripEntries& entries : scratch.entries) lists = entries.write(lists);
+  } else {
+    PairsMasks masks;
+    for (int s = 0; s < kPairsStrips; ++s) {
+      for (int l = 0; l < kPairsLanes; ++l)
+        masks.left[s][l] = scratch.words[static_cast<std::size_t>(s)].lanes[static_cast<std::size_t>(l)].left;
+    }
+    std::memcpy(lists, &masks, sizeof(masks));
+    lists += sizeof(masks);
+  }
+  const std::int64_t list_bytes = scratch.lists.num_words() * std::int64_t{sizeof(std::uint32_t)};
   std::memset(lists, 0, static_cast<std::size_t>(list_bytes));
   for (int s = 0; s < kPairsStrips; ++s) {
+    const StripWords& words = scratch.words[static_cast<std::size_t>(s)];
     const UnitLists::Strip& strip = scratch.lists.strip(s);
-    head.starts[s] =
-        static_cast<std::uint32_t>(sizeof(head)) + static_cast<std::uint32_t>(strip.base * kPairsListStride);
-    for (int l = 0; l < kPairsLanes; ++l)
+    const std::int64_t start = (lists - out) + strip.base * kPairsListStride;
+    head.starts[s] = PairsStart{static_cast<std::uint32_t>(start) / 4,
+                                scratch.has_entries ? scratch.entries[static_cast<std::size_t>(s)].count()
+                                                    : PairsStart::kMasks}
+                         .pack();
+    for (int l = 0; l < kPairsLanes; ++l) {
+      head.strips[s].pairs[l] = words.lanes[static_cast<std::size_t>(l)].pairs;
       head.strips[s].jumps[l] = strip.jumps[static_cast<std::size_t>(l)].pack();
-    write_lists(scratch.words[static_cast<std::size_t>(s)], strip, lists);
+    }
+    write_lists(words, strip, lists);
   }
   std::memcpy(out, &head, sizeof(head));
-  return static_cast<std::int64_t>(sizeof(head)) + list_bytes;
+  return (lists - out) + list_bytes;
 }
 
-/// What one lane holds of a unit that was checked.
-void decode_lane(std::span<const std::byte> unit, std::uint32_t start, const PairsStrip& fixed, int lane,
+/// What one lane's list holds of a unit that was checked; bits of `left` name what is left of its quads.
+void decode_lane(const std::byte* lists, const PairsStrip& fixed, std::uint32_t left, int lane,
                  std::uint16_t* strip_values) {
   const PairsJump jump = PairsJump::unpack(fixed.jumps[lane]);
-  const std::byte* lists = unit.data() + start;
   const std::byte* at = lists + 4 * lane + jump.offset * kPairsListStride;
   const auto take = [&at](std::uint32_t bits, int bit) {
     std::uint32_t word = 0;
@@ -93,7 +141,7 @@ void decode_lane(std::span<const std::byte> unit, std::uint32_t start, const Pai
       quads[r] = (pair & 0xFFFFU) << (16 * (places & 3U)) | pair >> 16 << (16 * (places >> 2 & 3U));
     }
     for (int r = 0; r < kPairsRegisters; ++r) {
-      quads[r] |= take(fixed.left[lane], 4 * step + r);
+      quads[r] |= take(left, 4 * step + r);
       std::memcpy(strip_values + pairs_row(lane, r) * kCols + step * kPairsStepCols +
                       pairs_quad(lane, r) * kPairsQuadCols,
                   &quads[r], sizeof(quads[r]));
@@ -104,9 +152,23 @@ void decode_lane(std::span<const std::byte> unit, std::uint32_t start, const Pai
 void decode_unit(std::span<const std::byte> unit, UnitValues& values) {
   PairsHead head;
   std::memcpy(&head, unit.data(), sizeof(head));
+  PairsMasks masks{};
+  if (PairsStart::unpack(head.starts[0]).entries == PairsStart::kMasks)
+    std::memcpy(&masks, unit.data() + sizeof(head), sizeof(masks));
+  const std::byte* entries = unit.data() + sizeof(head);
   for (int s = 0; s < kPairsStrips; ++s) {
+    const PairsStart start = PairsStart::unpack(head.starts[s]);
+    std::uint16_t* to = values.data() + s * kPairsStripRows * kCols;
     for (int l = 0; l < kPairsLanes; ++l)
-      decode_lane(unit, head.starts[s], head.strips[s], l, values.data() + s * kPairsStripRows * kCols);
+      decode_lane(unit.data() + 4 * std::size_t{start.word}, head.strips[s], masks.left[s][l], l, to);
+    if (start.entries == PairsStart::kMasks) continue;
+    for (std::uint32_t i = 0; i < start.entries; ++i) {
+      std::uint32_t bits = 0;
+      std::memcpy(&bits, entries + 4 * std::size_t{i}, sizeof(bits));
+      const PairsEntry entry = PairsEntry::unpack(bits);
+      to[entry.row * kCols + entry.col] = entry.value;
+    }
+    entries += 4 * std::size_t{pairs_entry_words(start.entries)};
   }
 }
 

@@ -1,13 +1,13 @@
 // The fused product of pairs24 on sm_90a, y = epilogue(x W^T + bias) + residual:
 //
 //   1 producer warp  units --bulk copies--> a ring of slots for each warpgroup
-//   1 producer warp  64 or 128 columns of x --tensor copies--> pieces, for both warpgroups
-//   2 warpgroups: words of a slot --> registers; products of those with a piece, sums in registers
+//   1 producer warp  64 or 128 columns of x --tensor copies--> pieces, for all warpgroups
+//   2 to 4 warpgroups: words of a slot --> registers; products of those with a piece, sums in registers
 //
 // wgmma.sp takes the pairs and their metadata as they are stored. What is left of a quad is in its first two
-// columns, so it makes a second product whose metadata is a constant: no store to shared memory, and no
-// clearing. The division of the work knows neither the number of tokens nor the device's room, so a block has
-// one or two runs of it. For *.cu files only.
+// columns, so that in a unit with masks it makes a second product whose metadata is a constant: no store to
+// shared memory, and no clearing. Entries of a unit without masks are, eight at a time, the columns of a
+// dense fragment, by the columns of x that they name. For *.cu files only.
 #pragma once
 
 #include <cuda.h>
@@ -25,11 +25,11 @@ template <class S>
 __device__ int largest_unit(const Product& p, const UnitRange& range, unsigned& largest) {
   unsigned size = 0;
   const int per_tile = p.work.per_tile;
-  for (int i = range.first * kWarpgroups + static_cast<int>(threadIdx.x); i < range.last * kWarpgroups;
+  for (int i = range.first * S::kWarpgroups + static_cast<int>(threadIdx.x); i < range.last * S::kWarpgroups;
        i += S::kThreads) {
-    const int tile = i / kWarpgroups / per_tile;
-    if (!p.has_rows(tile, i % kWarpgroups)) continue;
-    const int unit = p.unit_of(tile, i / kWarpgroups - tile * per_tile, i % kWarpgroups);
+    const int tile = i / S::kWarpgroups / per_tile;
+    if (!p.has_rows<S>(tile, i % S::kWarpgroups)) continue;
+    const int unit = p.unit_of<S>(tile, i / S::kWarpgroups - tile * per_tile, i % S::kWarpgroups);
     size = max(size, __ldg(p.table + unit + 1) - __ldg(p.table + unit));
   }
   if (threadIdx.x == 0) largest = 0;
@@ -49,8 +49,8 @@ __device__ void copy_units(const Product& p, const UnitRange& range, const Rings
   int col = range.first - tile * p.work.per_tile;
   const auto next_unit = [&](std::int32_t unit) {
     uint2 bounds = {0, 0};  // in units of 16 bytes; none: no rows
-    if (unit < range.last && p.has_rows(tile, warpgroup)) {
-      const std::uint32_t* entry = p.table + p.unit_of(tile, col, warpgroup);
+    if (unit < range.last && p.has_rows<S>(tile, warpgroup)) {
+      const std::uint32_t* entry = p.table + p.unit_of<S>(tile, col, warpgroup);
       bounds = {__ldg(entry), __ldg(entry + 1)};
     }
     if (++col == p.work.per_tile) {
@@ -104,18 +104,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   extern __shared__ __align__(1024) unsigned char memory[];
   const SharedAddress base = shared_address(memory);
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int first_run = static_cast<int>(blockIdx.x) * S::kRunsOfBlock;
-  const int last_run = min(first_run + S::kRunsOfBlock, p.work.blocks);
-  const UnitRange range = {p.work.first_unit(first_run), p.work.first_unit(last_run)};
+  const auto run = static_cast<int>(blockIdx.x);
+  const UnitRange range = {p.work.first_unit(run), p.work.first_unit(run + 1)};
   if (threadIdx.x == S::kThreads - 1) Rings<S>::init_barriers(base);
   const Rings<S> rings(base,
                        largest_unit<S>(p, range, *reinterpret_cast<unsigned*>(memory + 8 * S::kBarriers)));
 
-  if (warp < kTileWarps) {
+  if (warp < S::kTileWarps) {
     sm90::launch_dependents();
-    Consumer<S, kBf16>(p, rings, base).multiply_runs(first_run, last_run);
-  } else if (warp == kTileWarps) {
-    if (threadIdx.x % 32 < kWarpgroups)
+    Consumer<S, kBf16>(p, rings, base).multiply_run(range.first, range.last);
+  } else if (warp == S::kTileWarps) {
+    if (threadIdx.x % 32 < S::kWarpgroups)
       copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32);
     __syncwarp();
     // Not earlier: the kernel behind asks for its weights as soon as it starts.

@@ -17,18 +17,62 @@ static_assert(kPairsSteps * kPairsStepCols == kPairsTileCols);
 /// The fixed part of a strip.
 struct PairsStrip {
   std::uint32_t pairs[kPairsLanes];        ///< bit 4 step + register: a pair is stored
-  std::uint32_t left[kPairsLanes];         ///< the same for what is left of a quad
   std::uint16_t jumps[kPairsLanes];        ///< PairsJump
   std::uint32_t metadata[kPairsLanes][4];  ///< PairsMetadata
 };
-static_assert(sizeof(PairsStrip) == 832);
+static_assert(sizeof(PairsStrip) == 704);
 
-/// The first bytes of a unit; the lists follow.
+/// Where a strip's lists are, and how what is left of its quads is stored. All strips of a unit have masks,
+/// or none has.
+struct PairsStart {
+  static constexpr std::uint32_t kMasks = 0xFFFF;
+
+  std::uint32_t word;     ///< of the lists, in words of four bytes from the start of the unit
+  std::uint32_t entries;  ///< what is left, as PairsEntry, at most kPairsMaxEntries; or kMasks: in the lists
+
+  static constexpr PairsStart unpack(std::uint32_t bits) { return {bits & 0xFFFFU, bits >> 16}; }
+  constexpr std::uint32_t pack() const { return word | entries << 16; }
+};
+
+/// The first bytes of a unit.
 struct PairsHead {
-  std::uint32_t starts[kPairsStrips];  ///< of the strips' lists, in bytes from the start of the unit
+  std::uint32_t starts[kPairsStrips];  ///< PairsStart
   PairsStrip strips[kPairsStrips];
 };
-static_assert(sizeof(PairsHead) == 3344);
+static_assert(sizeof(PairsHead) == kPairsFixedBytes);
+
+/// Behind the head of a unit with masks: bit 4 step + register of a lane: something is left. The lists
+/// follow.
+struct PairsMasks {
+  std::uint32_t left[kPairsStrips][kPairsLanes];
+};
+static_assert(sizeof(PairsMasks) == kPairsMaskBytes);
+
+/// Behind the head of a unit without masks: the entries of each strip, filled up to a multiple of four with
+/// zeros. The lists follow.
+inline constexpr int kPairsMaxEntries = 64, kPairsEntryGroup = 4;
+struct PairsEntry {
+  std::uint16_t value;
+  int col;  ///< of the unit, 0..255
+  int row;  ///< of the strip, 0..15
+
+  static constexpr PairsEntry unpack(std::uint32_t bits) {
+    return {static_cast<std::uint16_t>(bits), static_cast<int>(bits >> 16 & 0xFFU),
+            static_cast<int>(bits >> 24)};
+  }
+  constexpr std::uint32_t pack() const {
+    return value | static_cast<std::uint32_t>(col) << 16 | static_cast<std::uint32_t>(row) << 24;
+  }
+};
+/// Words that so many entries take.
+constexpr std::uint32_t pairs_entry_words(std::uint32_t entries) {
+  return (entries + kPairsEntryGroup - 1) / kPairsEntryGroup * kPairsEntryGroup;
+}
+
+/// The largest unit: masks, and lists with a pair and something left of each quad.
+inline constexpr std::int64_t kPairsMaxUnitBytes =
+    sizeof(PairsHead) + sizeof(PairsMasks) + kPairsTileRows * kPairsTileCols / kPairsQuadCols * 8;
+static_assert(kPairsMaxUnitBytes == kPairsMostBytes);
 
 /// A lane's words stand below one another in one column of 32 words, and from a step on in another one.
 inline constexpr int kPairsListStride = kPairsLanes * 4;

@@ -53,7 +53,10 @@ Quad split_quad(const std::uint16_t* values) {
 
 }  // namespace
 
-void split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words, PairsStrip& fixed) {
+template <Left kLeft>
+bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words,
+                 std::uint32_t (&metadata)[kPairsLanes][4], StripEntries& entries) {
+  entries.clear();
   words.count = 0;
   for (int lane = 0; lane < kPairsLanes; ++lane) {
     StripWords::Lane& to = words.lanes[static_cast<std::size_t>(lane)];
@@ -64,7 +67,7 @@ void split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& w
     const std::uint16_t* lower = values + pairs_row(lane, 1) * stride + pairs_quad(lane, 0) * kPairsQuadCols;
     constexpr int kHalf = kPairsStepCols / 2;
     // Lanes 4 g .. 4 g + 3 have the quads of one row: four of its left half, four of its right half.
-    std::uint32_t(*metadata)[4] = fixed.metadata + (lane & ~3);
+    std::uint32_t(*row_metadata)[4] = metadata + (lane & ~3);
     const int bit = 4 * (lane & 3);
     for (int step = 0; step < kPairsSteps; ++step) {
       to.ahead[static_cast<std::size_t>(step)] = static_cast<std::uint8_t>(n);
@@ -80,23 +83,36 @@ void split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& w
       }
       pairs |= bits << (4 * step);
       for (int half = 0; half < 2; ++half) {
-        std::uint32_t& word = metadata[half + 2 * (step & 1)][step >> 1];
+        std::uint32_t& word = row_metadata[half + 2 * (step & 1)][step >> 1];
         const std::uint32_t two = (quads[2 * half].metadata | quads[2 * half + 1].metadata << 16) << bit;
         word = bit == 0 ? two : word | two;
       }
       if ((quads[0].left | quads[1].left | quads[2].left | quads[3].left) == 0) continue;
       for (int r = 0; r < kPairsRegisters; ++r) {
-        to.words[n] = quads[r].left;
-        const std::uint32_t is_stored = quads[r].left != 0 ? 1 : 0;
-        n += is_stored;
-        left |= is_stored << (4 * step + r);
+        if constexpr (kLeft == Left::kWords) {
+          to.words[n] = quads[r].left;
+          const std::uint32_t is_stored = quads[r].left != 0 ? 1 : 0;
+          n += is_stored;
+          left |= is_stored << (4 * step + r);
+        } else {
+          entries.add(quads[r].left, lane, step, r);
+        }
       }
     }
     to.ahead[kPairsSteps] = static_cast<std::uint8_t>(n);
-    fixed.pairs[lane] = pairs;
-    fixed.left[lane] = left;
+    to.pairs = pairs;
+    to.left = left;
     words.count += static_cast<int>(n);
+    if constexpr (kLeft == Left::kEntries) {
+      if (entries.are_too_many_quads()) return false;
+    }
   }
+  return kLeft == Left::kWords || entries.finish();
 }
+
+template bool split_strip<Left::kWords>(const std::uint16_t*, std::int64_t, StripWords&,
+                                        std::uint32_t (&)[kPairsLanes][4], StripEntries&);
+template bool split_strip<Left::kEntries>(const std::uint16_t*, std::int64_t, StripWords&,
+                                          std::uint32_t (&)[kPairsLanes][4], StripEntries&);
 
 }  // namespace sluice::kernels

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/format/pairs24/unit.h"
+#include "kernels/format/pairs24/unit_entries.h"
 
 namespace sluice::kernels {
 
@@ -15,6 +16,7 @@ struct StripWords {
   struct Lane {
     std::array<std::uint32_t, kPairsMaxWords + 1> words;  ///< in the order of reading; one more is scratch
     std::array<std::uint8_t, kPairsSteps + 1> ahead;      ///< words ahead of each step, and all of them
+    std::uint32_t pairs, left;  ///< bit 4 step + register: a pair is among them, something that is left
 
     int count() const { return ahead[kPairsSteps]; }
   };
@@ -22,8 +24,14 @@ struct StripWords {
   int count = 0;  ///< words of all lanes
 };
 
-/// The words of 16 rows of 256 values, `stride` apart, and the strip's fixed part but for the jumps. Negative
-/// zeros count as zeros.
-void split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words, PairsStrip& fixed);
+/// Where what is left of quads beside their pairs goes: among the words of a strip, or to its entries.
+enum class Left { kWords, kEntries };
+
+/// The words of 16 rows of 256 values, `stride` apart, the metadata of their quads, and the entries. Negative
+/// zeros count as zeros. False, as soon as it is known, if there are too many entries; then nothing of it
+/// holds.
+template <Left kLeft>
+bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words,
+                 std::uint32_t (&metadata)[kPairsLanes][4], StripEntries& entries);
 
 }  // namespace sluice::kernels

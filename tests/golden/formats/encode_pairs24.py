@@ -12,7 +12,9 @@ from encode_csl import random_mask, table_bytes, value
 
 HERE = pathlib.Path(__file__).parent
 KEEP_BYTES = 5000
-FIXED_BYTES = 16 + 4 * 832
+FIXED_BYTES = 16 + 4 * 704
+MASKS = 0xFFFF
+MOST_ENTRIES = 16
 
 # name: rows, cols, whether an element is nonzero
 CASES = {
@@ -30,6 +32,11 @@ CASES = {
     "fifth": (130, 300, random_mask(20)),
     "tenth": (128, 512, random_mask(10)),
     "few": (128, 256, random_mask(1)),
+    "both_kinds": (64, 512, lambda r, c: random_mask(50 if c < 256 else 10)(r, c)),
+    "entries_16": (64, 256, lambda r, c: r // 16 == 1 and c < 3),
+    "entries_17": (64, 256, lambda r, c: r // 16 == 1 and (c < 3 or (r, c) == (16, 3))),
+    "full_quads": (64, 256, lambda r, c: r % 16 < 3 and c // 4 % 8 == 5),
+    "last_quad": (64, 256, lambda r, c: r == 63 and c >= 252),
 }
 
 
@@ -52,11 +59,12 @@ class Strip:
     def __init__(self, values):
         """`values`: 16 rows of 256."""
         self.p1, self.p2 = [0] * 32, [0] * 32
+        self.entries = []  # (column, row, value)
         self.metadata = [[0] * 4 for _ in range(32)]
         self.steps = [[[] for _ in range(8)] for _ in range(32)]  # words of each lane and step
+        self.left = [[[] for _ in range(8)] for _ in range(32)]  # what is left of them
         for lane in range(32):
             for t in range(8):
-                rests = []
                 for r in range(4):
                     row, quad = lane // 4 + 8 * (r % 2), 4 * (r // 2) + lane % 4
                     four = values[row][32 * t + 4 * quad:32 * t + 4 * quad + 4]
@@ -66,11 +74,16 @@ class Strip:
                     if four[i0] or four[i1]:
                         self.p1[lane] |= 1 << 4 * t + r
                         self.steps[lane][t].append((four[i0], four[i1]))
-                    rests.append(left)
-                for r, left in enumerate(rests):
                     if any(left):
                         self.p2[lane] |= 1 << 4 * t + r
-                        self.steps[lane][t].append(tuple(left))
+                        self.left[lane][t].append(tuple(left))
+                        self.entries += [(32 * t + 4 * quad + i, row, left[i]) for i in (0, 1) if left[i]]
+        self.entries.sort()
+
+    def put_left_into_lists(self):
+        for steps, left in zip(self.steps, self.left):
+            for t in range(8):
+                steps[t] += left[t]
 
     def ahead(self, lane, step):
         return sum(map(len, self.steps[lane][:step]))
@@ -134,12 +147,25 @@ def whole(strips):
 
 def encode_unit(values):
     strips = [Strip(values[16 * s:16 * s + 16]) for s in range(4)]
+    left = b""  # masks or entries
+    if all(len(strip.entries) <= MOST_ENTRIES for strip in strips):
+        counts = [len(strip.entries) for strip in strips]
+        for strip in strips:
+            words = [value + (col << 16) + (row << 24) for col, row, value in strip.entries]
+            words += [0] * (-len(words) % 4)
+            left += struct.pack(f"<{len(words)}I", *words)
+    else:
+        counts = [MASKS] * 4
+        for strip in strips:
+            strip.put_left_into_lists()
+            left += struct.pack("<32I", *strip.p2)
     placed, num_words = levelled(strips)
     num_words += -num_words % 4
     if num_words > whole(strips)[1]:
         placed, num_words = whole(strips)
     words = [(0, 0)] * num_words
-    data = b"".join(struct.pack("<I", FIXED_BYTES + 128 * base) for base, _ in placed)
+    first = (FIXED_BYTES + len(left)) // 4
+    data = b"".join(struct.pack("<HH", first + 32 * base, count) for (base, _), count in zip(placed, counts))
     for strip, (base, jumps) in zip(strips, placed):
         for lane in range(32):
             step, offset, target = jumps[lane]
@@ -152,11 +178,11 @@ def encode_unit(values):
                     assert words[32 * base + at] == (0, 0)
                     words[32 * base + at] = word
                     at += 32
-        data += struct.pack("<32I32I", *strip.p1, *strip.p2)
+        data += struct.pack("<32I", *strip.p1)
         data += struct.pack("<32H", *(s + 8 * o + 32 * j for s, o, j in (jumps[lane] for lane in range(32))))
         data += b"".join(struct.pack("<4I", *row) for row in strip.metadata)
     assert len(data) == FIXED_BYTES
-    return data + b"".join(struct.pack("<HH", *word) for word in words)
+    return data + left + b"".join(struct.pack("<HH", *word) for word in words)
 
 
 def encode(rows, cols, is_nonzero):

@@ -1,0 +1,121 @@
+// The words of a unit of pairs24 on their way from shared memory to registers: those of lists
+// (FORMAT.md, "Lists"), and entries, as operands of a product of their own. For *.cu files only.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/device/cuda/tensor_core.cuh"
+#include "kernels/format/cuda/sm90_instructions.cuh"
+#include "kernels/format/pairs24/unit.h"
+
+namespace sluice::kernels::pairs24 {
+
+using sm90::SharedAddress;
+
+__device__ __forceinline__ std::uint32_t load_half_word(SharedAddress from) {
+  std::uint32_t value;
+  asm volatile("{\n.reg .b16 half;\nld.shared.b16 half, [%1];\ncvt.u32.u16 %0, half;\n}"
+               : "=r"(value)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+
+/// A lane's words of a unit that has masks or not, in the order of FORMAT.md. The unit is in shared memory.
+template <bool kMasks>
+class LaneWords {
+ public:
+  __device__ LaneWords(SharedAddress unit, const PairsStart& start, int strip, int lane) {
+    const SharedAddress fixed = unit + offsetof(PairsHead, strips) + strip * sizeof(PairsStrip);
+    const SharedAddress lists = unit + 4 * start.word;
+    has_pair_ = load_shared_4(fixed + offsetof(PairsStrip, pairs) + 4 * lane);
+    if constexpr (kMasks)
+      has_left_ = load_shared_4(unit + sizeof(PairsHead) + 4 * (kPairsLanes * strip + lane));
+    const std::uint32_t jump = load_half_word(fixed + offsetof(PairsStrip, jumps) + 2 * lane);
+    const uint4 metadata = load_shared_16(fixed + offsetof(PairsStrip, metadata) + 16 * lane);
+    metadata_[0] = metadata.x;
+    metadata_[1] = metadata.y;
+    metadata_[2] = metadata.z;
+    metadata_[3] = metadata.w;
+    at_ = lists + 4 * lane + (jump >> 3 & 3) * kPairsListStride;
+    jump_step_ = static_cast<int>(jump & 7);
+    jump_target_ = lists + (jump >> 5) * 4;
+  }
+  __device__ std::uint32_t metadata(int step) const { return metadata_[step / 2]; }
+
+  /// The words of a step, zeros where none is stored; without masks `left` is not touched. Steps from 0 on,
+  /// one after the other.
+  __device__ __forceinline__ void load(int step, const std::uint32_t (&steps)[8], std::uint32_t (&pairs)[4],
+                                       std::uint32_t (&left)[4]) {
+    if (step == jump_step_) at_ = jump_target_;
+    const int byte = step / 2 * 8;
+    const int bit = step % 2 * 4;
+#pragma unroll
+    for (std::uint32_t& word : pairs) word = 0;
+#pragma unroll
+    for (int r = 0; r < 4; ++r) take(pairs[r], has_pair_ >> byte, bit + r, steps[bit + r]);
+    if constexpr (kMasks) {
+#pragma unroll
+      for (std::uint32_t& word : left) word = 0;
+#pragma unroll
+      for (int r = 0; r < 4; ++r) take(left[r], has_left_ >> byte, bit + r, steps[bit + r]);
+    }
+  }
+
+ private:
+  /// The next word if bit `bit` of `has` is set. `factor` moves that bit to 128, the step of the list.
+  __device__ __forceinline__ void take(std::uint32_t& word, std::uint32_t has, int bit,
+                                       std::uint32_t factor) {
+    static_assert(kPairsListStride == 128);
+    const std::uint32_t set = has & 1U << bit;
+    asm volatile("{\n.reg .pred stored;\nsetp.ne.u32 stored, %2, 0;\n@stored ld.shared.b32 %0, [%1];\n}"
+                 : "+r"(word)
+                 : "r"(at_), "r"(set));
+    asm("mad.lo.u32 %0, %1, %2, %0;" : "+r"(at_) : "r"(set), "r"(factor));
+  }
+
+  std::uint32_t has_pair_, has_left_ = 0, metadata_[4];
+  SharedAddress at_, jump_target_;
+  int jump_step_;
+};
+
+/// Entries that one product takes: lane l has those from 2 (l % 4) on.
+inline constexpr int kEntriesAtOnce = 8;
+
+/// Where the entries of a strip are, in bytes from the start of its unit, which has no masks.
+__device__ __forceinline__ std::uint32_t entries_at(SharedAddress unit, int strip) {
+  std::uint32_t words = 0;
+#pragma unroll
+  for (int s = 0; s + 1 < kPairsStrips; ++s) {
+    if (s < strip) words += pairs_entry_words(PairsStart::unpack(load_shared_4(unit + 4 * s)).entries);
+  }
+  return sizeof(PairsHead) + 4 * words;
+}
+
+/// sums += a b, with a [16, 8] in the fragment of mma.m16n8k8: 16 rows by 8 entries, each a column with one
+/// value. A lane's two entries are those of b's two rows in its register.
+template <bool kBf16>
+__device__ __forceinline__ void multiply_entries(float* sums, const std::uint32_t (&a)[2], std::uint32_t b) {
+  if constexpr (kBf16) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  } else {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  }
+}
+
+/// A lane's part of that fragment: rows lane / 4 and 8 more.
+__device__ __forceinline__ void entry_fragment(const std::uint32_t (&entries)[2], int lane,
+                                               std::uint32_t (&fragment)[2]) {
+  const std::uint32_t rows[2] = {(entries[0] >> 24) - static_cast<std::uint32_t>(lane / 4),
+                                 (entries[1] >> 24) - static_cast<std::uint32_t>(lane / 4)};
+#pragma unroll
+  for (std::uint32_t i = 0; i < 2; ++i)
+    fragment[i] = (rows[0] == 8 * i ? entries[0] & 0xFFFFU : 0) | (rows[1] == 8 * i ? entries[1] << 16 : 0);
+}
+
+}  // namespace sluice::kernels::pairs24

@@ -78,7 +78,7 @@ TEST(Pairs24, HasEntriesWhereLittleIsLeft) {
     std::size_t fewest, most;  // units with entries, of 64
   };
   for (const Case& c :
-       {Case{0.0, 0, 0}, {0.5, 0, 0}, {0.7, 0, 0}, {0.78, 20, 63}, {0.85, 64, 64}, {1.0, 64, 64}}) {
+       {Case{0.0, 0, 0}, {0.5, 0, 0}, {0.7, 0, 0}, {0.85, 20, 63}, {0.92, 64, 64}, {1.0, 64, 64}}) {
     SCOPED_TRACE(c.sparsity);
     const StoredMatrix matrix = random_stored(kFormat, 1024, 1024, c.sparsity);
     const std::vector<Unit> units = units_of(matrix);
@@ -190,25 +190,25 @@ TEST(Pairs24, StoresAUnitTheSameWhateverIsAheadOfIt) {
 }
 
 /// The encoder stops at 16.
-TEST(Pairs24, ReadsUpTo64Entries) {
+TEST(Pairs24, ReadsUpTo32Entries) {
   // Strip 1 has pairs in columns 2 and 3 of each quad, and in each row of its first quads column 0 as well.
   auto values = unit_values([](int r, int c) { return r / 16 == 1 && (c % 4 >= 2 || c == 0); });
   testing::DamagedMatrix target{StoredMatrix::encode(kFormat, 64, 256, values)};
   const std::int64_t at = lists_begin(units_of(target.matrix)[0]);
   ASSERT_EQ(at, kPairsFixedBytes + 16 * 4);
-  target.matrix.bytes.insert(target.matrix.bytes.begin() + at, 192, std::byte{});
-  for (int i = 0; i < 48; ++i) {
-    const PairsEntry entry{0x3C00, 245 + i / 16 * 4, i % 16};
+  target.matrix.bytes.insert(target.matrix.bytes.begin() + at, 64, std::byte{});
+  for (int i = 0; i < 16; ++i) {
+    const PairsEntry entry{0x3C00, 253, i};
     target.set(static_cast<std::size_t>(at + 4 * i), entry.pack());
     values[static_cast<std::size_t>((16 + entry.row) * 256 + entry.col)] = entry.value;
   }
   for (std::size_t s = 0; s < kPairsStrips; ++s) {
     PairsStart start = PairsStart::unpack(target.get<std::uint32_t>(4 * s));
-    start.word += 48;
-    start.entries += s == 1 ? 48 : 0;
+    start.word += 16;
+    start.entries += s == 1 ? 16 : 0;
     target.set(4 * s, start.pack());
   }
-  target.set(target.table() + 4, target.get<std::uint32_t>(target.table() + 4) + 12);
+  target.set(target.table() + 4, target.get<std::uint32_t>(target.table() + 4) + 4);
   ASSERT_NO_THROW(target.matrix.check());
   EXPECT_EQ(target.matrix.expand(), values);
 }

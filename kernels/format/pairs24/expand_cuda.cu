@@ -70,36 +70,30 @@ struct LaneList {
   }
 };
 
-/// The entries of a strip, two to a lane.
-struct LaneEntries {
-  static constexpr int kEach = kPairsMaxEntries / kPairsLanes;
+/// The entries of a strip, one to a lane.
+struct LaneEntry {
   static constexpr std::uint32_t kNone = 0xFFFFFFFFU;  // bits 28 to 31 of an entry are zero
+  static_assert(kPairsMaxEntries <= kPairsLanes);
 
-  std::uint32_t entries[kEach];
-  std::uint32_t count;  // of the strip
+  std::uint32_t entry, count;
 
   __device__ void load(const PairsHead& head, int strip_number, int lane) {
-    auto word = static_cast<std::uint32_t>(lane);
+    std::uint32_t word = 0;
 #pragma unroll
-    for (int s = 0; s + 1 < kPairsStrips; ++s)
+    for (int s = 0; s < kPairsStrips - 1; ++s)
       word += s < strip_number ? pairs_entry_words(PairsStart::unpack(head.starts[s]).entries) : 0;
     const auto* const from = reinterpret_cast<const std::uint32_t*>(&head + 1) + word;
     count = PairsStart::unpack(head.starts[strip_number]).entries;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i)
-      entries[i] = static_cast<std::uint32_t>(lane + i * kPairsLanes) < count ? from[i * kPairsLanes] : kNone;
+    entry = static_cast<std::uint32_t>(lane) < count ? from[lane] : kNone;
   }
 
-  /// Stores those of one stage of the unit.
+  /// Stores it if it is of that stage of the unit.
   __device__ void store(Stage& stage, int stage_number) const {
-#pragma unroll
-    for (const std::uint32_t entry : entries) {
-      // The upper two bits of the column, and bit 31, which is set in kNone.
-      if ((entry >> 22 & 0x203U) != static_cast<std::uint32_t>(stage_number)) continue;
-      const std::uint32_t row = entry >> 24;
-      const std::uint32_t col = entry >> 16 & (kStageCols - 1);
-      stage.values[row][col ^ row % kStageParts * kStagePartCols] = static_cast<std::uint16_t>(entry);
-    }
+    // The upper two bits of the column, and bit 31, which is set in kNone.
+    if ((entry >> 22 & 0x203U) != static_cast<std::uint32_t>(stage_number)) return;
+    const std::uint32_t row = entry >> 24;
+    const std::uint32_t col = entry >> 16 & (kStageCols - 1);
+    stage.values[row][col ^ row % kStageParts * kStagePartCols] = static_cast<std::uint16_t>(entry);
   }
 };
 static_assert(kStageCols == 64, "a stage's columns are six bits");
@@ -119,7 +113,7 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
   std::uint32_t left = 0;
   if constexpr (kLeft == Left::kMasks)
     left = reinterpret_cast<const PairsMasks*>(&head + 1)->left[strip_number][lane];
-  LaneEntries entries;
+  LaneEntry entries;
   if constexpr (kLeft == Left::kEntries) entries.load(head, strip_number, lane);
   const PairsJump jump = PairsJump::unpack(strip.jumps[lane]);
   LaneList list{unit, start + static_cast<std::uint32_t>(4 * lane + kPairsListStride * jump.offset)};

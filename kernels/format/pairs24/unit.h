@@ -50,7 +50,7 @@ static_assert(sizeof(PairsMasks) == kPairsMaskBytes);
 
 /// Behind the head of a unit without masks: the entries of each strip, filled up to a multiple of four with
 /// zeros. The lists follow.
-inline constexpr int kPairsMaxEntries = 64, kPairsEntryGroup = 4;
+inline constexpr int kPairsMaxEntries = 32, kPairsEntryGroup = 4;
 struct PairsEntry {
   std::uint16_t value;
   int col;  ///< of the unit, 0..255

@@ -147,10 +147,11 @@ TEST_F(FusedSparse, IsCloseToTheReference) {
 // Enough units that row blocks are shared by blocks of the grid, in memory of any content.
 constexpr WeightCase kShared = {"shared", 1500, 5000, Mask::kRandom, 0.75};
 constexpr WeightCase kUneven = {"uneven", 1100, 4100, Mask::kOneTile};
+constexpr WeightCase kFew = {"few", 1100, 4100, Mask::kRandom, 0.86};
 
 TEST_F(FusedSparse, SharedRowBlocksAreCloseToTheReference) {
   for (const FusedKernel* kernel : kernels()) {
-    for (const WeightCase& c : {kShared, kUneven}) {
+    for (const WeightCase& c : {kShared, kUneven, kFew}) {
       const SparseWeight weight(*cuda, c, {kernel->encoding, DType::kF16});
       for (const std::int64_t tokens : {2, 16, 64, 128}) {
         SCOPED_TRACE(::testing::Message() << kernel->name << ", " << c.name << ", " << tokens << " rows");

@@ -44,7 +44,7 @@ std::int64_t max_bank_tile_bytes(std::int64_t rows, std::int64_t cols) {
 }
 
 /// The fixed parts and masks, and for each strip of 16 rows and step of 32 columns a slot for every word of a
-/// lane: two of each of its four quads. Entries take less than the masks and half of the slots.
+/// lane: two of each of its four quads. Entries take at most what masks take, and half of the slots.
 constexpr std::int64_t max_pairs_tile_bytes(std::int64_t rows, std::int64_t cols) {
   return kPairsFixedBytes + kPairsMaskBytes + div_up(rows, 16) * div_up(cols, 32) * (8 * 32 * 4);
 }

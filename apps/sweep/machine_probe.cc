@@ -9,6 +9,7 @@
 #include "apps/profile/disk_transfers.h"
 #include "apps/profile/host_kv.h"
 #include "apps/profile/rig.h"
+#include "apps/profile/step_overhead.h"
 #include "core/log.h"
 #include "core/units.h"
 #include "kernels/device/cpu/thread_pool.h"
@@ -18,7 +19,7 @@
 namespace sluice::apps {
 namespace {
 
-constexpr int kRounds = 5;
+constexpr int kRounds = 5;  // of attention, whose median counts
 
 constexpr double kReadSec = 0.5;
 constexpr std::int64_t kReadUnit = 64_MiB;
@@ -27,7 +28,7 @@ constexpr std::int64_t kPartOfDisk = 16;  // the file leaves the runs the rest
 
 }  // namespace
 
-MachineShares lower(const MachineShares& a, const MachineShares& b) {
+MachineShares lowest_of(const MachineShares& a, const MachineShares& b) {
   return {std::min(a.host, b.host), std::min(a.disk, b.disk)};
 }
 
@@ -56,7 +57,8 @@ class MachineProbe::File {
 
 MachineProbe::MachineProbe(const policy::HardwareProfile& profile)
     : memory_bytes_(std::clamp(align_up(4 * last_level_cache_bytes(), 64_MiB), kDiskMemoryBytes, 2_GiB)),
-      disk_bytes_per_sec_(policy::disk_bytes_per_sec(profile.disk.read)) {
+      disk_bytes_per_sec_(policy::disk_bytes_per_sec(profile.disk.read)),
+      step_sec_(1e-6 * profile.overheads.cpu_usec) {
   for (const policy::AttentionRate& rate : profile.cpu.attention) {
     if (rate.kv_format != KvFormat::kF16 || rate.threads < threads_) continue;
     threads_ = rate.threads;
@@ -89,7 +91,9 @@ double MachineProbe::host_share(std::span<std::byte> memory) const {
     const double bytes = kv.attend(stream);
     rates.push_back(bytes / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
-  return median_of(std::move(rates)).median / (1e9 * attention_gb_per_sec_);
+  // The profile's rate is without what steps cost.
+  const double rate = rate_without(step_sec_, kv.steps(), kv.kv_bytes(), median_of(std::move(rates)).median);
+  return rate / (1e9 * attention_gb_per_sec_);
 }
 
 double MachineProbe::disk_share(const std::string& disk_dir, const WorkingMemory& memory) {

@@ -22,7 +22,7 @@ struct MachineShares {
   double disk = 1;  ///< of reads from the disk
 };
 /// Of each the lower one.
-MachineShares lower(const MachineShares& a, const MachineShares& b);
+MachineShares lowest_of(const MachineShares& a, const MachineShares& b);
 
 class MachineProbe {
  public:
@@ -33,10 +33,11 @@ class MachineProbe {
   MachineProbe(const MachineProbe&) = delete;
   MachineProbe& operator=(const MachineProbe&) = delete;
 
-  /// Attends with as many threads for about half a second, of which most is for memory, which is given back.
-  /// With `disk_dir`, a value of --disk-dir, it also reads a file there, about half a second at the profile's
-  /// rate and 1 GiB at most. The file is written when its folder is first named, takes at most a sixteenth of
-  /// what is free, and lies in a DiskDir that is removed with the probe. Throws Error{kOutOfMemory, kIo}.
+  /// Attends with as many threads over all of the memory, six times: about half a second, of which most is
+  /// for making the memory, which is given back. With `disk_dir`, a value of --disk-dir, it also reads a file
+  /// there, about half a second at the profile's rate and 1 GiB at most. The file is written when its folder
+  /// is first named, takes at most a sixteenth of what is free, and lies in a DiskDir that is removed with
+  /// the probe. Throws Error{kOutOfMemory, kIo}.
   MachineShares shares(const std::optional<std::string>& disk_dir);
 
  private:
@@ -48,6 +49,7 @@ class MachineProbe {
 
   const std::int64_t memory_bytes_;
   const double disk_bytes_per_sec_;
+  const double step_sec_;  // what a step of attention costs, whatever its size
   int threads_ = 1;
   double attention_gb_per_sec_ = 0;                     // 0: the profile says nothing of it
   std::int64_t file_bytes_ = 0;                         // most of a file; 0: the profile has no disk tier

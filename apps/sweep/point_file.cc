@@ -122,10 +122,11 @@ PointFile::PointFile(const PointFileOptions& options, SweepHeader header, std::s
   const std::string changed = difference(found.header, header_);
   if (!options.resume) {
     const std::int64_t total = found.header.value("points", std::int64_t{0});
+    const std::int64_t ended = std::count_if(found.lines.begin(), found.lines.end(),
+                                             [](const ordered_json& line) { return !shall_run_again(line); });
     SLUICE_CHECK(
-        std::ssize(found.lines) >= total, Code::kInvalidArgument,
-        fmt::format("{} holds {} of {} points of an unfinished sweep", options.path, found.lines.size(),
-                    total),
+        ended >= total, Code::kInvalidArgument,
+        fmt::format("{} holds {} of {} points of an unfinished sweep", options.path, ended, total),
         changed.empty() ? "continue it with --resume, or remove the file" : "choose another --output");
     SLUICE_CHECK(changed.empty(), Code::kInvalidArgument,
                  fmt::format("{} holds the results of another sweep: {}", options.path, changed),

@@ -145,14 +145,23 @@ void set_measurement(ordered_json& line, const json& run, const json& summary) {
   }
 }
 
-void set_shares(ordered_json& line, const SweepPoint& point, int attempt, const MachineShares& shares) {
-  line["attempt"] = attempt;
+void set_attempt(ordered_json& line, int attempt) { line["attempt"] = attempt; }
+
+int attempt_of(const ordered_json& line) { return line.value("attempt", 0); }
+
+void set_shares(ordered_json& line, const SweepPoint& point, const MachineShares& shares) {
   line["host_share"] = shares.host;
   line["disk_share"] = shares.disk;
   if (std::min(shares.host, shares.disk) < point.steady_share) line["disturbed"] = true;
 }
 
-int attempt_of(const ordered_json& line) { return line.value("attempt", 0); }
+std::string disturbance_of(const ordered_json& line) {
+  if (!line.value("disturbed", false)) return "";
+  const double host = line["host_share"].get<double>();
+  const double disk = line["disk_share"].get<double>();
+  return fmt::format("the {} at {:.0f} % of the profile's rate", disk < host ? "disk" : "host",
+                     100 * std::min(host, disk));
+}
 
 bool shall_run_again(const ordered_json& line) {
   return line.value("disturbed", false) && attempt_of(line) < kMostAttempts;

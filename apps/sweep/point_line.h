@@ -34,12 +34,15 @@ void set_measurement(nlohmann::ordered_json& line, const nlohmann::json& run, co
 
 /// Runs of a point whose machine is not steady: SweepFile::steady_share.
 inline constexpr int kMostAttempts = 3;
-/// Adds "attempt", from 1 on, and "host_share" and "disk_share", those before or after the run, whichever are
-/// lower; "disturbed" if one is below the point's share, so that the point is run again.
-void set_shares(nlohmann::ordered_json& line, const SweepPoint& point, int attempt,
-                const MachineShares& shares);
+/// Adds "attempt", from 1 on.
+void set_attempt(nlohmann::ordered_json& line, int attempt);
 /// 0 if the line has none.
 int attempt_of(const nlohmann::ordered_json& line);
+/// Adds "host_share" and "disk_share", those before or after the run, whichever are lower; "disturbed" if one
+/// is below the point's share, so that the point is run again.
+void set_shares(nlohmann::ordered_json& line, const SweepPoint& point, const MachineShares& shares);
+/// "the disk at 85 % of the profile's rate" of a disturbed point; "" of another one.
+std::string disturbance_of(const nlohmann::ordered_json& line);
 /// True if the point was disturbed and has attempts left.
 bool shall_run_again(const nlohmann::ordered_json& line);
 

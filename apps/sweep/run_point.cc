@@ -107,7 +107,13 @@ std::optional<PointPlan> predict_point(const SweepPoint& point, const Predictor&
   const bool states_plan = std::any_of(point.flags.begin(), point.flags.end(), [](const auto& flag) {
     return flag.second == kPlanned && flag.first != "percent";
   });
-  if (!point.value("hardware").empty()) {
+  const bool has_profile = !point.value("hardware").empty();
+  for (const char* name : {"allow-formats", "max-latency"}) {
+    SLUICE_CHECK((has_profile && point.is_planned()) || point.value(name).empty(), Code::kInvalidArgument,
+                 fmt::format("{} is for points that the planner completes, and this one is stated", name),
+                 "leave percent out, or give hardware");
+  }
+  if (has_profile) {
     try {
       PointPlan plan = predictor.predict(point);
       set_prediction(line, plan.candidate, plan.format);
@@ -136,11 +142,6 @@ void run_point(const SweepPoint& point, const std::optional<PointPlan>& plan, co
                const std::stop_token& stop, ordered_json& line) {
   std::vector<std::string> words = {"generate"};
   const bool runs_plan = plan && point.is_planned();
-  for (const char* name : {"allow-formats", "max-latency"}) {
-    SLUICE_CHECK(runs_plan || point.value(name).empty(), Code::kInvalidArgument,
-                 fmt::format("{} is for points that the planner completes, and this one is stated", name),
-                 "leave percent out, or give hardware");
-  }
   for (std::string& word : command_of(point, runs_plan ? &*plan : nullptr)) words.push_back(std::move(word));
   words.push_back("--stats-out=" + folder.stats().string());
   // Of the point before.

@@ -117,11 +117,24 @@ class Sweep {
     if (!probe_) probe_.emplace(predictor_.profiles().at(point.value("hardware")));
     std::optional<std::string> disk_dir;
     if (reads_disk(point, plan)) disk_dir = point.value("disk-dir");
-    const MachineShares before = probe_->shares(disk_dir);
-    run_point(point, plan, folder, stop_, line);
     const int attempt = 1 + std::max(attempts_[point.id], file_.attempts(point.id));
     attempts_[point.id] = attempt;
-    set_shares(line, point, attempt, lower(before, probe_->shares(disk_dir)));
+    set_attempt(line, attempt);
+    const std::optional<MachineShares> before = shares_now(point, disk_dir);
+    run_point(point, plan, folder, stop_, line);
+    const std::optional<MachineShares> after = shares_now(point, disk_dir);
+    if (before && after) set_shares(line, point, lowest_of(*before, *after));
+  }
+
+  /// Nothing if they cannot be timed: that is no failure of the point.
+  std::optional<MachineShares> shares_now(const SweepPoint& point,
+                                          const std::optional<std::string>& disk_dir) {
+    try {
+      return probe_->shares(disk_dir);
+    } catch (const Error& e) {
+      log_warn("{}: not timed whether the machine is as fast as profiled: {}", point.what, e.what());
+      return std::nullopt;
+    }
   }
 
   void simulate_all(const std::stop_token& stop) {
@@ -172,10 +185,7 @@ class Sweep {
     set_status(line, status);
     file_.append(line);
     if (status.ok() && shall_run_again(line)) {
-      const double host = line["host_share"].get<double>();
-      const double disk = line["disk_share"].get<double>();
-      log_info("{}: the {} at {:.0f} % of the profile's rate: again at the end", point.what,
-               disk < host ? "disk" : "host", 100 * std::min(host, disk));
+      log_info("{}: {}: again at the end", point.what, disturbance_of(line));
       again_.push_back(&point);
       return;
     }
@@ -188,11 +198,13 @@ class Sweep {
       log_info("{} of {}: {}: {}: {}", done, num_points_, point.what, line["status"].get<std::string>(),
                status.message());
     } else if (line.contains("measured")) {
-      log_info("{} of {}: {}: {:.2f} tokens/s{}", done, num_points_, point.what,
+      const std::string disturbance = disturbance_of(line);
+      log_info("{} of {}: {}: {:.2f} tokens/s{}{}{}", done, num_points_, point.what,
                line["measured"]["tokens_per_sec"].get<double>(),
                line.contains("predicted")
                    ? fmt::format(", predicted {:.2f}", line["predicted"]["tokens_per_sec"].get<double>())
-                   : "");
+                   : "",
+               disturbance.empty() ? "" : ", still ", disturbance);
     } else if (done % kSimulatedPerLine == 0) {
       log_info("{} of {} points predicted", done, num_points_);
     }
@@ -216,6 +228,7 @@ SweepSummary summary_of(const PointFile& file, std::int64_t num_points) {
   summary.num_points = num_points;
   std::string refused;
   for (const ordered_json& line : summary.results.lines) {
+    if (!shall_run_again(line)) ++summary.num_ended;
     const auto status = line.at("status").get<std::string>();
     if (status == status_name(PointStatus::kOk)) {
       ++summary.num_ok;
@@ -248,7 +261,7 @@ void run_sweep(const SweepOptions& options, const std::function<void(const Sweep
   on_end(summary);
   if (!interrupt.token().stop_requested()) return;
   throw Error(Code::kCancelled,
-              fmt::format("stopped after {} of {} points", summary.results.lines.size(), points.size()),
+              fmt::format("stopped after {} of {} points", summary.num_ended, points.size()),
               "run the same command with --resume to go on, if --output is a file");
 }
 

@@ -27,7 +27,8 @@ struct SweepOptions {
 struct SweepSummary {
   SweepResults results;
   std::int64_t num_points = 0, num_ok = 0, num_refused = 0, num_failed = 0;
-  std::string first_problem;  ///< of a failed point, else of a refused one
+  std::int64_t num_ended = 0;  ///< have a result and are not to be run again
+  std::string first_problem;   ///< of a failed point, else of a refused one
 };
 
 /// Throws Error{kCancelled} after Ctrl-C, with `on_end` called before it throws, as at the end, and

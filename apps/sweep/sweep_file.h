@@ -64,7 +64,7 @@ void visit_fields(Visitor& visit, SweepFile& sweep) {
   visit("steady_share", sweep.steady_share,
         "a point beside whose run the CPUs attended, or the disk that it reads was read, at less than this "
         "share of the profile's rate is run again; 0: no point is",
-        at_least(0));
+        between(0, 1));
 }
 
 /// Throws Error{kInvalidArgument} with every problem, a line each.

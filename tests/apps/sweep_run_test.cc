@@ -286,6 +286,37 @@ TEST(SweepRuns, ResumingCountsTheAttemptsOfTheRunBefore) {
   EXPECT_EQ(lines[6]["attempt"], 3);
 }
 
+TEST(SweepRuns, AProbeThatFailsIsNoFailureOfThePoint) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kSteady);
+  write_text(dir / "here.yaml",
+             std::string(kHere) + "cpu: {attention: [{threads: 5000, gb_per_sec: 10}]}\n");  // too many
+  const ProgramResult result = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  ASSERT_EQ(result.status, 0) << result.err;
+  const std::vector<json> lines = lines_of(dir / "out.jsonl");
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[1]["status"], "ok");
+  EXPECT_FALSE(lines[1].contains("host_share"));
+  EXPECT_THAT(result.err, HasSubstr("not timed whether the machine is as fast as profiled"));
+}
+
+TEST(SweepRuns, APointThatShallRunAgainIsNotFinished) {
+  const TempDir dir;
+  write_text(dir / "runs.yaml", kSteady);
+  write_text(dir / "here.yaml", attending_at(1e6));
+  ASSERT_EQ(run_program(sweep(dir, {"--hardware", dir / "here.yaml"})).status, 0);
+  // As if the run had been stopped after the first round.
+  std::istringstream all(read_text(dir / "out.jsonl"));
+  std::string kept;
+  std::string line;
+  for (int i = 0; i < 3 && std::getline(all, line); ++i) kept += line + "\n";
+  write_text(dir / "out.jsonl", kept);
+  const ProgramResult again = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
+  EXPECT_NE(again.status, 0);
+  EXPECT_THAT(again.err, HasSubstr("holds 0 of 2 points of an unfinished sweep"));
+  EXPECT_EQ(read_text(dir / "out.jsonl"), kept);
+}
+
 TEST(SweepRuns, AfterAKillItResumesAndNoRunIsLeftBehind) {
   const TempDir dir;
   write_text(dir / "runs.yaml", kEndless);

@@ -99,4 +99,23 @@ __device__ __forceinline__ void multiply_add(float* sums, const std::uint32_t (&
   detail::mma_m16n8k16<T>(sums[0], sums[1], sums[2], sums[3], a, b0, b1);
 }
 
+/// The same with a [16, 8] and b [8, 8], in the fragments of mma.m16n8k8. Volatile, for the sums may be those
+/// of asynchronous products before and after it.
+template <class T>
+__device__ __forceinline__ void multiply_add(float* sums, const std::uint32_t (&a)[2], std::uint32_t b) {
+  static_assert(std::is_same_v<T, __half> || std::is_same_v<T, __nv_bfloat16>);
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+  }
+}
+
 }  // namespace sluice::kernels

@@ -60,8 +60,8 @@ __device__ inline void store_output(const Output& out, std::int32_t feature, std
 }
 
 /// Units of work, `per_tile` for each tile, cut into `blocks` runs: of base + 1 units for the first `extra`
-/// of them, of base for the others. A thread block has one run, or two one after the other (pairs24). What
-/// lies where depends on these numbers alone, so neither do the sums on anything else.
+/// of them, of base for the others. A thread block has one run. What lies where depends on these numbers
+/// alone, so neither do the sums on anything else.
 struct StreamK {
   std::int32_t base, extra, per_tile, blocks;
 
@@ -124,9 +124,9 @@ __device__ inline bool arrive_last(unsigned* counter, int lane, unsigned count) 
 template <int kRowTiles, int kTokenTiles>
 __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, int tile, int warp,
                                  int num_warps, int first_row, const Output& out,
-                                 float4 (&sums)[kRowTiles * kTokenTiles],
-                                 int run = static_cast<int>(blockIdx.x)) {
+                                 float4 (&sums)[kRowTiles * kTokenTiles]) {
   constexpr int kVectors = kRowTiles * kTokenTiles;
+  const auto run = static_cast<int>(blockIdx.x);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int unit = tile * work.per_tile;
   const int first = work.block_of(unit);

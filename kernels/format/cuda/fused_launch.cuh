@@ -21,8 +21,8 @@ inline int num_multiprocessors() {
 }
 
 /// The division of a weight into runs: so many for each multiprocessor, if each gets `min_units` at least.
-/// It does not know the number of rows of x, so that a row's sum has the same order whatever its
-/// company.
+/// Where `tiles` and runs do not depend on the number of rows of x either (they do for pairs24), a row's sum
+/// has the same order whatever its company. Only a batch-invariant stream promises that, and it expands.
 inline StreamK divide_work(std::int64_t tiles, std::int64_t per_tile, std::int64_t min_units,
                            int blocks_per_multiprocessor) {
   const std::int64_t units = tiles * per_tile;

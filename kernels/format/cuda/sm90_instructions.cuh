@@ -117,6 +117,16 @@ __device__ __forceinline__ void store_half_word(SharedAddress to, std::uint32_t 
                : "memory");
 }
 
+/// As the low half of the result.
+__device__ __forceinline__ std::uint32_t load_half_word(SharedAddress from) {
+  std::uint32_t value;
+  asm volatile("{\n.reg .b16 half;\nld.shared.b16 half, [%1];\ncvt.u32.u16 %0, half;\n}"
+               : "=r"(value)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+
 // --- registers ---
 
 template <int kRegisters>

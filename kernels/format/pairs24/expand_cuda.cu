@@ -189,7 +189,7 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
   }
 }
 
-static_assert(kPairsMaxUnitBytes + sizeof(Stage[kPairsStrips]) + 64 <= 48 * 1024, "needs opting in");
+static_assert(kPairsMostBytes + sizeof(Stage[kPairsStrips]) + 64 <= 48 * 1024, "needs opting in");
 
 __global__ void __launch_bounds__(kThreads) expand_pairs24_kernel(const __grid_constant__ Params p) {
   extern __shared__ uint4 shared[];
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kThreads) expand_pairs24_kernel(const __grid_c
   __syncthreads();
   const auto expand = [&](const uint4* unit_at) {
     const auto* const unit = reinterpret_cast<const std::byte*>(unit_at);
-    if (PairsStart::unpack(unit_at->x).entries == PairsStart::kMasks) {
+    if (PairsStart::unpack(unit_at->x).has_masks()) {
       expand_strip<Left::kMasks>(p, unit, strip, lane, selectors, stages[strip], row, col);
     } else {
       expand_strip<Left::kEntries>(p, unit, strip, lane, selectors, stages[strip], row, col);
@@ -235,7 +235,7 @@ void expand_pairs24_cuda(const ExpandArgs& args, cudaStream_t stream) {
   // Room for an eighth more than a whole unit has on average: the less there is, the more blocks a
   // multiprocessor has.
   const std::int64_t mean = std::ssize(weight.data) * (kUnitRows * kUnitCols) / (weight.rows * weight.cols);
-  const std::int64_t shared_bytes = std::min(kPairsMaxUnitBytes, (mean + mean / 8) / 1024 * 1024 + 1024);
+  const std::int64_t shared_bytes = std::min(kPairsMostBytes, (mean + mean / 8) / 1024 * 1024 + 1024);
   const Params p{.units = reinterpret_cast<const uint4*>(weight.data.data()),
                  .table = tile_table_of(weight) + args.first_row / kUnitRows * row_units,
                  .out = expanded_rows(args),

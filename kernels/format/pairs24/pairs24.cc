@@ -153,7 +153,7 @@ void decode_unit(std::span<const std::byte> unit, UnitValues& values) {
   PairsHead head;
   std::memcpy(&head, unit.data(), sizeof(head));
   PairsMasks masks{};
-  if (PairsStart::unpack(head.starts[0]).entries == PairsStart::kMasks)
+  if (PairsStart::unpack(head.starts[0]).has_masks())
     std::memcpy(&masks, unit.data() + sizeof(head), sizeof(masks));
   const std::byte* entries = unit.data() + sizeof(head);
   for (int s = 0; s < kPairsStrips; ++s) {
@@ -161,7 +161,7 @@ void decode_unit(std::span<const std::byte> unit, UnitValues& values) {
     std::uint16_t* to = values.data() + s * kPairsStripRows * kCols;
     for (int l = 0; l < kPairsLanes; ++l)
       decode_lane(unit.data() + 4 * std::size_t{start.word}, head.strips[s], masks.left[s][l], l, to);
-    if (start.entries == PairsStart::kMasks) continue;
+    if (start.has_masks()) continue;
     for (std::uint32_t i = 0; i < start.entries; ++i) {
       std::uint32_t bits = 0;
       std::memcpy(&bits, entries + 4 * std::size_t{i}, sizeof(bits));

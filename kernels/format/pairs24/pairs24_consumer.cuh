@@ -32,6 +32,7 @@ class Consumer {
   }
 
  private:
+  using Element = std::conditional_t<kBf16, __nv_bfloat16, __half>;
   static constexpr int kBatches = kPairsSteps / S::kStepsAtOnce;
   static constexpr int kPieceBatches = S::kPieceSteps / S::kStepsAtOnce;
 
@@ -62,7 +63,7 @@ class Consumer {
       sm90::barrier_wait(Rings<S>::slot_full(base_, warpgroup, slot_.at), slot_.parity);
       const SharedAddress unit = rings_.slot(warpgroup, slot_.at);
       const PairsStart start = PairsStart::unpack(load_shared_4(unit + 4 * (warp_ % 4)));
-      if (start.entries == PairsStart::kMasks) {
+      if (start.has_masks()) {
         multiply_lists<true>(unit, start);
       } else {
         const sm90::Cursor first_piece = piece_;
@@ -144,9 +145,9 @@ class Consumer {
       const SharedAddress high = column_of_x(static_cast<int>(two.y >> 16 & 0xFFU), lane / 4, first_piece);
 #pragma unroll
       for (int tokens = 0; tokens < S::kTokens / 8; ++tokens) {
-        const std::uint32_t x = load_half_word(low + tokens * 1024) | load_half_word(high + tokens * 1024)
-                                                                          << 16;
-        pairs24::multiply_entries<kBf16>(sums_ + 4 * tokens, fragment, x);
+        const std::uint32_t x =
+            sm90::load_half_word(low + tokens * 1024) | sm90::load_half_word(high + tokens * 1024) << 16;
+        multiply_add<Element>(sums_ + 4 * tokens, fragment, x);
       }
     }
   }

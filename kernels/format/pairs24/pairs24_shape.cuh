@@ -64,7 +64,7 @@ struct Shape {
   static_assert(8 * kBarriers + 4 <= kRingsAt);
   static constexpr int kSharedBytes = (kBlocks == 2 ? 113 : 227) * 1024;
   static constexpr int kRoom = kSharedBytes - kRingsAt;
-  static_assert(kRoom >= kLeastPieces * kPieceBytes + kWarpgroups * align_up(kPairsMaxUnitBytes, 128));
+  static_assert(kRoom >= kLeastPieces * kPieceBytes + kWarpgroups * align_up(kPairsMostBytes, 128));
 };
 
 /// What the block's largest unit leaves room for: slots as large as it, `stages` for each warpgroup, and

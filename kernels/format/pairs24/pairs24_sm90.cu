@@ -15,6 +15,7 @@ using namespace pairs24;
 
 /// Fewest units worth a run's share of the sums' exchange.
 constexpr std::int64_t kMinUnits = 2;
+
 /// `body` of the Shape for so many rows of x. Two small blocks where registers allow, since one starts while
 /// the other ends; of one block as many warpgroups as have room for their sums. KERNELS.md has the others'
 /// times.

@@ -5,21 +5,9 @@
 #include <cstddef>
 
 #include "kernels/device/cuda/tensor_core.cuh"
-#include "kernels/format/cuda/sm90_instructions.cuh"
-#include "kernels/format/pairs24/unit.h"
+#include "kernels/format/pairs24/pairs24_shape.cuh"
 
 namespace sluice::kernels::pairs24 {
-
-using sm90::SharedAddress;
-
-__device__ __forceinline__ std::uint32_t load_half_word(SharedAddress from) {
-  std::uint32_t value;
-  asm volatile("{\n.reg .b16 half;\nld.shared.b16 half, [%1];\ncvt.u32.u16 %0, half;\n}"
-               : "=r"(value)
-               : "r"(from)
-               : "memory");
-  return value;
-}
 
 /// A lane's words of a unit that has masks or not, in the order of FORMAT.md. The unit is in shared memory.
 template <bool kMasks>
@@ -31,7 +19,7 @@ class LaneWords {
     has_pair_ = load_shared_4(fixed + offsetof(PairsStrip, pairs) + 4 * lane);
     if constexpr (kMasks)
       has_left_ = load_shared_4(unit + sizeof(PairsHead) + 4 * (kPairsLanes * strip + lane));
-    const std::uint32_t jump = load_half_word(fixed + offsetof(PairsStrip, jumps) + 2 * lane);
+    const std::uint32_t jump = sm90::load_half_word(fixed + offsetof(PairsStrip, jumps) + 2 * lane);
     const uint4 metadata = load_shared_16(fixed + offsetof(PairsStrip, metadata) + 16 * lane);
     metadata_[0] = metadata.x;
     metadata_[1] = metadata.y;
@@ -92,23 +80,8 @@ __device__ __forceinline__ std::uint32_t entries_at(SharedAddress unit, int stri
   return sizeof(PairsHead) + 4 * words;
 }
 
-/// sums += a b, with a [16, 8] in the fragment of mma.m16n8k8: 16 rows by 8 entries, each a column with one
-/// value. A lane's two entries are those of b's two rows in its register.
-template <bool kBf16>
-__device__ __forceinline__ void multiply_entries(float* sums, const std::uint32_t (&a)[2], std::uint32_t b) {
-  if constexpr (kBf16) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, "
-        "%3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b));
-  } else {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(b));
-  }
-}
-
-/// A lane's part of that fragment: rows lane / 4 and 8 more.
+/// A lane's part of a fragment of mma.m16n8k8, 16 rows by 8 entries, each a column with one value: rows lane
+/// / 4 and 8 more. Its entries are those of b's two rows in its register.
 __device__ __forceinline__ void entry_fragment(const std::uint32_t (&entries)[2], int lane,
                                                std::uint32_t (&fragment)[2]) {
   const std::uint32_t rows[2] = {(entries[0] >> 24) - static_cast<std::uint32_t>(lane / 4),

@@ -32,6 +32,7 @@ struct PairsStart {
 
   static constexpr PairsStart unpack(std::uint32_t bits) { return {bits & 0xFFFFU, bits >> 16}; }
   constexpr std::uint32_t pack() const { return word | entries << 16; }
+  constexpr bool has_masks() const { return entries == kMasks; }
 };
 
 /// The first bytes of a unit.
@@ -48,9 +49,13 @@ struct PairsMasks {
 };
 static_assert(sizeof(PairsMasks) == kPairsMaskBytes);
 
+/// Most entries of a strip that a reader takes, one for each lane; the encoder stops earlier. They are stored
+/// in groups.
+inline constexpr int kPairsMaxEntries = 32, kPairsEntryGroup = 4;
+static_assert(kPairsStrips * kPairsMaxEntries * sizeof(std::uint32_t) <= sizeof(PairsMasks),
+              "weight_byte_range counts with masks");
 /// Behind the head of a unit without masks: the entries of each strip, filled up to a multiple of four with
 /// zeros. The lists follow.
-inline constexpr int kPairsMaxEntries = 32, kPairsEntryGroup = 4;
 struct PairsEntry {
   std::uint16_t value;
   int col;  ///< of the unit, 0..255
@@ -68,11 +73,6 @@ struct PairsEntry {
 constexpr std::uint32_t pairs_entry_words(std::uint32_t entries) {
   return (entries + kPairsEntryGroup - 1) / kPairsEntryGroup * kPairsEntryGroup;
 }
-
-/// The largest unit: masks, and lists with a pair and something left of each quad.
-inline constexpr std::int64_t kPairsMaxUnitBytes =
-    sizeof(PairsHead) + sizeof(PairsMasks) + kPairsTileRows * kPairsTileCols / kPairsQuadCols * 8;
-static_assert(kPairsMaxUnitBytes == kPairsMostBytes);
 
 /// A lane's words stand below one another in one column of 32 words, and from a step on in another one.
 inline constexpr int kPairsListStride = kPairsLanes * 4;

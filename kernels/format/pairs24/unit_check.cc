@@ -39,9 +39,7 @@ class UnitCheck {
     if (has_masks(head_)) std::memcpy(&masks_, unit.data() + sizeof(head_), sizeof(masks_));
   }
 
-  static bool has_masks(const PairsHead& head) {
-    return PairsStart::unpack(head.starts[0]).entries == PairsStart::kMasks;
-  }
+  static bool has_masks(const PairsHead& head) { return PairsStart::unpack(head.starts[0]).has_masks(); }
 
   std::string check_lane(int strip, int lane) const {
     const PairsStrip& fixed = head_.strips[strip];
@@ -176,8 +174,8 @@ class UnitCheck {
 
 std::string why_damaged(std::span<const std::byte> unit, int rows, int cols, DType dtype) {
   const auto bytes = static_cast<std::int64_t>(unit.size());
-  if (bytes < kPairsFixedBytes || bytes > kPairsMaxUnitBytes)
-    return fmt::format("{} bytes instead of {} to {}", bytes, kPairsFixedBytes, kPairsMaxUnitBytes);
+  if (bytes < kPairsFixedBytes || bytes > kPairsMostBytes)
+    return fmt::format("{} bytes instead of {} to {}", bytes, kPairsFixedBytes, kPairsMostBytes);
   PairsHead head;
   std::memcpy(&head, unit.data(), sizeof(head));
   const bool has_masks = UnitCheck::has_masks(head);

@@ -38,7 +38,7 @@ class StripEntries {
   };
 
   std::uint32_t num_quads_ = 0, count_ = 0;
-  std::array<std::uint32_t, kPairsMaxEntries> entries_;
+  std::array<std::uint32_t, kPairsChosenEntries> entries_;
   Quad quads_[kPairsChosenEntries + kPairsSteps * kPairsRegisters + 1];  // one more is scratch
 };
 

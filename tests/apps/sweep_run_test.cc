@@ -170,6 +170,16 @@ points:
                      folder);
 }
 
+/// Cuts the file behind its first `count` lines. Returns what is left.
+std::string keep_lines(const std::string& path, int count) {
+  std::istringstream all(read_text(path));
+  std::string kept;
+  std::string line;
+  for (int i = 0; i < count && std::getline(all, line); ++i) kept += line + "\n";
+  write_text(path, kept);
+  return kept;
+}
+
 constexpr const char* kSteady = R"(description: x
 flags: {model: "random:opt-125m", prompt-len: 8, gen-len: 2, num-prompts: 2, device: cpu,
         percent: 100 0 100 0 100 0}
@@ -270,11 +280,7 @@ TEST(SweepRuns, ResumingCountsTheAttemptsOfTheRunBefore) {
   const std::vector<std::string> words = {"--hardware", dir / "here.yaml"};
   ASSERT_EQ(run_program(sweep(dir, words)).status, 0);
   // As if the run had been killed within the second round.
-  std::istringstream all(read_text(dir / "out.jsonl"));
-  std::string kept;
-  std::string line;
-  for (int i = 0; i < 4 && std::getline(all, line); ++i) kept += line + "\n";
-  write_text(dir / "out.jsonl", kept);
+  keep_lines(dir / "out.jsonl", 4);
   const ProgramResult resumed = run_program(sweep(dir, {"--hardware", dir / "here.yaml", "--resume"}));
   ASSERT_EQ(resumed.status, 0) << resumed.err;
   const std::vector<json> lines = lines_of(dir / "out.jsonl");
@@ -306,11 +312,7 @@ TEST(SweepRuns, APointThatShallRunAgainIsNotFinished) {
   write_text(dir / "here.yaml", attending_at(1e6));
   ASSERT_EQ(run_program(sweep(dir, {"--hardware", dir / "here.yaml"})).status, 0);
   // As if the run had been stopped after the first round.
-  std::istringstream all(read_text(dir / "out.jsonl"));
-  std::string kept;
-  std::string line;
-  for (int i = 0; i < 3 && std::getline(all, line); ++i) kept += line + "\n";
-  write_text(dir / "out.jsonl", kept);
+  const std::string kept = keep_lines(dir / "out.jsonl", 3);
   const ProgramResult again = run_program(sweep(dir, {"--hardware", dir / "here.yaml"}));
   EXPECT_NE(again.status, 0);
   EXPECT_THAT(again.err, HasSubstr("holds 0 of 2 points of an unfinished sweep"));

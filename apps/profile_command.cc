@@ -132,6 +132,7 @@ void run(ProfileFlags options) {
   part("the link", [&] { measure_link(rig, profile); });
   part("the CPU", [&] { measure_host(rig, profile); });
   part("the disk", [&] { measure_disk(rig, profile); });
+  part("steps on the GPU", [&] { measure_gpu_overheads(rig, profile); });
   part("products and attention", [&] { measure_gpu(rig, profile); });
   Rounder rounder;
   visit_fields(rounder, profile);

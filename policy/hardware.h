@@ -132,7 +132,9 @@ struct StepOverheads {
   double transfer_usec = 10;
   double cpu_usec = 30;
   double disk_usec = 100;
-  double pass_usec = 300;  ///< between the results of a pass and the first step of the next
+  double pass_usec = 300;          ///< between the results of a pass and the first step of the next
+  double gpu_beside_h2d_usec = 0;  ///< of a gpu step while the bulk h2d lane works; up to gpu_usec: as alone
+  double gpu_beside_d2h_usec = 0;  ///< the same of d2h
 };
 
 struct HardwareProfile {
@@ -278,6 +280,10 @@ void visit_fields(Visitor& visit, LinkBesideAttention& beside) {
 template <class Visitor>
 void visit_fields(Visitor& visit, StepOverheads& overheads) {
   visit("gpu_usec", overheads.gpu_usec, "of a step on the gpu lane", at_least(0));
+  visit("gpu_beside_h2d_usec", overheads.gpu_beside_h2d_usec, "the same while h2d works; 0: as alone",
+        at_least(0));
+  visit("gpu_beside_d2h_usec", overheads.gpu_beside_d2h_usec, "the same while d2h works; 0: as alone",
+        at_least(0));
   visit("transfer_usec", overheads.transfer_usec, "of a transfer", at_least(0));
   visit("cpu_usec", overheads.cpu_usec, "of an attention step on the CPU", at_least(0));
   visit("disk_usec", overheads.disk_usec, "of a disk step", at_least(0));

@@ -35,7 +35,9 @@ void LaneClock::start_ready() {
     if (!is_ready(step)) continue;
     lane.played = head.played;
     lane.index = index;
-    lane.left_sec = head.played->work_sec[index];
+    const double sec = head.played->work_sec[index];
+    lane.overhead_left_sec = std::min(sec, rates_.overhead_sec(static_cast<LaneKind>(i)));
+    lane.work_left_sec = sec - lane.overhead_left_sec;
     head.played->times[index].start_sec = now_;
     use_[i].stalled_sec += now_ - lane.seen_sec;
     working_ |= 1U << i;
@@ -43,12 +45,29 @@ void LaneClock::start_ready() {
   }
 }
 
+double LaneClock::sec_to_end(std::size_t i) const {
+  const auto kind = static_cast<LaneKind>(i);
+  return lanes_[i].overhead_left_sec / rates_.overhead_share(kind, working_) +
+         lanes_[i].work_left_sec / rates_.share(kind, working_);
+}
+
+void LaneClock::progress(std::size_t i, unsigned working, double sec) {
+  const auto kind = static_cast<LaneKind>(i);
+  Lane& lane = lanes_[i];
+  // Rounding must not leave a sliver that takes a step of its own.
+  const auto rest = [](double left) { return left > 1e-12 ? left : 0; };
+  const double share = rates_.overhead_share(kind, working);
+  const double of_overhead = std::min(sec, lane.overhead_left_sec / share);
+  lane.overhead_left_sec = rest(lane.overhead_left_sec - of_overhead * share);
+  lane.work_left_sec = rest(lane.work_left_sec - (sec - of_overhead) * rates_.share(kind, working));
+}
+
 bool LaneClock::advance(double limit) {
   start_ready();
   double first = std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < kNumLanes; ++i) {
     if ((working_ >> i & 1U) == 0) continue;
-    first = std::min(first, lanes_[i].left_sec / rates_.share(static_cast<LaneKind>(i), working_));
+    first = std::min(first, sec_to_end(i));
   }
   if (working_ == 0 && limit == std::numeric_limits<double>::infinity()) return false;
   if (now_ + first > limit) {
@@ -60,11 +79,8 @@ bool LaneClock::advance(double limit) {
   const unsigned were_working = working_;
   for (std::size_t i = 0; i < kNumLanes; ++i) {
     if ((were_working >> i & 1U) == 0) continue;
-    const double share = rates_.share(static_cast<LaneKind>(i), were_working);
-    const double left = lanes_[i].left_sec - first * share;
-    // Rounding must not leave a sliver that takes a step of its own.
-    lanes_[i].left_sec = left > 1e-12 ? left : 0;
-    if (lanes_[i].left_sec == 0) finish(i);
+    progress(i, were_working, first);
+    if (lanes_[i].overhead_left_sec == 0 && lanes_[i].work_left_sec == 0) finish(i);
   }
   return true;
 }

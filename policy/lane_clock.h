@@ -18,7 +18,7 @@ namespace sluice::policy::detail {
 /// A schedule whose steps are being executed.
 struct PlayedSchedule {
   Schedule schedule;
-  std::vector<double> work_sec;  ///< of each step, alone
+  std::vector<double> work_sec;  ///< of each step, alone, its overhead included
   std::vector<StepTime> times;
 };
 
@@ -47,11 +47,15 @@ class LaneClock {
     // The step at work.
     PlayedSchedule* played = nullptr;
     std::size_t index = 0;
-    double left_sec = 0;  ///< of its work, alone
-    double seen_sec = 0;  ///< when the lane came to the step at its head
+    double overhead_left_sec = 0;  ///< alone; comes first
+    double work_left_sec = 0;      ///< alone
+    double seen_sec = 0;           ///< when the lane came to the step at its head
   };
 
   bool is_ready(const Step& step) const;
+  /// Until the lane's step ends if the same lanes go on working.
+  double sec_to_end(std::size_t lane) const;
+  void progress(std::size_t lane, unsigned working, double sec);
   void start_ready();
   /// To the next end of a step, or to `limit` if that comes first. False if nothing works.
   bool advance(double limit);

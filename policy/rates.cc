@@ -64,6 +64,7 @@ Rates::Rates(const HardwareProfile& hardware, int threads)
   fill_products(hardware.gpu);
   fill_attention(hardware.cpu, threads);
   fill_shares(hardware, threads);
+  fill_overhead_shares();
 }
 
 double Rates::Curve::at(double x) const {
@@ -205,6 +206,19 @@ void Rates::fill_shares(const HardwareProfile& hardware, int threads) {
       }
       shares_[working][i] = share;
     }
+  }
+}
+
+void Rates::fill_overhead_shares() {
+  overhead_shares_ = shares_;
+  const double alone = overheads_.gpu_usec;
+  if (alone <= 0) return;
+  const auto more = [&](double beside) { return std::max(0.0, beside - alone); };
+  for (unsigned working = 0; working < overhead_shares_.size(); ++working) {
+    double beside = alone;
+    if ((working >> lane_index(LaneKind::kH2d) & 1U) != 0) beside += more(overheads_.gpu_beside_h2d_usec);
+    if ((working >> lane_index(LaneKind::kD2h) & 1U) != 0) beside += more(overheads_.gpu_beside_d2h_usec);
+    overhead_shares_[working][lane_index(LaneKind::kGpu)] *= alone / beside;
   }
 }
 

@@ -34,12 +34,16 @@ class Rates {
   double cpu_decode_sec(KvFormat format, double kv_bytes) const {
     return kv_bytes / cpu_attention_[static_cast<std::size_t>(format)];
   }
-  /// Beside the work, for one step of the lane.
+  /// Beside the work, for one step of the lane while nothing else works.
   double overhead_sec(LaneKind lane) const;
   double pass_overhead_sec() const { return pass_sec_; }
 
   /// What a lane keeps of its rate while the lanes of `working` (bit i: lane i; itself included) work.
   double share(LaneKind lane, unsigned working) const { return shares_[working][lane_index(lane)]; }
+  /// The same of its overhead: launches read host memory, and wait longer where copies take the link.
+  double overhead_share(LaneKind lane, unsigned working) const {
+    return overhead_shares_[working][lane_index(lane)];
+  }
 
  private:
   /// A piecewise linear function of seconds, through points of rising x.
@@ -68,6 +72,7 @@ class Rates {
   void fill_products(const GpuRates& gpu);
   void fill_attention(const CpuRates& cpu, int threads);
   void fill_shares(const HardwareProfile& hardware, int threads);
+  void fill_overhead_shares();
 
   std::array<Curve, 2> copies_;  // seconds of one piece, by its bytes
   std::vector<ProductKernelRates> products_;
@@ -76,7 +81,8 @@ class Rates {
   double disk_read_ = 0, disk_write_ = 0;
   StepOverheads overheads_;
   double pass_sec_ = 0;
-  std::array<std::array<double, kNumLanes>, 1U << kNumLanes> shares_{};
+  using Shares = std::array<std::array<double, kNumLanes>, 1U << kNumLanes>;  // [working][lane]
+  Shares shares_{}, overhead_shares_{};
 };
 
 /// Threads of the profile's cpu.attention rows, ascending.

@@ -173,29 +173,6 @@ void measure_attention(Rig& rig, policy::HardwareProfile& profile) {
   profile.gpu.attention_tflop_per_sec = by_operations.median / 1e12;
 }
 
-/// What beginning and ending a step costs a lane whose steps follow one another: many steps of four small
-/// products, less one step of as many.
-void measure_overheads(Rig& rig, policy::HardwareProfile& profile) {
-  constexpr int kSteps = 64;
-  constexpr int kProducts = 4;
-  const DType dtype = rig.activation_dtype();
-  std::byte* const base = rig.gpu.data();
-  const kernels::LinearArgs small{.x = {base + 1_MiB, dtype, 1, 128, 128},
-                                  .weight = {WeightFormat::kDenseF16, {base, 128 * 128 * 2}, 128, 128},
-                                  .y = {base + 2_MiB, dtype, 1, 128, 128}};
-  const auto products = [&](int count) {
-    return [&, count] {
-      for (int i = 0; i < count; ++i) kernels::linear(small, *rig.compute);
-    };
-  };
-  const Measured overhead = rig.measure([&] {
-    const double steps = rig.seconds_of_steps(*rig.compute, kSteps, products(kProducts));
-    const double one = rig.seconds(*rig.compute, products(kSteps * kProducts));
-    return std::max(0.0, steps - one) / kSteps;
-  });
-  profile.overheads.gpu_usec = 1e6 * overhead.median;
-}
-
 }  // namespace
 
 void measure_gpu(Rig& rig, policy::HardwareProfile& profile) {
@@ -210,7 +187,6 @@ void measure_gpu(Rig& rig, policy::HardwareProfile& profile) {
   const auto dense_shapes = is_small ? std::span<const Shape>(kSmallShapes) : kCudaShapes;
   for (const Shape& shape : dense_shapes) measure_dense(rig, shape, profile);
   measure_attention(rig, profile);
-  measure_overheads(rig, profile);
   const auto encoded_shapes = rig.is_cuda() ? std::span<const Shape>(kCudaEncodedShapes) : kCpuEncodedShapes;
   for (const Shape& shape : encoded_shapes) measure_encoded(rig, shape, profile);
 }

@@ -9,8 +9,10 @@ namespace sluice::apps {
 
 /// Copies by piece, alone and in both directions at once.
 void measure_link(Rig& rig, policy::HardwareProfile& profile);
-/// Products by format and rows, copies, attention on the gpu lane, overheads of its steps.
+/// Products by format and rows, copies, attention on the gpu lane.
 void measure_gpu(Rig& rig, policy::HardwareProfile& profile);
+/// What its steps cost beside their work, alone and while copies take the link.
+void measure_gpu_overheads(Rig& rig, policy::HardwareProfile& profile);
 /// Reads, copies and attention on the CPU; on a CPU device what its lanes leave each other.
 void measure_host(Rig& rig, policy::HardwareProfile& profile);
 /// A part of it: attention by format and threads, and what attention and the links leave each other.

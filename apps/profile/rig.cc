@@ -76,20 +76,29 @@ Rig::Rig(const ProfileOptions& asked)
 }
 
 double Rig::seconds(kernels::Stream& stream, const std::function<void()>& enqueue) {
-  return seconds_of_steps(stream, 1, enqueue);
+  const auto start = Clock::now();
+  stream.begin_step(++step_);
+  enqueue();
+  stream.end_step(step_);
+  if (!stream.asynchronous()) return since(start);
+  const kernels::StepSpan span = stream.await_step(step_);
+  return span.end_sec - span.start_sec;
 }
 
-double Rig::seconds_of_steps(kernels::Stream& stream, int count, const std::function<void()>& enqueue) {
-  const auto first = step_ + 1;
+double Rig::seconds_behind(kernels::Stream& stream, const std::function<void()>& ahead, int count,
+                           const std::function<void(int)>& enqueue) {
+  const auto first = ++step_;
+  const auto step = [&](std::int64_t seq, const auto& body) {
+    stream.begin_step(seq);
+    body();
+    stream.end_step(seq);
+  };
+  step(first, ahead);
   const auto start = Clock::now();
-  for (int i = 0; i < count; ++i) {
-    stream.begin_step(++step_);
-    enqueue();
-    stream.end_step(step_);
-  }
+  for (int i = 0; i < count; ++i) step(++step_, [&] { enqueue(i); });
   if (!stream.asynchronous()) return since(start);
-  const kernels::StepSpan span = stream.await_step(first);
-  return (count == 1 ? span : stream.await_step(step_)).end_sec - span.start_sec;
+  const double begin_sec = stream.await_step(first).end_sec;
+  return stream.await_step(step_).end_sec - begin_sec;
 }
 
 Measured Rig::measure(const std::function<double()>& body) const {

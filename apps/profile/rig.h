@@ -42,8 +42,10 @@ class Rig {
 
   /// Seconds of what `enqueue` puts on the stream, from its start on the device to its end.
   double seconds(kernels::Stream& stream, const std::function<void()>& enqueue);
-  /// The same of `count` steps, enqueued at once; at most kMaxStepsAhead.
-  double seconds_of_steps(kernels::Stream& stream, int count, const std::function<void()>& enqueue);
+  /// Seconds of `count` steps, numbered from 0, that the device starts once it is done with `ahead`, in a
+  /// step of its own: long enough, it hides what enqueueing them takes. At most kMaxStepsAhead - 1.
+  double seconds_behind(kernels::Stream& stream, const std::function<void()>& ahead, int count,
+                        const std::function<void(int)>& enqueue);
   /// `body` returns a rate; one round to warm up.
   Measured measure(const std::function<double()>& body) const;
 

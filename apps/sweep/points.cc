@@ -85,14 +85,14 @@ class PointList {
   explicit PointList(const PointOptions& options) : options_(options) {}
 
   void add(const SweepFile& sweep) {
-    // Without axes and points, the flags are the only point.
-    if (!sweep.axes.settings.empty() || sweep.points.empty()) add_product(sweep);
     for (const StatedPoint& stated : sweep.points) {
       SweepPoint point = new_point(sweep, stated.flags.settings);
       point.label = point.what = stated.label;
       point.published_tokens_per_sec = stated.published_tokens_per_sec;
       add_on_each_hardware(sweep, std::move(point));
     }
+    // Without axes and points, the flags are the only point.
+    if (!sweep.axes.settings.empty() || sweep.points.empty()) add_product(sweep);
   }
 
   std::vector<SweepPoint> take() { return std::move(points_); }

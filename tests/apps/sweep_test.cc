@@ -106,17 +106,17 @@ TEST(SweepPoints, AreTheProductOfTheAxesAndThoseStated) {
       "axes: {percent: [plan, [1, 99, 0, 100, 0, 100]], block: [48x3, 8 2, 8x2]}\n"
       "points: [{label: mine, model: other, published_tokens_per_sec: 2.5}]\n");
   ASSERT_EQ(all.size(), 5U) << "8x2 twice is one value";
-  EXPECT_EQ(all[0].flags, (std::map<std::string, std::string>{{"model", "m"},
+  EXPECT_EQ(all[1].flags, (std::map<std::string, std::string>{{"model", "m"},
                                                               {"gen-len", "4"},
                                                               {"percent", "plan"},
                                                               {"gpu-batch-size", "48"},
                                                               {"num-gpu-batches", "3"}}));
-  EXPECT_TRUE(all[0].is_planned());
-  EXPECT_EQ(all[3].value("percent"), "1 99 0 100 0 100");
-  EXPECT_FALSE(all[3].is_planned());
-  EXPECT_EQ(all[4].label, "mine");
-  EXPECT_EQ(all[4].value("model"), "other");
-  EXPECT_EQ(all[4].published_tokens_per_sec, 2.5);
+  EXPECT_TRUE(all[1].is_planned());
+  EXPECT_EQ(all[4].value("percent"), "1 99 0 100 0 100");
+  EXPECT_FALSE(all[4].is_planned());
+  EXPECT_EQ(all[0].label, "mine");
+  EXPECT_EQ(all[0].value("model"), "other");
+  EXPECT_EQ(all[0].published_tokens_per_sec, 2.5);
   std::set<std::string> ids;
   for (const SweepPoint& point : all) {
     EXPECT_EQ(point.number, std::ssize(ids));
@@ -165,11 +165,11 @@ TEST(SweepPoints, ADrawIsTheSameEverywhereAndStatedPointsAreTaken) {
       "sample: 3\nseed: 7\naxes: {gen-len: [0,1,2,3,4,5,6,7,8,9]}\npoints: [{gen-len: 99}]\n";
   const auto drawn = points(yaml);
   ASSERT_EQ(drawn.size(), 4U);
-  EXPECT_EQ(drawn[1].value("gen-len"), "4");
-  EXPECT_EQ(drawn[3].value("gen-len"), "99");
+  EXPECT_EQ(drawn[0].value("gen-len"), "99") << "points come first";
+  EXPECT_EQ(drawn[2].value("gen-len"), "4");
   PointOptions other;
   other.seed = 8;
-  EXPECT_NE(points(yaml, other)[0].id + points(yaml, other)[1].id, drawn[0].id + drawn[1].id);
+  EXPECT_NE(points(yaml, other)[1].id + points(yaml, other)[2].id, drawn[1].id + drawn[2].id);
   other.sample = 0;
   EXPECT_EQ(points(yaml, other).size(), 11U);
 }
@@ -244,14 +244,14 @@ TEST(SweepCommand, PredictsEveryPoint) {
   EXPECT_EQ(sweep.lines[0]["points"], 6);
   EXPECT_EQ(sweep.lines[0]["mode"], "simulate");
 
-  const json refused = line_of(sweep, 0);
+  const json refused = line_of(sweep, 2);
   EXPECT_EQ(refused["status"], "refused") << "2.5 GiB of weights in 1 GiB";
   EXPECT_EQ(refused["code"], "out_of_memory");
   EXPECT_THAT(
       refused["message"].get<std::string>(),
       HasSubstr("of gpu memory more than the 960.00 MiB there are beside the 64.00 MiB of library kernels"));
 
-  const json resident = line_of(sweep, 2);
+  const json resident = line_of(sweep, 4);
   EXPECT_EQ(resident["status"], "ok");
   EXPECT_EQ(resident["placement"]["gpu_batch_size"], 4) << "what generate takes without a size";
   EXPECT_EQ(resident["predicted"]["passes"], 16) << "two blocks of eight passes";
@@ -260,12 +260,12 @@ TEST(SweepCommand, PredictsEveryPoint) {
   EXPECT_GT(resident["predicted"]["memory_bytes"]["gpu"].get<std::int64_t>(), 2'000'000'000);
   EXPECT_FALSE(resident["predicted"]["lanes"].empty());
 
-  const json planned = line_of(sweep, 4);
+  const json planned = line_of(sweep, 0);
   EXPECT_EQ(planned["label"], "planned");
   EXPECT_EQ(planned["placement"]["gpu_batch_size"], 4);
   EXPECT_LE(planned["predicted"]["memory_bytes"]["gpu"].get<std::int64_t>(), std::int64_t{2} << 30);
 
-  const json contradicts = line_of(sweep, 5);
+  const json contradicts = line_of(sweep, 1);
   EXPECT_EQ(contradicts["status"], "refused");
   EXPECT_EQ(contradicts["code"], "invalid_argument");
   EXPECT_THAT(sweep.outcome.err, HasSubstr("6 points: 4 ok, 2 refused, 0 failed"));
@@ -343,17 +343,17 @@ TEST(SweepCommand, TriesFailedPointsAgainAndTheLastLineCounts) {
   ASSERT_EQ(simulate(dir, kSmall).outcome.status, 0);
   std::string text;
   for (json line : lines_of(dir / "out.jsonl")) {
-    if (line.value("number", -1) == 2) line["status"] = "failed";
+    if (line.value("number", -1) == 4) line["status"] = "failed";
     text += line.dump() + "\n";
   }
   write_text(dir / "out.jsonl", text);
   const Simulated resumed = simulate(dir, kSmall, {"--resume"});
   EXPECT_EQ(resumed.outcome.status, 0) << resumed.outcome.err;
   EXPECT_EQ(resumed.lines.size(), 8U);
-  EXPECT_EQ(resumed.lines.back()["number"], 2);
+  EXPECT_EQ(resumed.lines.back()["number"], 4);
   const SweepResults results = read_sweep_results(dir / "out.jsonl");
   ASSERT_EQ(results.lines.size(), 6U);
-  EXPECT_EQ(results.lines[2]["status"], "ok");
+  EXPECT_EQ(results.lines[4]["status"], "ok");
 }
 
 TEST(SweepCommand, AFileThatIsNoSweepsIsRefused) {

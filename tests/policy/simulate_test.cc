@@ -100,6 +100,39 @@ TEST(Simulate, AStreamedModelTakesTheTimeOfItsLink) {
   EXPECT_GT(lane(run, LaneKind::kGpu).stalled_sec, 0.9 * run.total_sec);
 }
 
+/// All weights but a streamed part are on the GPU, whose steps are nothing but overhead: beside copies they
+/// take longer, in the share of the time that the copies take.
+TEST(Simulate, OverheadOfTheGpuPassesMoreSlowlyBesideCopies) {
+  const ModelSpec spec = opt_spec(8, 256, 4, 1000);
+  const std::vector<RequestLength> requests(2, {8, 9});
+  HardwareProfile hardware = plain_machine();
+  hardware.gpu.products = {{.rows = 1, .tflop_per_sec = 1e6}};
+  hardware.gpu.copy_gb_per_sec = 1e9;
+  hardware.gpu.attention_gb_per_sec = 1e9;
+  hardware.gpu.attention_tflop_per_sec = 1e9;
+  hardware.overheads.gpu_usec = 10;
+  const auto run = [&](int on_gpu, double beside_h2d_usec, double beside_d2h_usec) {
+    HardwareProfile changed = hardware;
+    changed.overheads.gpu_beside_h2d_usec = beside_h2d_usec;
+    changed.overheads.gpu_beside_d2h_usec = beside_d2h_usec;
+    const auto percents = placed({on_gpu, 100 - on_gpu, 100, 0, 100, 0}, 2, 1, false);
+    return simulate(shape_of(spec, percents, workload_of(8, 9, 2)), changed, requests);
+  };
+  const double resident = run(100, 0, 0).total_sec;
+  EXPECT_DOUBLE_EQ(run(100, 40, 40).total_sec, resident) << "nothing is copied";
+  const Simulation streamed = run(60, 0, 0);
+  EXPECT_DOUBLE_EQ(run(60, 10, 10).total_sec, streamed.total_sec) << "as alone";
+  EXPECT_DOUBLE_EQ(run(60, 0, 40).total_sec, streamed.total_sec) << "results come by the urgent lane";
+  // What the gpu lane does while a copy runs takes four times as long; a copy takes as long as ever.
+  const Simulation slowed = run(60, 40, 0);
+  const double copies = lane(slowed, LaneKind::kH2d).busy_sec;
+  const double gpu = lane(streamed, LaneKind::kGpu).busy_sec;
+  EXPECT_NEAR(copies, lane(streamed, LaneKind::kH2d).busy_sec, 0.01 * copies) << "and one for the next pass";
+  const double more = lane(slowed, LaneKind::kGpu).busy_sec - gpu;
+  EXPECT_GT(more, 0.1 * gpu);
+  EXPECT_LE(more, 0.75 * copies + 1e-9) << "of each second beside copies a quarter is progress";
+}
+
 TEST(Simulate, WeightsOnDiskTakeTheTimeOfTheDisk) {
   const ModelSpec spec = opt_spec(8, 256, 4, 1000);
   const RunShape shape = shape_of(spec, placed({0, 0, 100, 0, 100, 0}, 2, 1, false), workload_of(8, 9, 2));

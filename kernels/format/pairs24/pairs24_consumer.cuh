@@ -2,6 +2,7 @@
 // matrix products, and the sums of tiles, which several runs may share. For *.cu files only.
 #pragma once
 
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/sm90_shape.cuh"
 #include "kernels/format/cuda/sm90_wgmma_sparse.cuh"
 #include "kernels/format/pairs24/pairs24_shape.cuh"
@@ -183,7 +184,7 @@ class Consumer {
                      "+f"(sums_[4 * i + 3]));
       sums[i] = make_float4(sums_[4 * i], sums_[4 * i + 1], sums_[4 * i + 2], sums_[4 * i + 3]);
     }
-    sm90::wait_for_kernel_ahead();
+    wait_for_kernels_before();
     fused::finish_fragments<1, S::kTokens / 8>(p_.work, p_.exchange, tile, warp_, S::kTileWarps,
                                                tile * S::kTileRows + warp_ * kPairsStripRows, p_.out, sums);
   }

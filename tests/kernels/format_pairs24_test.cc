@@ -7,8 +7,8 @@
 #include <gtest/gtest.h>
 
 #include "kernels/format/pairs24/unit.h"
-#include "tests/kernels/csl_golden.h"
 #include "tests/kernels/damaged_matrix.h"
+#include "tests/kernels/format_golden.h"
 
 namespace sluice::kernels {
 namespace {

@@ -10,6 +10,7 @@
 #include "core/store/read_tensor.h"
 #include "core/units.h"
 #include "tests/core/store_fixture.h"
+#include "tests/support/paths.h"
 
 namespace sluice {
 namespace {
@@ -174,6 +175,14 @@ TEST(Manifest, RefusesTextThatIsNoJson) {
     EXPECT_EQ(error.code(), Code::kCorrupt);
     EXPECT_THAT(error.what(), HasSubstr("m.json: "));
   }
+}
+
+// Seeds of another version would all end at the first field that the parser looks at.
+TEST(Manifest, IsReadFromTheGoodSeedOfItsFuzzTarget) {
+  const std::filesystem::path folder = testing::test_dir() / "fuzz/seeds/manifest";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << folder << " is not here (an installed copy?)";
+  EXPECT_NO_THROW(parse_manifest(testing::read_file(folder / "good.json"), "good.json"))
+      << "run tests/fuzz/write_manifest_seeds.py with a manifest of this version";
 }
 
 TEST(Manifest, IsOnlyInAFolderThatWasConverted) {

@@ -3,7 +3,8 @@
 
   write_manifest_seeds.py good.json seeds/manifest
 
-`good.json` is the manifest of any small store.
+`good.json` is the manifest of any small store, as this version writes it: parsers look at the version first, so that
+another one's seeds reach nothing else.
 """
 
 import copy
@@ -19,8 +20,8 @@ def matrix(manifest):
 
 CHANGES = {
     "version_missing": lambda m: m.pop("format_version"),
-    "version_other": lambda m: m.update(format_version=1),
-    "version_text": lambda m: m.update(format_version="1"),
+    "version_other": lambda m: m.update(format_version=m["format_version"] - 1),
+    "version_text": lambda m: m.update(format_version=str(m["format_version"])),
     "unknown_field": lambda m: m.update(comment="x"),
     "spec_missing": lambda m: m.pop("spec"),
     "spec_type": lambda m: m.update(spec=3),
@@ -82,7 +83,8 @@ def main():
     (folder / "torn.json").write_text(dump(good)[:500])
     (folder / "array.json").write_text("[]\n")
     (folder / "deep.json").write_text("[" * 2000 + "\n")
-    (folder / "not_utf8.json").write_bytes(b'{"format_version": 2, "source": "\xff\xfe"}\n')
+    version = b"%d" % good["format_version"]
+    (folder / "not_utf8.json").write_bytes(b'{"format_version": ' + version + b', "source": "\xff\xfe"}\n')
     for name, change in CHANGES.items():
         document = copy.deepcopy(good)
         change(document)

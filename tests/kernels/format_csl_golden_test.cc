@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/kernels/csl_fixture.h"
-#include "tests/kernels/csl_golden.h"
+#include "tests/kernels/format_golden.h"
 
 namespace sluice::kernels {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "kernels/format/tiled_csl/flash_llm_import.h"
 #include "tests/kernels/csl_fixture.h"
-#include "tests/kernels/csl_golden.h"
+#include "tests/kernels/format_golden.h"
 #include "tests/support/error_of.h"
 
 namespace sluice::kernels {

@@ -7,8 +7,9 @@
 #include <gtest/gtest.h>
 
 #include "kernels/format/pairs24/unit.h"
-#include "tests/kernels/csl_golden.h"
 #include "tests/kernels/damaged_matrix.h"
+#include "tests/kernels/format_golden.h"
+#include "tests/kernels/pairs24_entries.h"
 
 namespace sluice::kernels {
 namespace {
@@ -191,26 +192,13 @@ TEST(Pairs24, StoresAUnitTheSameWhateverIsAheadOfIt) {
 
 /// The encoder stops at 16.
 TEST(Pairs24, ReadsUpTo32Entries) {
-  // Strip 1 has pairs in columns 2 and 3 of each quad, and in each row of its first quads column 0 as well.
-  auto values = unit_values([](int r, int c) { return r / 16 == 1 && (c % 4 >= 2 || c == 0); });
-  testing::DamagedMatrix target{StoredMatrix::encode(kFormat, 64, 256, values)};
-  const std::int64_t at = lists_begin(units_of(target.matrix)[0]);
-  ASSERT_EQ(at, kPairsFixedBytes + 16 * 4);
-  target.matrix.bytes.insert(target.matrix.bytes.begin() + at, 64, std::byte{});
-  for (int i = 0; i < 16; ++i) {
-    const PairsEntry entry{0x3C00, 253, i};
-    target.set(static_cast<std::size_t>(at + 4 * i), entry.pack());
-    values[static_cast<std::size_t>((16 + entry.row) * 256 + entry.col)] = entry.value;
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const testing::ManyEntries many(dtype);
+    testing::expect_many_entries(many.view());
+    std::vector<std::uint16_t> expanded(many.values.size());
+    codec_of(Encoding::kPairs24).expand(many.view(), 0, many.kRows, expanded);
+    EXPECT_EQ(expanded, many.values);
   }
-  for (std::size_t s = 0; s < kPairsStrips; ++s) {
-    PairsStart start = PairsStart::unpack(target.get<std::uint32_t>(4 * s));
-    start.word += 16;
-    start.entries += s == 1 ? 16 : 0;
-    target.set(4 * s, start.pack());
-  }
-  target.set(target.table() + 4, target.get<std::uint32_t>(target.table() + 4) + 4);
-  ASSERT_NO_THROW(target.matrix.check());
-  EXPECT_EQ(target.matrix.expand(), values);
 }
 
 }  // namespace

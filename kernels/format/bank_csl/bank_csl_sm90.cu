@@ -10,6 +10,7 @@ namespace {
 using namespace sm90;
 
 struct BankCsl {
+  static constexpr Encoding kEncoding = Encoding::kBankCsl;
   /// What a unit costs beside its bytes, in units of 16 of them: about the time that an empty one takes.
   static constexpr unsigned kUnitCost = 64;
 
@@ -155,19 +156,8 @@ struct BankCsl {
   };
 };
 
-bool can_run_bank_csl(const LinearArgs& args) {
-  return args.weight.format.encoding == Encoding::kBankCsl && can_run(args);
-}
-
 }  // namespace
 
-const FusedKernel kBankCslSm90 = {.name = "bank_csl_sm90",
-                                  .encoding = Encoding::kBankCsl,
-                                  .min_compute_capability = 90,
-                                  .max_compute_capability = 90,
-                                  .max_rows = kMaxTokens,
-                                  .can_run = can_run_bank_csl,
-                                  .workspace_bytes = workspace_bytes,
-                                  .run = run<BankCsl>};
+const FusedKernel kBankCslSm90 = fused_kernel<BankCsl>("bank_csl_sm90");
 
 }  // namespace sluice::kernels

@@ -368,11 +368,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
     if (++stage == kStages) stage = 0;
     if (++segment == p.row_segments || left == 1) {
-      if (row < p.rows)
-        finish_fragments<Tile::kRowTiles, Tile::kTokenTiles>(p.work, p.exchange, tile, warp, Tile::kWarps,
-                                                             row, p.out, sums);
-#pragma unroll
-      for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+      finish_tile<Tile>(p, tile, warp, row, sums);
       segment = 0;
       ++tile;
     }

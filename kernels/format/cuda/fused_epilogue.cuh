@@ -163,4 +163,15 @@ __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, 
   }
 }
 
+/// The same in a kernel that goes on with another tile: for rows that W has, and the sums are zeros then.
+template <class Tile, class Product>
+__device__ __forceinline__ void finish_tile(const Product& p, int tile, int warp, int first_row,
+                                            float4 (&sums)[Tile::kRowTiles * Tile::kTokenTiles]) {
+  if (first_row < p.rows)
+    finish_fragments<Tile::kRowTiles, Tile::kTokenTiles>(p.work, p.exchange, tile, warp, Tile::kWarps,
+                                                         first_row, p.out, sums);
+#pragma unroll
+  for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+}
+
 }  // namespace sluice::kernels::fused

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/sm90_results.cuh"
 #include "kernels/format/cuda/sm90_shape.cuh"
 #include "kernels/format/cuda/sm90_wgmma.cuh"
@@ -53,7 +54,7 @@ class Consumer {
 
   __device__ void run() {
     find_contributors();
-    wait_for_kernel_ahead();
+    wait_for_kernels_before();
     const int per_row = p_.stored.tiles_per_row;
     const int lane = threadIdx.x % 32;
     const int num_units = range_.last - range_.first;

@@ -66,15 +66,6 @@ __device__ __forceinline__ bool sync_any(int barrier, bool condition) {
   return any != 0;
 }
 
-// --- the kernel ahead in the stream ---
-
-/// Lets the next kernel of the stream start where blocks of this one have ended.
-__device__ __forceinline__ void launch_dependents() {
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-/// Returns when the kernel ahead has ended; what it wrote is seen.
-__device__ __forceinline__ void wait_for_kernel_ahead() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-
 // --- copies ---
 
 /// Multiples of 16, all three.

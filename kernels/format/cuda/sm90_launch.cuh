@@ -1,4 +1,5 @@
-// Launches the fused product of a format on sm_90a. For *.cu files only. Thread-safe.
+// The fused product of a format on sm_90a: its launches, and its row in the table of kernels. For *.cu files
+// only. Thread-safe.
 #pragma once
 
 #include "kernels/device/cuda/launch_kernel.cuh"
@@ -41,6 +42,21 @@ void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t st
       launch(product_kernel<Format, S, false>);
     }
   });
+}
+
+template <class Format>
+constexpr FusedKernel fused_kernel(std::string_view name) {
+  return {.name = name,
+          .encoding = Format::kEncoding,
+          .min_compute_capability = 90,
+          .max_compute_capability = 90,
+          .max_rows = kMaxTokens,
+          .can_run =
+              [](const LinearArgs& args) {
+                return args.weight.format.encoding == Format::kEncoding && can_run(args);
+              },
+          .workspace_bytes = workspace_bytes,
+          .run = run<Format>};
 }
 
 }  // namespace sluice::kernels::sm90

@@ -73,7 +73,7 @@ __device__ void copy_weights(const StoredTiles& stored, const Work& work, int wa
 template <class S>
 __device__ void copy_activations(const StoredTiles& stored, const CUtensorMap* x, const Work& work,
                                  const SharedMemory<S>& shared) {
-  wait_for_kernel_ahead();
+  wait_for_kernels_before();
   int column = work.range.first % stored.tiles_per_row;
   Cursor stage;
   for (int i = 0; i < work.num_units(); ++i) {
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) unsigned char memory[];
   const SharedMemory<S> shared(memory);
-  launch_dependents();
+  let_next_kernel_start();
   const Work work = plan_work<Format>(p.stored, shared);
   if (work.num_units() == 0) return;
 
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     if constexpr (S::kMovesRegisters) give_registers<S::kExtractorRegisters>();
     extract<Format>(work, (thread - S::kConsumerThreads) / 128, shared);
     barrier_wait(shared.sums_stored(), 0);
-    wait_for_kernel_ahead();
+    wait_for_kernels_before();
     for (int end = 0; end < 2; ++end) {
       const int row_block = shared.scratch()->last_arrivals[end];
       if (row_block >= 0) {

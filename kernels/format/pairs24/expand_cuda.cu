@@ -78,12 +78,9 @@ struct LaneEntry {
   std::uint32_t entry, count;
 
   __device__ void load(const PairsHead& head, int strip_number, int lane) {
-    std::uint32_t word = 0;
-#pragma unroll
-    for (int s = 0; s < kPairsStrips - 1; ++s)
-      word += s < strip_number ? pairs_entry_words(PairsStart::unpack(head.starts[s]).entries) : 0;
-    const auto* const from = reinterpret_cast<const std::uint32_t*>(&head + 1) + word;
-    count = PairsStart::unpack(head.starts[strip_number]).entries;
+    const auto* const from =
+        reinterpret_cast<const std::uint32_t*>(&head + 1) + head.first_entry(strip_number);
+    count = head.start(strip_number).entries;
     entry = static_cast<std::uint32_t>(lane) < count ? from[lane] : kNone;
   }
 
@@ -98,11 +95,9 @@ struct LaneEntry {
 };
 static_assert(kStageCols == 64, "a stage's columns are six bits");
 
-enum class Left { kMasks, kEntries };
-
 /// One strip of the unit at `unit`, in shared or global memory; its first row and column go to (row, col) of
 /// the output.
-template <Left kLeft>
+template <PairsLeft kLeft>
 __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* unit, int strip_number,
                                              int lane, const std::uint32_t* selectors, Stage& stage,
                                              std::int64_t row, std::int64_t col) {
@@ -111,10 +106,10 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
   const std::uint32_t start = 4 * PairsStart::unpack(head.starts[strip_number]).word;
   std::uint32_t pairs = strip.pairs[lane];
   std::uint32_t left = 0;
-  if constexpr (kLeft == Left::kMasks)
+  if constexpr (kLeft == PairsLeft::kMasks)
     left = reinterpret_cast<const PairsMasks*>(&head + 1)->left[strip_number][lane];
   LaneEntry entries;
-  if constexpr (kLeft == Left::kEntries) entries.load(head, strip_number, lane);
+  if constexpr (kLeft == PairsLeft::kEntries) entries.load(head, strip_number, lane);
   const PairsJump jump = PairsJump::unpack(strip.jumps[lane]);
   LaneList list{unit, start + static_cast<std::uint32_t>(4 * lane + kPairsListStride * jump.offset)};
   // The metadata of a lane's rows are in four lanes: those of two halves of two steps.
@@ -141,7 +136,7 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
       for (int r = 0; r < kPairsRegisters; ++r) pair[r] = list.take(pairs, 4 * i + r);
 #pragma unroll
       for (int r = 0; r < kPairsRegisters; ++r)
-        rest[r] = kLeft == Left::kMasks ? list.take(left, 4 * i + r) : 0;
+        rest[r] = kLeft == PairsLeft::kMasks ? list.take(left, 4 * i + r) : 0;
 #pragma unroll
       for (int r = 0; r < kPairsRegisters; ++r) {
         const PairsMetadata place = PairsMetadata::of(i, 8 * (r & 1), pairs_quad(0, r));
@@ -160,7 +155,7 @@ __device__ __forceinline__ void expand_strip(const Params& p, const std::byte* u
     pairs >>= kStageSteps * kPairsRegisters;
     left >>= kStageSteps * kPairsRegisters;
     __syncwarp();
-    if constexpr (kLeft == Left::kEntries) {
+    if constexpr (kLeft == PairsLeft::kEntries) {
       if (entries.count != 0) {
         entries.store(stage, first / kStageSteps);
         __syncwarp();
@@ -214,10 +209,10 @@ __global__ void __launch_bounds__(kThreads) expand_pairs24_kernel(const __grid_c
   __syncthreads();
   const auto expand = [&](const uint4* unit_at) {
     const auto* const unit = reinterpret_cast<const std::byte*>(unit_at);
-    if (PairsStart::unpack(unit_at->x).has_masks()) {
-      expand_strip<Left::kMasks>(p, unit, strip, lane, selectors, stages[strip], row, col);
+    if (PairsStart::unpack(unit_at->x).left() == PairsLeft::kMasks) {
+      expand_strip<PairsLeft::kMasks>(p, unit, strip, lane, selectors, stages[strip], row, col);
     } else {
-      expand_strip<Left::kEntries>(p, unit, strip, lane, selectors, stages[strip], row, col);
+      expand_strip<PairsLeft::kEntries>(p, unit, strip, lane, selectors, stages[strip], row, col);
     }
   };
   if (is_copied) {

@@ -32,7 +32,7 @@ struct Scratch {
   UnitLists::Words words;
   std::array<StripEntries, kPairsStrips> entries;
   UnitLists lists;
-  bool has_entries = false;  // the unit; until it is split, the one ahead
+  PairsLeft left = PairsLeft::kMasks;  // of the unit; until it is split, of the one ahead
 };
 
 /// The lists of one strip to `out`, where the first list of the unit starts.
@@ -52,7 +52,7 @@ void write_lists(const StripWords& words, const UnitLists::Strip& strip, std::by
 }
 
 /// False if there are too many entries.
-template <Left kLeft>
+template <PairsLeft kLeft>
 bool split_strips(const std::uint16_t* values, std::int64_t stride, Scratch& scratch, PairsHead& head) {
   for (int s = 0; s < kPairsStrips; ++s) {
     const auto i = static_cast<std::size_t>(s);
@@ -67,19 +67,21 @@ bool may_have_entries(const UnitLists::Words& words) {
   return std::all_of(words.begin(), words.end(), [](const StripWords& strip) {
     int quads = 0;
     for (const StripWords::Lane& lane : strip.lanes) quads += std::popcount(lane.left);
-    return quads <= kPairsChosenEntries;
+    return !StripEntries::are_too_many_quads(quads);
   });
 }
 
 /// What is left goes to entries if they are not too many. A unit is mostly like the one ahead of it; else it
 /// is split twice.
 void split_unit(const std::uint16_t* values, std::int64_t stride, Scratch& scratch, PairsHead& head) {
-  if (!scratch.has_entries) {
-    split_strips<Left::kWords>(values, stride, scratch, head);
+  if (scratch.left == PairsLeft::kMasks) {
+    split_strips<PairsLeft::kMasks>(values, stride, scratch, head);
     if (!may_have_entries(scratch.words)) return;
   }
-  scratch.has_entries = split_strips<Left::kEntries>(values, stride, scratch, head);
-  if (!scratch.has_entries) split_strips<Left::kWords>(values, stride, scratch, head);
+  scratch.left = PairsLeft::kEntries;
+  if (split_strips<PairsLeft::kEntries>(values, stride, scratch, head)) return;
+  scratch.left = PairsLeft::kMasks;
+  split_strips<PairsLeft::kMasks>(values, stride, scratch, head);
 }
 
 /// Returns the bytes of the unit.
@@ -88,7 +90,7 @@ std::int64_t encode_unit(const std::uint16_t* values, std::int64_t stride, Scrat
   split_unit(values, stride, scratch, head);
   scratch.lists.place(scratch.words);
   std::byte* lists = out + sizeof(head);
-  if (scratch.has_entries) {
+  if (scratch.left == PairsLeft::kEntries) {
     for (const StripEntries& entries : scratch.entries) lists = entries.write(lists);
   } else {
     PairsMasks masks;
@@ -105,10 +107,10 @@ std::int64_t encode_unit(const std::uint16_t* values, std::int64_t stride, Scrat
     const StripWords& words = scratch.words[static_cast<std::size_t>(s)];
     const UnitLists::Strip& strip = scratch.lists.strip(s);
     const std::int64_t start = (lists - out) + strip.base * kPairsListStride;
-    head.starts[s] = PairsStart{static_cast<std::uint32_t>(start) / 4,
-                                scratch.has_entries ? scratch.entries[static_cast<std::size_t>(s)].count()
-                                                    : PairsStart::kMasks}
-                         .pack();
+    const std::uint32_t entries = scratch.left == PairsLeft::kMasks
+                                      ? PairsStart::kMasks
+                                      : scratch.entries[static_cast<std::size_t>(s)].count();
+    head.starts[s] = PairsStart{static_cast<std::uint32_t>(start) / 4, entries}.pack();
     for (int l = 0; l < kPairsLanes; ++l) {
       head.strips[s].pairs[l] = words.lanes[static_cast<std::size_t>(l)].pairs;
       head.strips[s].jumps[l] = strip.jumps[static_cast<std::size_t>(l)].pack();
@@ -153,22 +155,20 @@ void decode_unit(std::span<const std::byte> unit, UnitValues& values) {
   PairsHead head;
   std::memcpy(&head, unit.data(), sizeof(head));
   PairsMasks masks{};
-  if (PairsStart::unpack(head.starts[0]).has_masks())
-    std::memcpy(&masks, unit.data() + sizeof(head), sizeof(masks));
-  const std::byte* entries = unit.data() + sizeof(head);
+  if (head.left() == PairsLeft::kMasks) std::memcpy(&masks, unit.data() + sizeof(head), sizeof(masks));
   for (int s = 0; s < kPairsStrips; ++s) {
-    const PairsStart start = PairsStart::unpack(head.starts[s]);
+    const PairsStart start = head.start(s);
     std::uint16_t* to = values.data() + s * kPairsStripRows * kCols;
     for (int l = 0; l < kPairsLanes; ++l)
       decode_lane(unit.data() + 4 * std::size_t{start.word}, head.strips[s], masks.left[s][l], l, to);
-    if (start.has_masks()) continue;
+    if (start.left() == PairsLeft::kMasks) continue;
+    const std::byte* entries = unit.data() + sizeof(head) + 4 * std::size_t{head.first_entry(s)};
     for (std::uint32_t i = 0; i < start.entries; ++i) {
       std::uint32_t bits = 0;
       std::memcpy(&bits, entries + 4 * std::size_t{i}, sizeof(bits));
       const PairsEntry entry = PairsEntry::unpack(bits);
       to[entry.row * kCols + entry.col] = entry.value;
     }
-    entries += 4 * std::size_t{pairs_entry_words(start.entries)};
   }
 }
 

@@ -2,6 +2,7 @@
 // matrix products, and the sums of tiles, which several runs may share. For *.cu files only.
 #pragma once
 
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/sm90_shape.cuh"
 #include "kernels/format/cuda/sm90_wgmma_sparse.cuh"
 #include "kernels/format/pairs24/pairs24_shape.cuh"
@@ -63,11 +64,11 @@ class Consumer {
       sm90::barrier_wait(Rings<S>::slot_full(base_, warpgroup, slot_.at), slot_.parity);
       const SharedAddress unit = rings_.slot(warpgroup, slot_.at);
       const PairsStart start = PairsStart::unpack(load_shared_4(unit + 4 * (warp_ % 4)));
-      if (start.has_masks()) {
-        multiply_lists<true>(unit, start);
+      if (start.left() == PairsLeft::kMasks) {
+        multiply_lists<PairsLeft::kMasks>(unit, start);
       } else {
         const sm90::Cursor first_piece = piece_;
-        multiply_lists<false>(unit, start);
+        multiply_lists<PairsLeft::kEntries>(unit, start);
         sm90::products_wait<0>();
         multiply_entries(unit, start, first_piece);
         release_slot();
@@ -82,9 +83,9 @@ class Consumer {
 
   /// The words of the unit's lists by x. With masks the last products may still run at the end, and the piece
   /// that they read is in_use_; without, all of the unit's pieces are, and its slot.
-  template <bool kMasks>
+  template <PairsLeft kLeft>
   __device__ __forceinline__ void multiply_lists(SharedAddress unit, const PairsStart& start) {
-    LaneWords<kMasks> words(unit, start, warp_ % 4, static_cast<int>(threadIdx.x) % 32);
+    LaneWords<kLeft> words(unit, start, warp_ % 4, static_cast<int>(threadIdx.x) % 32);
     std::uint32_t x = 0;
 #pragma unroll
     for (int batch = 0; batch < kBatches; ++batch) {
@@ -110,18 +111,19 @@ class Consumer {
         } else {
           sm90::sparse_product<kBf16, 1>(sums_, pairs[t], rows, words.metadata(step));
         }
-        if constexpr (kMasks) sm90::sparse_product<kBf16, 0>(sums_, left[t], rows, kLeftMetadata);
+        if constexpr (kLeft == PairsLeft::kMasks)
+          sm90::sparse_product<kBf16, 0>(sums_, left[t], rows, kLeftMetadata);
       }
       sm90::products_commit();
       // All words are in registers.
-      if (kMasks && batch == kBatches - 1) release_slot();
+      if (kLeft == PairsLeft::kMasks && batch == kBatches - 1) release_slot();
       sm90::products_wait<1>();
       if (batch % kPieceBatches == 0 && in_use_ != 0) {
         release(in_use_);
         in_use_ = 0;
       }
       if (batch % kPieceBatches == kPieceBatches - 1) {
-        if constexpr (kMasks) in_use_ = Rings<S>::piece_empty(base_, piece_.at);
+        if constexpr (kLeft == PairsLeft::kMasks) in_use_ = Rings<S>::piece_empty(base_, piece_.at);
         piece_.advance(1, rings_.pieces());
       }
     }
@@ -182,7 +184,7 @@ class Consumer {
                      "+f"(sums_[4 * i + 3]));
       sums[i] = make_float4(sums_[4 * i], sums_[4 * i + 1], sums_[4 * i + 2], sums_[4 * i + 3]);
     }
-    sm90::wait_for_kernel_ahead();
+    wait_for_kernels_before();
     fused::finish_fragments<1, S::kTokens / 8>(p_.work, p_.exchange, tile, warp_, S::kTileWarps,
                                                tile * S::kTileRows + warp_ * kPairsStripRows, p_.out, sums);
   }

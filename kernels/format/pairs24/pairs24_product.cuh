@@ -80,7 +80,7 @@ template <class S>
 __device__ void copy_activations(const Product& p, const CUtensorMap* x, const UnitRange& range,
                                  const Rings<S>& rings, SharedAddress base) {
   sm90::prefetch_map(x);
-  sm90::wait_for_kernel_ahead();
+  wait_for_kernels_before();
   const int row_pieces = p.work.per_tile * S::kPieces;
   int at = range.first % p.work.per_tile * S::kPieces;
   sm90::Cursor piece;
@@ -111,16 +111,16 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                        largest_unit<S>(p, range, *reinterpret_cast<unsigned*>(memory + 8 * S::kBarriers)));
 
   if (warp < S::kTileWarps) {
-    sm90::launch_dependents();
+    let_next_kernel_start();
     Consumer<S, kBf16>(p, rings, base).multiply_run(range.first, range.last);
   } else if (warp == S::kTileWarps) {
     if (threadIdx.x % 32 < S::kWarpgroups)
       copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32);
     __syncwarp();
     // Not earlier: the kernel behind asks for its weights as soon as it starts.
-    sm90::launch_dependents();
+    let_next_kernel_start();
   } else {
-    sm90::launch_dependents();
+    let_next_kernel_start();
     if (threadIdx.x % 32 == 0) copy_activations<S>(p, &x, range, rings, base);
   }
 #else

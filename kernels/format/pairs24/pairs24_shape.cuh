@@ -49,22 +49,21 @@ struct Shape {
   /// x comes in pieces of so many columns.
   static constexpr int kPieceCols = kTokens <= 32 ? 128 : 64;
   static constexpr int kPieceSteps = kPieceCols / kPairsStepCols;
-  static constexpr int kPieces = kUnitCols / kPieceCols;  ///< of a unit
+  /// Of a unit, which holds all of them to its end if it has entries: the fewest that must have room.
+  static constexpr int kPieces = kUnitCols / kPieceCols;
   static constexpr int kPieceBytes = kTokens * kPieceCols * 2;
   static constexpr int kBoxBytes = kTokens * 128;  ///< 64 columns
   static_assert(kPieceSteps % kStepsAtOnce == 0);
 
   // Shared memory: barriers, pieces of x, then slots for units.
   static constexpr int kMaxPieces = 8, kMaxStages = 8;
-  /// A unit with entries holds all its pieces to its end.
-  static constexpr int kLeastPieces = kPieces;
   static constexpr int kWantedPieces = kTokens <= 32 ? 4 : kTokens == 128 ? 6 : 8;
   static constexpr int kBarriers = 2 * kMaxPieces + 2 * kWarpgroups * kMaxStages;
   static constexpr int kRingsAt = 1024;
   static_assert(8 * kBarriers + 4 <= kRingsAt);
   static constexpr int kSharedBytes = (kBlocks == 2 ? 113 : 227) * 1024;
   static constexpr int kRoom = kSharedBytes - kRingsAt;
-  static_assert(kRoom >= kLeastPieces * kPieceBytes + kWarpgroups * align_up(kPairsMostBytes, 128));
+  static_assert(kRoom >= kPieces * kPieceBytes + kWarpgroups * align_up(kPairsMostBytes, 128));
 };
 
 /// What the block's largest unit leaves room for: slots as large as it, `stages` for each warpgroup, and
@@ -76,7 +75,7 @@ class Rings {
       : base_(base), slot_bytes_((largest_bytes + 127) / 128 * 128) {
     const int stage_bytes = S::kWarpgroups * slot_bytes_;
     stages_ = min(S::kMaxStages, (S::kRoom - S::kWantedPieces * S::kPieceBytes) / stage_bytes);
-    if (stages_ < 2) stages_ = min(2, (S::kRoom - S::kLeastPieces * S::kPieceBytes) / stage_bytes);
+    if (stages_ < 2) stages_ = min(2, (S::kRoom - S::kPieces * S::kPieceBytes) / stage_bytes);
     pieces_ = min(S::kMaxPieces, (S::kRoom - stages_ * stage_bytes) / S::kPieceBytes);
   }
   __device__ int stages() const { return stages_; }

@@ -10,14 +10,14 @@
 namespace sluice::kernels::pairs24 {
 
 /// A lane's words of a unit that has masks or not, in the order of FORMAT.md. The unit is in shared memory.
-template <bool kMasks>
+template <PairsLeft kLeft>
 class LaneWords {
  public:
   __device__ LaneWords(SharedAddress unit, const PairsStart& start, int strip, int lane) {
     const SharedAddress fixed = unit + offsetof(PairsHead, strips) + strip * sizeof(PairsStrip);
     const SharedAddress lists = unit + 4 * start.word;
     has_pair_ = load_shared_4(fixed + offsetof(PairsStrip, pairs) + 4 * lane);
-    if constexpr (kMasks)
+    if constexpr (kLeft == PairsLeft::kMasks)
       has_left_ = load_shared_4(unit + sizeof(PairsHead) + 4 * (kPairsLanes * strip + lane));
     const std::uint32_t jump = sm90::load_half_word(fixed + offsetof(PairsStrip, jumps) + 2 * lane);
     const uint4 metadata = load_shared_16(fixed + offsetof(PairsStrip, metadata) + 16 * lane);
@@ -42,7 +42,7 @@ class LaneWords {
     for (std::uint32_t& word : pairs) word = 0;
 #pragma unroll
     for (int r = 0; r < 4; ++r) take(pairs[r], has_pair_ >> byte, bit + r, steps[bit + r]);
-    if constexpr (kMasks) {
+    if constexpr (kLeft == PairsLeft::kMasks) {
 #pragma unroll
       for (std::uint32_t& word : left) word = 0;
 #pragma unroll

@@ -22,23 +22,51 @@ struct PairsStrip {
 };
 static_assert(sizeof(PairsStrip) == 704);
 
-/// Where a strip's lists are, and how what is left of its quads is stored. All strips of a unit have masks,
-/// or none has.
+/// Most entries of a strip that a reader takes, one for each lane; the encoder stops earlier. They are stored
+/// in groups.
+inline constexpr int kPairsMaxEntries = 32, kPairsEntryGroup = 4;
+/// Words that so many entries take.
+constexpr std::uint32_t pairs_entry_words(std::uint32_t entries) {
+  return (entries + kPairsEntryGroup - 1) / kPairsEntryGroup * kPairsEntryGroup;
+}
+static_assert(kPairsStrips * pairs_entry_words(kPairsMaxEntries) * sizeof(std::uint32_t) <= kPairsMaskBytes,
+              "weight_byte_range counts with masks");
+
+/// How what is left of a unit's quads beside their pairs is stored: as words of the lists, which PairsMasks
+/// name, or value by value, as entries (PairsEntry). All strips of a unit have the same.
+enum class PairsLeft : std::uint8_t { kMasks, kEntries };
+
+/// Where a strip's lists are, and how what is left of its quads is stored.
 struct PairsStart {
   static constexpr std::uint32_t kMasks = 0xFFFF;
 
   std::uint32_t word;     ///< of the lists, in words of four bytes from the start of the unit
-  std::uint32_t entries;  ///< what is left, as PairsEntry, at most kPairsMaxEntries; or kMasks: in the lists
+  std::uint32_t entries;  ///< of the strip, at most kPairsMaxEntries; or kMasks
 
   static constexpr PairsStart unpack(std::uint32_t bits) { return {bits & 0xFFFFU, bits >> 16}; }
   constexpr std::uint32_t pack() const { return word | entries << 16; }
-  constexpr bool has_masks() const { return entries == kMasks; }
+  constexpr PairsLeft left() const { return entries == kMasks ? PairsLeft::kMasks : PairsLeft::kEntries; }
 };
 
 /// The first bytes of a unit.
 struct PairsHead {
   std::uint32_t starts[kPairsStrips];  ///< PairsStart
   PairsStrip strips[kPairsStrips];
+
+  constexpr PairsStart start(int strip) const { return PairsStart::unpack(starts[strip]); }
+  constexpr PairsLeft left() const { return start(0).left(); }
+  /// Of a unit that has entries, which of the words behind the head is the first one of a strip.
+  constexpr std::uint32_t first_entry(int strip) const {
+    std::uint32_t words = 0;
+    for (int s = 0; s + 1 < kPairsStrips; ++s) words += s < strip ? pairs_entry_words(start(s).entries) : 0;
+    return words;
+  }
+  /// Bytes from the unit's start to where its masks or entries end and its lists may start.
+  constexpr std::int64_t lists_begin() const {
+    if (left() == PairsLeft::kMasks) return kPairsFixedBytes + kPairsMaskBytes;
+    constexpr int kLast = kPairsStrips - 1;
+    return kPairsFixedBytes + 4 * std::int64_t{first_entry(kLast) + pairs_entry_words(start(kLast).entries)};
+  }
 };
 static_assert(sizeof(PairsHead) == kPairsFixedBytes);
 
@@ -49,11 +77,6 @@ struct PairsMasks {
 };
 static_assert(sizeof(PairsMasks) == kPairsMaskBytes);
 
-/// Most entries of a strip that a reader takes, one for each lane; the encoder stops earlier. They are stored
-/// in groups.
-inline constexpr int kPairsMaxEntries = 32, kPairsEntryGroup = 4;
-static_assert(kPairsStrips * kPairsMaxEntries * sizeof(std::uint32_t) <= sizeof(PairsMasks),
-              "weight_byte_range counts with masks");
 /// Behind the head of a unit without masks: the entries of each strip, filled up to a multiple of four with
 /// zeros. The lists follow.
 struct PairsEntry {
@@ -69,10 +92,6 @@ struct PairsEntry {
     return value | static_cast<std::uint32_t>(col) << 16 | static_cast<std::uint32_t>(row) << 24;
   }
 };
-/// Words that so many entries take.
-constexpr std::uint32_t pairs_entry_words(std::uint32_t entries) {
-  return (entries + kPairsEntryGroup - 1) / kPairsEntryGroup * kPairsEntryGroup;
-}
 
 /// A lane's words stand below one another in one column of 32 words, and from a step on in another one.
 inline constexpr int kPairsListStride = kPairsLanes * 4;

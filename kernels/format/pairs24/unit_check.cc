@@ -36,15 +36,13 @@ class UnitCheck {
   UnitCheck(std::span<const std::byte> unit, int rows, int cols, DType dtype)
       : unit_(unit), rows_(rows), cols_(cols), exponent_(dtype == DType::kF16 ? 0x7C00U : 0x7F80U) {
     std::memcpy(&head_, unit.data(), sizeof(head_));
-    if (has_masks(head_)) std::memcpy(&masks_, unit.data() + sizeof(head_), sizeof(masks_));
+    if (head_.left() == PairsLeft::kMasks) std::memcpy(&masks_, unit.data() + sizeof(head_), sizeof(masks_));
   }
-
-  static bool has_masks(const PairsHead& head) { return PairsStart::unpack(head.starts[0]).has_masks(); }
 
   std::string check_lane(int strip, int lane) const {
     const PairsStrip& fixed = head_.strips[strip];
     const PairsJump jump = PairsJump::unpack(fixed.jumps[lane]);
-    const std::int64_t start = 4 * std::int64_t{PairsStart::unpack(head_.starts[strip]).word};
+    const std::int64_t start = 4 * std::int64_t{head_.start(strip).word};
     std::int64_t at = start + 4 * lane + jump.offset * kPairsListStride;
     for (int step = 0; step < kPairsSteps; ++step) {
       if (step == jump.step) at = start + 4 * std::int64_t{jump.target};
@@ -75,8 +73,10 @@ class UnitCheck {
     return {};
   }
 
-  /// The entries of a strip, which stand at byte `at` and end in the unit. Metadata are good.
-  std::string check_entries(int strip, std::int64_t at, int count) const {
+  /// The entries of a strip, which end in the unit. Metadata are good.
+  std::string check_entries(int strip) const {
+    const auto count = static_cast<int>(head_.start(strip).entries);
+    std::int64_t at = kPairsFixedBytes + 4 * std::int64_t{head_.first_entry(strip)};
     int previous = -1;  // place of the entry ahead
     for (int i = 0; i < count; ++i, at += 4) {
       const std::uint32_t bits = word_at(at);
@@ -178,37 +178,33 @@ std::string why_damaged(std::span<const std::byte> unit, int rows, int cols, DTy
     return fmt::format("{} bytes instead of {} to {}", bytes, kPairsFixedBytes, kPairsMostBytes);
   PairsHead head;
   std::memcpy(&head, unit.data(), sizeof(head));
-  const bool has_masks = UnitCheck::has_masks(head);
-  std::int64_t lists = kPairsFixedBytes + (has_masks ? kPairsMaskBytes : 0);  // where they may start
+  const PairsLeft left = head.left();
+  const auto name_of = [](PairsLeft kind) { return kind == PairsLeft::kMasks ? "masks" : "entries"; };
   for (int s = 0; s < kPairsStrips; ++s) {
-    const std::uint32_t entries = PairsStart::unpack(head.starts[s]).entries;
-    if ((entries == PairsStart::kMasks) != has_masks)
-      return fmt::format("strip {} has {}, strip 0 has not", s, has_masks ? "entries" : "masks");
-    if (has_masks) continue;
-    if (entries > kPairsMaxEntries)
-      return fmt::format("{} entries of strip {}, at most {} are possible", entries, s, kPairsMaxEntries);
-    lists += 4 * std::int64_t{pairs_entry_words(entries)};
+    const PairsStart start = head.start(s);
+    if (start.left() != left)
+      return fmt::format("strip {} has {}, strip 0 has not", s, name_of(start.left()));
+    if (left == PairsLeft::kEntries && start.entries > kPairsMaxEntries) {
+      return fmt::format("{} entries of strip {}, at most {} are possible", start.entries, s,
+                         kPairsMaxEntries);
+    }
   }
-  if (lists > bytes)
-    return fmt::format("its {} end at byte {} of {}", has_masks ? "masks" : "entries", lists, bytes);
+  const std::int64_t lists = head.lists_begin();
+  if (lists > bytes) return fmt::format("its {} end at byte {} of {}", name_of(left), lists, bytes);
   for (int s = 0; s < kPairsStrips; ++s) {
-    const std::int64_t start = 4 * std::int64_t{PairsStart::unpack(head.starts[s]).word};
+    const std::int64_t start = 4 * std::int64_t{head.start(s).word};
     if (start < lists || start > bytes) {
       return fmt::format("the lists of strip {} start at byte {}, which is not between {} and {}", s, start,
                          lists, bytes);
     }
   }
   const UnitCheck check(unit, rows, cols, dtype);
-  std::int64_t entries_at = kPairsFixedBytes;
   for (int s = 0; s < kPairsStrips; ++s) {
     for (int lane = 0; lane < kPairsLanes; ++lane) {
       if (std::string problem = check.check_lane(s, lane); !problem.empty()) return problem;
     }
-    if (has_masks) continue;
-    const std::uint32_t entries = PairsStart::unpack(head.starts[s]).entries;
-    if (std::string problem = check.check_entries(s, entries_at, static_cast<int>(entries)); !problem.empty())
-      return problem;
-    entries_at += 4 * std::int64_t{pairs_entry_words(entries)};
+    if (left == PairsLeft::kMasks) continue;
+    if (std::string problem = check.check_entries(s); !problem.empty()) return problem;
   }
   return {};
 }

@@ -23,8 +23,10 @@ class StripEntries {
                           static_cast<std::uint32_t>((lane * kPairsSteps + step) * kPairsRegisters + reg)};
     num_quads_ += left != 0 ? 1 : 0;
   }
+  /// A strip of which so many quads have something left has too many entries, for each has one at least.
+  static constexpr bool are_too_many_quads(int quads) { return quads > kPairsChosenEntries; }
   /// To be asked for each lane, for not more than what one lane adds has room.
-  bool are_too_many_quads() const { return num_quads_ > kPairsChosenEntries; }
+  bool has_too_many_quads() const { return are_too_many_quads(static_cast<int>(num_quads_)); }
 
   /// Makes entries of all quads. False if there are too many.
   bool finish();

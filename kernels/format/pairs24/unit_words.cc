@@ -53,7 +53,7 @@ Quad split_quad(const std::uint16_t* values) {
 
 }  // namespace
 
-template <Left kLeft>
+template <PairsLeft kLeft>
 bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words,
                  std::uint32_t (&metadata)[kPairsLanes][4], StripEntries& entries) {
   entries.clear();
@@ -89,7 +89,7 @@ bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& w
       }
       if ((quads[0].left | quads[1].left | quads[2].left | quads[3].left) == 0) continue;
       for (int r = 0; r < kPairsRegisters; ++r) {
-        if constexpr (kLeft == Left::kWords) {
+        if constexpr (kLeft == PairsLeft::kMasks) {
           to.words[n] = quads[r].left;
           const std::uint32_t is_stored = quads[r].left != 0 ? 1 : 0;
           n += is_stored;
@@ -103,16 +103,16 @@ bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& w
     to.pairs = pairs;
     to.left = left;
     words.count += static_cast<int>(n);
-    if constexpr (kLeft == Left::kEntries) {
-      if (entries.are_too_many_quads()) return false;
+    if constexpr (kLeft == PairsLeft::kEntries) {
+      if (entries.has_too_many_quads()) return false;
     }
   }
-  return kLeft == Left::kWords || entries.finish();
+  return kLeft == PairsLeft::kMasks || entries.finish();
 }
 
-template bool split_strip<Left::kWords>(const std::uint16_t*, std::int64_t, StripWords&,
-                                        std::uint32_t (&)[kPairsLanes][4], StripEntries&);
-template bool split_strip<Left::kEntries>(const std::uint16_t*, std::int64_t, StripWords&,
-                                          std::uint32_t (&)[kPairsLanes][4], StripEntries&);
+template bool split_strip<PairsLeft::kMasks>(const std::uint16_t*, std::int64_t, StripWords&,
+                                             std::uint32_t (&)[kPairsLanes][4], StripEntries&);
+template bool split_strip<PairsLeft::kEntries>(const std::uint16_t*, std::int64_t, StripWords&,
+                                               std::uint32_t (&)[kPairsLanes][4], StripEntries&);
 
 }  // namespace sluice::kernels

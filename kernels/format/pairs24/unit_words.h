@@ -24,13 +24,10 @@ struct StripWords {
   int count = 0;  ///< words of all lanes
 };
 
-/// Where what is left of quads beside their pairs goes: among the words of a strip, or to its entries.
-enum class Left { kWords, kEntries };
-
-/// The words of 16 rows of 256 values, `stride` apart, the metadata of their quads, and the entries. Negative
-/// zeros count as zeros. False, as soon as it is known, if there are too many entries; then nothing of it
-/// holds.
-template <Left kLeft>
+/// The words of 16 rows of 256 values, `stride` apart, the metadata of their quads, and what is left of
+/// these: among the words (kMasks) or as entries. Negative zeros count as zeros. False, as soon as it is
+/// known, if there are too many entries; then nothing of it holds.
+template <PairsLeft kLeft>
 bool split_strip(const std::uint16_t* values, std::int64_t stride, StripWords& words,
                  std::uint32_t (&metadata)[kPairsLanes][4], StripEntries& entries);
 

@@ -376,11 +376,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
     stage ^= 1;
     if (++step == Tile::steps_of_tile(p) || left == 1) {
-      if (row < p.rows)
-        finish_fragments<Tile::kRowTiles, Tile::kTokenTiles>(p.work, p.exchange, tile, warp, Tile::kWarps,
-                                                             row, p.out, sums);
-#pragma unroll
-      for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+      finish_tile<Tile>(p, tile, warp, row, sums);
       step = 0;
       ++tile;
     }

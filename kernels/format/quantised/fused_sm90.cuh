@@ -137,7 +137,7 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
     place.advance();
     units.advance();
     if (units.tile != tile || units.left == 0) {
-      sm90::wait_for_kernel_ahead();  // its sums may lie where these go
+      wait_for_kernels_before();  // its sums may lie where these go
 #pragma unroll
       for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
         const int part = (first_product + i) * 4 + warp;
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) std::byte shared_bytes[];
   const QuantShared<Tile> shared{shared_address(shared_bytes)};
-  sm90::launch_dependents();
+  let_next_kernel_start();
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
   const int warp = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / 32, 0);

@@ -3,6 +3,7 @@
 // *.cu files only.
 #pragma once
 
+#include "kernels/device/cuda/launch_kernel.cuh"
 #include "kernels/format/cuda/mma_sm80.cuh"
 #include "kernels/format/quantised/sm90_tile.cuh"
 
@@ -249,7 +250,7 @@ __device__ void bring_operands(const QuantProduct& p, const CodeMaps& maps, cons
   ParamLoader<Tile> params(p, team, warp);
   XColumns<Tile> x(p, warp);
   params.load(units);
-  sm90::wait_for_kernel_ahead();
+  wait_for_kernels_before();
   x.load(units.unit);
   RingPlace<Tile> place;
   place.advance(team);

@@ -217,11 +217,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     x_stage = x_stage == 2 ? 0 : x_stage + 1;
     if (++step == p.work.per_tile || left == 1) {
       const int row = tile * Tile::kRows + warp * 32;
-      if (row < p.rows)
-        finish_fragments<Tile::kRowTiles, Tile::kTokenTiles>(p.work, p.exchange, tile, warp, Tile::kWarps,
-                                                             row, p.out, sums);
-#pragma unroll
-      for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+      finish_tile<Tile>(p, tile, warp, row, sums);
       step = 0;
       ++tile;
     }

@@ -9,6 +9,7 @@ namespace {
 using namespace sm90;
 
 struct TiledCsl {
+  static constexpr Encoding kEncoding = Encoding::kTiledCsl;
   /// What a unit costs beside its bytes, in units of 16 of them: about the time that an empty one takes.
   static constexpr unsigned kUnitCost = 96;
 
@@ -102,19 +103,8 @@ struct TiledCsl {
   };
 };
 
-bool can_run_tiled_csl(const LinearArgs& args) {
-  return args.weight.format.encoding == Encoding::kTiledCsl && can_run(args);
-}
-
 }  // namespace
 
-const FusedKernel kTiledCslSm90 = {.name = "tiled_csl_sm90",
-                                   .encoding = Encoding::kTiledCsl,
-                                   .min_compute_capability = 90,
-                                   .max_compute_capability = 90,
-                                   .max_rows = kMaxTokens,
-                                   .can_run = can_run_tiled_csl,
-                                   .workspace_bytes = workspace_bytes,
-                                   .run = run<TiledCsl>};
+const FusedKernel kTiledCslSm90 = fused_kernel<TiledCsl>("tiled_csl_sm90");
 
 }  // namespace sluice::kernels

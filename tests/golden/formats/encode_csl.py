@@ -15,7 +15,7 @@ KEEP_BYTES = 4096
 
 
 def noise(r, c):
-    """32 bits for each element; tests/kernels/format_csl_golden_test.cc has the same function."""
+    """32 bits for each element; tests/kernels/format_golden.h has the same function."""
     h = (r * 1000003 + c * 10007 + 101) * 2654435761 % 2**32
     h ^= h >> 15
     h = h * 2246822519 % 2**32

@@ -9,6 +9,7 @@
 #include "kernels/ops/linear.h"
 #include "tests/kernels/cuda/device_operands.h"
 #include "tests/kernels/format_support.h"
+#include "tests/kernels/pairs24_entries.h"
 
 namespace sluice::kernels {
 namespace {
@@ -36,7 +37,7 @@ std::vector<std::uint16_t> any_values(std::int64_t count, DType dtype) {
   return values;
 }
 
-class ExpandCuda : public CudaTest, public ::testing::WithParamInterface<WeightFormat> {
+class ExpandOnDevice : public CudaTest {
  protected:
   DeviceMemory put(const StoredMatrix& matrix) { return cuda->put(matrix.bytes); }
   static WeightView on_device(const StoredMatrix& matrix, const DeviceMemory& memory) {
@@ -80,6 +81,8 @@ class ExpandCuda : public CudaTest, public ::testing::WithParamInterface<WeightF
   }
 };
 
+class ExpandCuda : public ExpandOnDevice, public ::testing::WithParamInterface<WeightFormat> {};
+
 TEST_P(ExpandCuda, GivesTheBitsOfTheCodec) {
   for (const WeightCase& c : weight_cases()) {
     SCOPED_TRACE(c.name);
@@ -91,6 +94,19 @@ TEST_P(ExpandCuda, GivesTheBitsOfTheCodecForAnyFiniteValues) {
   for (const auto& [rows, cols] :
        {std::pair<std::int64_t, std::int64_t>{300, 200}, {128, 1024}, {1, 5000}, {520, 8}}) {
     expect_all_parts(StoredMatrix(GetParam(), rows, cols, any_values(rows * cols, GetParam().dtype)));
+  }
+}
+
+class ExpandPairs24Cuda : public ExpandOnDevice {};
+
+TEST_F(ExpandPairs24Cuda, ReadsUpTo32Entries) {
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const ManyEntries many(dtype);
+    expect_many_entries(many.view());
+    StoredMatrix matrix(many.format, many.kRows, many.kCols, many.values);
+    ASSERT_NE(matrix.bytes, many.stored);
+    matrix.bytes = many.stored;
+    expect_all_parts(matrix);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/format/format.h"
 #include "tests/kernels/cuda/device_operands.h"
+#include "tests/kernels/pairs24_entries.h"
 #include "tests/kernels/weight_cases.h"
 
 namespace sluice::kernels {
@@ -24,9 +25,11 @@ struct SparseWeight {
         format(wanted),
         values(make_weights(c, wanted.dtype)) {
     std::ranges::replace(values, std::uint16_t{0x8000U}, std::uint16_t{0});
-    const std::vector<std::byte> bytes = encode_matrix(tensor, wanted, values);
-    stored_bytes = bytes.size();
-    memory = cuda.put(bytes);
+    keep(cuda, encode_matrix(tensor, wanted, values));
+  }
+  SparseWeight(CudaDeviceUnderTest& cuda, const ManyEntries& many)
+      : tensor(many.tensor), format(many.format), values(many.values) {
+    keep(cuda, many.stored);
   }
   WeightView stored() const {
     return {format, std::span<const std::byte>(memory.bytes).first(stored_bytes), tensor.rows, tensor.cols};
@@ -40,6 +43,12 @@ struct SparseWeight {
   std::vector<std::uint16_t> values;
   std::size_t stored_bytes = 0;
   DeviceMemory memory;
+
+ private:
+  void keep(CudaDeviceUnderTest& cuda, std::span<const std::byte> bytes) {
+    stored_bytes = bytes.size();
+    memory = cuda.put(bytes);
+  }
 };
 
 /// What surrounds the product.
@@ -175,6 +184,35 @@ TEST_F(FusedSparse, SharedRowBlocksAreCloseToTheReference) {
       }
     }
   }
+}
+
+TEST_F(FusedSparse, UpTo32EntriesOfAStripAreCloseToTheReference) {
+  bool ran = false;
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const ManyEntries many(dtype);
+    expect_many_entries(many.view());
+    const SparseWeight weight(*cuda, many);
+    for (const FusedKernel* kernel : kernels()) {
+      if (kernel->encoding != Encoding::kPairs24) continue;
+      ran = true;
+      for (const std::int64_t tokens : {8, 16, 32, 64, 128}) {
+        SCOPED_TRACE(::testing::Message() << kernel->name << ", " << tokens << " rows");
+        Random random(5);
+        DeviceMatrix x(*cuda, dtype, GuardedMatrix::random(tokens, many.kCols, 0, random));
+        DeviceMatrix y(*cuda, dtype, tokens, many.kRows);
+        LinearArgs args{.x = x.const_view(), .weight = weight.stored(), .y = y.view()};
+        run(*kernel, args);
+        y.fetch();
+        args.x = x.const_host_view();
+        args.weight = weight.dense();
+        args.y = y.host_view();
+        // As above.
+        y.expect_near(linear_ref(args), [](const Expected& e, std::size_t) { return 4 * e.tolerance; });
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+  if (!ran) GTEST_SKIP() << "no fused product of pairs24 for this device";
 }
 
 TEST_F(FusedSparse, ARowsBitsDependNeitherOnItsNeighboursNorOnTheWorkspace) {

@@ -1,5 +1,5 @@
-// The matrices of tests/golden/formats/encode_csl.py and encode_pairs24.py, and the bytes that they must
-// have.
+// The matrices of tests/golden/formats/encode_csl.py and encode_pairs24.py, and the bytes that each sparse
+// format must give them.
 #pragma once
 
 #include <cstdint>

@@ -121,19 +121,13 @@ void run(ProfileFlags options) {
       .source = fmt::format("measured by sluice profile, median of {} rounds; transfer, disk and pass "
                             "overheads are defaults",
                             options.rig.rounds)};
-  const auto part = [&](const char* what, auto measure) {
+  for (const ProfilePart& part : profile_parts()) {
     const auto began = std::chrono::steady_clock::now();
-    log_info("measuring {}", what);
-    measure();
-    log_debug("{}: {:.1f} s", what,
+    log_info("measuring {}", part.name);
+    part.measure(rig, profile);
+    log_debug("{}: {:.1f} s", part.name,
               std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
-  };
-  part("memory", [&] { measure_memory(rig, profile); });
-  part("the link", [&] { measure_link(rig, profile); });
-  part("the CPU", [&] { measure_host(rig, profile); });
-  part("the disk", [&] { measure_disk(rig, profile); });
-  part("steps on the GPU", [&] { measure_gpu_overheads(rig, profile); });
-  part("products and attention", [&] { measure_gpu(rig, profile); });
+  }
   Rounder rounder;
   visit_fields(rounder, profile);
   const std::string text = to_yaml(profile);

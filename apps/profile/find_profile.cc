@@ -112,11 +112,7 @@ KnownProfile measured_profile(const std::string& device, const std::string& disk
                               .cpu = machine_text(rig.pool.num_threads()),
                               .date = {},
                               .source = profile.origin};
-  measure_memory(rig, profile.hardware);
-  measure_link(rig, profile.hardware);
-  measure_host(rig, profile.hardware);
-  measure_disk(rig, profile.hardware);
-  measure_gpu(rig, profile.hardware);
+  for (const ProfilePart& part : profile_parts()) part.measure(rig, profile.hardware);
   return profile;
 }
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <functional>
+#include <span>
 #include <vector>
 
 #include "apps/attention_batch.h"
@@ -39,6 +39,7 @@ class SmallLayer {
     weights_.fc1 = matrix(spec_.ffn_dim, spec_.hidden_dim);
     weights_.fc2 = matrix(spec_.hidden_dim, spec_.ffn_dim);
     for (MatrixView* rows : {&x_, &normed_, &q_, &k_, &v_, &attn_}) *rows = activations(spec_.hidden_dim);
+    initial_ = activations(spec_.hidden_dim);
     hidden_ = activations(spec_.ffn_dim);
     for (std::int64_t i = 0; i < kRows; ++i) pages_.push_back(take(layout_.page_stride()));
     for (std::int64_t i = 0; i < kRows; ++i)
@@ -48,6 +49,9 @@ class SmallLayer {
                            .num_rows = 1,
                            .kind = kernels::SegmentKind::kDecode});
   }
+
+  /// x as at first: layers add to it, and in hundreds of them it leaves the finite numbers.
+  void reset() const { stream_.copy(x_.data, initial_.data, kRows * x_.cols * dtype_bytes(dtype_)); }
 
   void run(int step) const {
     switch (step) {
@@ -133,13 +137,17 @@ class SmallLayer {
   const ModelSpec spec_ = spec();
   const KvLayout layout_;
   kernels::DecoderWeights weights_;
-  MatrixView x_, normed_, q_, k_, v_, attn_, hidden_;
+  MatrixView x_, initial_, normed_, q_, k_, v_, attn_, hidden_;
   std::vector<const std::byte*> pages_;
   std::vector<kernels::PagedSegment> segments_;
 };
 
 constexpr int kLayers = 64;
 static_assert(kLayers * SmallLayer::kSteps + 1 < kernels::Stream::kMaxStepsAhead);
+
+// Milliseconds each, whatever the device: its memory is ten times as fast as its link at least.
+constexpr std::int64_t kCopiedAhead = 12_GiB;
+constexpr std::int64_t kCopiedBeside = 4_GiB;
 
 }  // namespace
 
@@ -148,8 +156,10 @@ void measure_gpu_overheads(Rig& rig, policy::HardwareProfile& profile) {
   const auto quarter = static_cast<std::int64_t>(rig.gpu.size() / 4);
   // While the lane copies, all steps are enqueued: it never waits for this thread.
   const auto get_ahead = [&] {
+    layer.reset();
     if (!rig.is_cuda()) return;
-    for (int i = 0; i < 2; ++i) rig.compute->copy(rig.gpu.data(), rig.gpu.data() + quarter, quarter);
+    for (std::int64_t copied = 0; copied < kCopiedAhead; copied += quarter)
+      rig.compute->copy(rig.gpu.data(), rig.gpu.data() + quarter, quarter);
   };
   const auto step_sec = [&] {
     const double steps = rig.seconds_behind(*rig.compute, get_ahead, kLayers * SmallLayer::kSteps,
@@ -163,11 +173,13 @@ void measure_gpu_overheads(Rig& rig, policy::HardwareProfile& profile) {
   profile.overheads.gpu_usec = 1e6 * alone;
   if (!rig.is_cuda()) return;  // copies take cores and memory there: LaneBeside
 
-  // Copies that outlast the steps: into the quarter that nobody needs, and out of it.
+  // Copies that outlast the steps, and what goes ahead of them: into the quarter that nobody needs, and out
+  // of it.
   const auto bytes = std::min(quarter, static_cast<std::int64_t>(rig.host.size() / 2));
   const auto beside = [&](kernels::Stream& link, std::byte* to, const std::byte* from) {
     const double sec = rig.measure([&] {
-                            for (int i = 0; i < 4; ++i) link.copy(to, from, bytes);
+                            for (std::int64_t copied = 0; copied < kCopiedBeside; copied += bytes)
+                              link.copy(to, from, bytes);
                             const double measured = step_sec();
                             link.synchronize();
                             return measured;

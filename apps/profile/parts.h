@@ -2,10 +2,20 @@
 // file system throw.
 #pragma once
 
+#include <span>
+
 #include "apps/profile/rig.h"
 #include "policy/hardware.h"
 
 namespace sluice::apps {
+
+/// A part, and what it is called.
+struct ProfilePart {
+  const char* name;
+  void (*measure)(Rig&, policy::HardwareProfile&);
+};
+/// All of them, in the order in which a profile is measured.
+std::span<const ProfilePart> profile_parts();
 
 /// Copies by piece, alone and in both directions at once.
 void measure_link(Rig& rig, policy::HardwareProfile& profile);

@@ -82,6 +82,19 @@ TEST_F(FindProfileTest, ANamedProfileOfAnotherMachineIsWarnedOfAndTaken) {
   EXPECT_THAT(warning, HasSubstr("memory.cpu_gib is missing; 16 is used"));
 }
 
+// Every part, in about ten seconds.
+TEST_F(FindProfileTest, AShortMeasurementLeavesNoPartAtItsDefault) {
+  const policy::HardwareProfile measured = measured_profile("cpu", dir_ / "").hardware;
+  const policy::HardwareProfile none;
+  EXPECT_TRUE(measured.memory.gpu_is_host);
+  EXPECT_NE(measured.memory.cpu_gib, none.memory.cpu_gib);
+  EXPECT_NE(measured.link.h2d[0].gb_per_sec, none.link.h2d[0].gb_per_sec);
+  EXPECT_NE(measured.cpu.read_gb_per_sec, none.cpu.read_gb_per_sec);
+  EXPECT_NE(measured.disk.read[0].gb_per_sec, none.disk.read[0].gb_per_sec);
+  EXPECT_NE(measured.overheads.gpu_usec, none.overheads.gpu_usec);
+  EXPECT_NE(measured.gpu.products[0].tflop_per_sec, none.gpu.products[0].tflop_per_sec);
+}
+
 TEST_F(FindProfileTest, WhatCannotBeReadIsNamed) {
   write_own("memory: {gpu_gib: none}\n");
   try {

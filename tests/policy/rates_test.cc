@@ -28,6 +28,27 @@ TEST(Rates, CopiesTakeTheMeasuredTimeOfTheirPieces) {
   EXPECT_GT(rates.copy_sec(Link::kH2d, 1, 1), 2e-6) << "the latency stays";
 }
 
+TEST(Rates, TheOverheadOfAGpuStepIsLargerBesideBulkCopies) {
+  HardwareProfile hardware;
+  hardware.overheads.gpu_usec = 10;
+  hardware.overheads.gpu_beside_h2d_usec = 40;
+  hardware.overheads.gpu_beside_d2h_usec = 20;
+  const auto share = [&](std::initializer_list<LaneKind> working) {
+    unsigned lanes = 1U << lane_index(LaneKind::kGpu);
+    for (const LaneKind lane : working) lanes |= 1U << lane_index(lane);
+    return Rates(hardware).overhead_share(LaneKind::kGpu, lanes);
+  };
+  EXPECT_DOUBLE_EQ(share({}), 1);
+  EXPECT_DOUBLE_EQ(share({LaneKind::kH2d}), 0.25);
+  EXPECT_DOUBLE_EQ(share({LaneKind::kD2h}), 0.5);
+  EXPECT_DOUBLE_EQ(share({LaneKind::kH2d, LaneKind::kD2h}), 0.2) << "30 and 10 us more";
+  EXPECT_DOUBLE_EQ(share({LaneKind::kH2dUrgent, LaneKind::kD2hUrgent, LaneKind::kCpu}), 1);
+  hardware.overheads.gpu_beside_h2d_usec = 5;
+  EXPECT_DOUBLE_EQ(share({LaneKind::kH2d}), 1) << "less than alone is as alone";
+  hardware.overheads.gpu_usec = 0;
+  EXPECT_DOUBLE_EQ(share({LaneKind::kD2h}), 1) << "nothing to slow";
+}
+
 TEST(Rates, ProductsAreBoundByWeightsAtFewRowsAndByOperationsAtMany) {
   HardwareProfile hardware;
   hardware.gpu.products = {{.rows = 1, .tflop_per_sec = 1}, {.rows = 100, .tflop_per_sec = 50}};

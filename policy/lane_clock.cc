@@ -36,8 +36,7 @@ void LaneClock::start_ready() {
     lane.played = head.played;
     lane.index = index;
     lane.overhead_left_sec = rates_.overhead_sec(static_cast<LaneKind>(i));
-    lane.work_left_sec = head.played->alone_sec[index] - lane.overhead_left_sec;
-    SLUICE_ASSERT(lane.work_left_sec >= 0);
+    lane.work_left_sec = head.played->work_sec[index];
     head.played->times[index].start_sec = now_;
     use_[i].stalled_sec += now_ - lane.seen_sec;
     working_ |= 1U << i;

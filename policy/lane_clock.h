@@ -18,7 +18,7 @@ namespace sluice::policy::detail {
 /// A schedule whose steps are being executed.
 struct PlayedSchedule {
   Schedule schedule;
-  std::vector<double> alone_sec;  ///< of each step, its overhead included
+  std::vector<double> work_sec;  ///< of each step, alone; its lane's overhead comes on top
   std::vector<StepTime> times;
 };
 

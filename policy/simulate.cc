@@ -72,8 +72,8 @@ class Player {
   void submit(Slot& slot) {
     const Schedule& schedule = slot.played.schedule;
     slot.played.times.assign(schedule.steps.size(), {});
-    slot.played.alone_sec.clear();
-    for (const Step& step : schedule.steps) slot.played.alone_sec.push_back(costs_.seconds(step));
+    slot.played.work_sec.clear();
+    for (const Step& step : schedule.steps) slot.played.work_sec.push_back(costs_.work_sec(step));
     slot.submitted = true;
     clock_.submit(slot.played);
   }

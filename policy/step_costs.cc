@@ -134,25 +134,24 @@ double StepCosts::transfer_sec(const Step& step) const {
   return rates_.copy_sec(down ? Link::kD2h : Link::kH2d, step.bytes, piece);
 }
 
-double StepCosts::seconds(const Step& step) const {
-  const double overhead = rates_.overhead_sec(step.lane);
-  if (step.lane == LaneKind::kDiskRead) return overhead + rates_.disk_read_sec(step.bytes);
-  if (step.lane == LaneKind::kDiskWrite) return overhead + rates_.disk_write_sec(step.bytes);
+double StepCosts::work_sec(const Step& step) const {
+  if (step.lane == LaneKind::kDiskRead) return rates_.disk_read_sec(step.bytes);
+  if (step.lane == LaneKind::kDiskWrite) return rates_.disk_write_sec(step.bytes);
   const bool of_weights = step.kind == StepKind::kLoadWeights;  // of the next pass, too
   SLUICE_ASSERT(of_weights || (pass_ != nullptr && step.pass == pass_->number));
-  if (step.lane != LaneKind::kGpu && step.lane != LaneKind::kCpu) return overhead + transfer_sec(step);
+  if (step.lane != LaneKind::kGpu && step.lane != LaneKind::kCpu) return transfer_sec(step);
   const BatchCosts& costs = batches_[static_cast<std::size_t>(step.gpu_batch)];
   switch (step.kind) {
     case StepKind::kEmbed:
-      return overhead + costs.embed;
+      return costs.embed;
     case StepKind::kPre:
-      return overhead + costs.pre[products_.kind_of(step.unit)];
+      return costs.pre[products_.kind_of(step.unit)];
     case StepKind::kPost:
-      return overhead + costs.post[products_.kind_of(step.unit)];
+      return costs.post[products_.kind_of(step.unit)];
     case StepKind::kAttend:
-      return overhead + (step.lane == LaneKind::kCpu ? costs.attend_cpu : costs.attend_gpu);
+      return step.lane == LaneKind::kCpu ? costs.attend_cpu : costs.attend_gpu;
     case StepKind::kHead:
-      return overhead + costs.head;
+      return costs.head;
     default:
       throw Error(Code::kInternal, fmt::format("no cost of {}", step_kind_name(step.kind)), "");
   }

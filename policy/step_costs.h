@@ -52,9 +52,11 @@ class StepCosts {
 
   /// Steps of this pass follow. Weight transfers need none.
   void set_pass(const Pass& pass);
-  /// Seconds from start to end if no other lane works. Steps but weight transfers belong to the pass of
-  /// set_pass.
-  double seconds(const Step& step) const;
+  /// Seconds from start to end if no other lane works: the overhead of the step's lane and its work. Steps
+  /// but weight transfers belong to the pass of set_pass.
+  double seconds(const Step& step) const { return rates_.overhead_sec(step.lane) + work_sec(step); }
+  /// The same of the work.
+  double work_sec(const Step& step) const;
 
  private:
   using Product = ModelProducts::Product;

@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "apps/attention_batch.h"
 #include "apps/profile/parts.h"
 #include "core/error.h"
 #include "core/model/spec.h"

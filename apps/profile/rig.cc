@@ -75,30 +75,30 @@ Rig::Rig(const ProfileOptions& asked)
   up->synchronize();
 }
 
-double Rig::seconds(kernels::Stream& stream, const std::function<void()>& enqueue) {
-  const auto start = Clock::now();
+std::int64_t Rig::enqueue_step(kernels::Stream& stream, const std::function<void()>& enqueue) {
   stream.begin_step(++step_);
   enqueue();
   stream.end_step(step_);
+  return step_;
+}
+
+double Rig::seconds(kernels::Stream& stream, const std::function<void()>& enqueue) {
+  const auto start = Clock::now();
+  const std::int64_t step = enqueue_step(stream, enqueue);
   if (!stream.asynchronous()) return since(start);
-  const kernels::StepSpan span = stream.await_step(step_);
+  const kernels::StepSpan span = stream.await_step(step);
   return span.end_sec - span.start_sec;
 }
 
 double Rig::seconds_behind(kernels::Stream& stream, const std::function<void()>& ahead, int count,
                            const std::function<void(int)>& enqueue) {
-  const auto first = ++step_;
-  const auto step = [&](std::int64_t seq, const auto& body) {
-    stream.begin_step(seq);
-    body();
-    stream.end_step(seq);
-  };
-  step(first, ahead);
+  const std::int64_t first = enqueue_step(stream, ahead);
   const auto start = Clock::now();
-  for (int i = 0; i < count; ++i) step(++step_, [&] { enqueue(i); });
+  std::int64_t last = first;
+  for (int i = 0; i < count; ++i) last = enqueue_step(stream, [&] { enqueue(i); });
   if (!stream.asynchronous()) return since(start);
   const double begin_sec = stream.await_step(first).end_sec;
-  return stream.await_step(step_).end_sec - begin_sec;
+  return stream.await_step(last).end_sec - begin_sec;
 }
 
 Measured Rig::measure(const std::function<double()>& body) const {

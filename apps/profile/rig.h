@@ -67,6 +67,8 @@ class Rig {
   std::unique_ptr<kernels::Stream> up, down, compute, cpu;
 
  private:
+  /// Returns the step's number.
+  std::int64_t enqueue_step(kernels::Stream& stream, const std::function<void()>& enqueue);
   std::int64_t step_ = 0;
 };
 

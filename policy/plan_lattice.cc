@@ -9,6 +9,7 @@ namespace sluice::policy::detail {
 namespace {
 
 constexpr std::int64_t kMostSeats = 4096;  // of a block, where the requests set no bound
+constexpr std::int64_t kParts = 32;        // of a workspace: the next smaller one has a part less
 constexpr std::array<int, 4> kDepths = {2, 3, 4, 6};
 
 }  // namespace
@@ -31,12 +32,17 @@ std::vector<std::int64_t> PlanLattice::batch_counts() const {
   return counts;
 }
 
-/// Of a stated number of batches the last may be left empty: fewer of them take all requests. A stated
+/// Of a stated number of batches the last may be left empty: fewer of them take all requests. Of a stated
+/// share of the KV cache, seats that are left empty move those that are taken to the faster tier. A stated
 /// workspace holds a row of every sequence.
 std::int64_t PlanLattice::most_sequences(std::int64_t num_gpu_batches) const {
   const bool may_leave_one = problem_.choices.num_gpu_batches > 1 && num_gpu_batches > 1;
   const std::int64_t used = may_leave_one ? num_gpu_batches - 1 : num_gpu_batches;
-  const std::int64_t most = std::max<std::int64_t>(1, div_up(most_requests(), used));
+  const auto& kv = problem_.choices.kv_cache;
+  const bool is_divided = kv && std::count(kv->values.begin(), kv->values.end(), 0) < 2;
+  const bool may_leave_seats = is_divided && !problem_.fill_block;
+  const std::int64_t seats = (may_leave_seats ? 2 : 1) * most_requests();
+  const std::int64_t most = std::max<std::int64_t>(1, div_up(seats, used));
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
   return stated > 0 ? std::min(most, stated) : most;
 }
@@ -116,6 +122,15 @@ std::vector<std::int64_t> PlanLattice::all_workspaces(const PlanPoint& point) co
   return sizes;
 }
 
+std::vector<std::int64_t> PlanLattice::close_workspaces(const PlanPoint& point) const {
+  std::vector<std::int64_t> sizes;
+  if (problem_.choices.max_tokens_per_gpu_batch > 0) return sizes;
+  const std::int64_t least = std::max({kLeastTokens, point.gpu_batch_size, point.max_tokens / 8});
+  const std::int64_t most = std::min(2 * point.max_tokens, kMostTokens);
+  for (std::int64_t tokens = most; tokens >= least; tokens -= div_up(tokens, kParts)) sizes.push_back(tokens);
+  return sizes;
+}
+
 std::vector<PlanPoint> PlanLattice::with_other_threads(const PlanPoint& at) const {
   const bool fixed = problem_.choices.attention_threads > 0 || problem_.hardware.memory.gpu_is_host;
   std::vector<PlanPoint> found;
@@ -140,10 +155,11 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
   };
   const std::int64_t most = most_sequences(at.num_gpu_batches);
   if (choices.gpu_batch_size == 0) {
-    for (const std::int64_t size :
+    for (const std::int64_t asked :
          {at.gpu_batch_size * 9 / 8, at.gpu_batch_size + 1, at.gpu_batch_size - 1, at.gpu_batch_size * 7 / 8,
           at.gpu_batch_size * 2, at.gpu_batch_size / 2}) {
-      if (size < 1 || size > most || size == at.gpu_batch_size) continue;
+      const std::int64_t size = std::min(asked, most);
+      if (size < 1 || size == at.gpu_batch_size) continue;
       change([&](PlanPoint& p) { p.gpu_batch_size = size; });
       if (choices.max_tokens_per_gpu_batch > 0) continue;
       const std::int64_t tokens = at.max_tokens * size / at.gpu_batch_size;  // in as many passes
@@ -158,8 +174,9 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     for (const std::int64_t batches : {at.num_gpu_batches + 1, at.num_gpu_batches - 1}) {
       if (batches < 1 || batches > most_requests()) continue;
       const std::int64_t same_block = div_up(at.gpu_batch_size * at.num_gpu_batches, batches);
-      for (const std::int64_t size : {same_block, at.gpu_batch_size}) {
-        if (choices.gpu_batch_size > 0 ? size != at.gpu_batch_size : size > most_sequences(batches)) continue;
+      for (const std::int64_t asked : {same_block, at.gpu_batch_size}) {
+        const std::int64_t size =
+            choices.gpu_batch_size > 0 ? choices.gpu_batch_size : std::min(asked, most_sequences(batches));
         change([&](PlanPoint& p) {
           p.num_gpu_batches = batches;
           p.gpu_batch_size = size;
@@ -168,17 +185,15 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     }
   }
   if (!choices.kv_cache) {
-    for (const int step : {10, 3, -3, -10}) {
-      const int gpu = at.kv_cache[Tier::kGpu] + step;
-      const int disk = at.kv_cache[Tier::kDisk];
-      if (gpu < 0 || gpu + disk > 100) continue;
+    const int now = at.kv_cache[Tier::kGpu];
+    const int disk = at.kv_cache[Tier::kDisk];
+    for (const int gpu : {now + 10, now + 3, now - 3, now - 10, 100 - disk, 0}) {
+      if (gpu < 0 || gpu + disk > 100 || gpu == now) continue;
       change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
     }
-    for (const int step : {-25, 25}) {
-      const int disk = at.kv_cache[Tier::kDisk] + step;
-      const int gpu = at.kv_cache[Tier::kGpu];
-      if (disk < 0 || gpu + disk > 100 || !kv_may_use_disk()) continue;
-      change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
+    for (const int other : {disk - 25, disk + 25}) {
+      if (other < 0 || now + other > 100 || !kv_may_use_disk()) continue;
+      change([&](PlanPoint& p) { p.kv_cache = {{now, 100 - now - other, other}}; });
     }
   }
   if (!choices.cpu_attention) change([](PlanPoint& p) { p.cpu_attention = !p.cpu_attention; });

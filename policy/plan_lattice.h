@@ -45,6 +45,9 @@ class PlanLattice {
   std::vector<std::int64_t> workspaces(const PlanPoint& point) const;
   /// More of them: those that take the prompts of a GPU batch in so many passes, and whole prompts.
   std::vector<std::int64_t> all_workspaces(const PlanPoint& point) const;
+  /// From an eighth to twice the point's own, so close to one another that few of the ways in which prompts
+  /// fall into passes are left out.
+  std::vector<std::int64_t> close_workspaces(const PlanPoint& point) const;
   /// The point with each other number of threads that the profile measured. Where the GPU is the CPU, its
   /// threads do everything.
   std::vector<PlanPoint> with_other_threads(const PlanPoint& point) const;

@@ -29,6 +29,12 @@ auto block_kind(const PlanPoint& point) {
 /// The same, and where the KV cache lies.
 auto kind(const PlanPoint& point) { return std::tuple(block_kind(point), point.kv_cache.values); }
 
+std::vector<PlanPoint> with_workspaces(const PlanPoint& point, const std::vector<std::int64_t>& sizes) {
+  std::vector<PlanPoint> points(sizes.size(), point);
+  for (std::size_t i = 0; i < sizes.size(); ++i) points[i].max_tokens = sizes[i];
+  return points;
+}
+
 }  // namespace
 
 std::vector<RequestLength> requests_for(const PlanProblem& problem, const Placement& placement) {
@@ -68,7 +74,7 @@ std::optional<PlanResult> PlanSearch::run() {
   simulate_threads();
   simulate_workspaces();
   climb();
-  climb_by_two();
+  climb_from_best();
   return result();
 }
 
@@ -275,12 +281,9 @@ void PlanSearch::simulate_workspaces() {
   step_limit_ = steps_ + (problem_.step_budget - steps_) / 2;
   for (const std::size_t start : best_of_kinds(kWithWorkspaces, block_kind)) {
     if (!may_simulate()) break;
-    std::vector<PlanPoint> points;
-    for (const std::int64_t tokens : lattice_.all_workspaces(played_[start].point)) {
-      points.push_back(played_[start].point);
-      points.back().max_tokens = tokens;
-    }
-    for (const PlanPoint& point : by_promise(start, points)) play(point);
+    const PlanPoint& from = played_[start].point;
+    for (const PlanPoint& point : by_promise(start, with_workspaces(from, lattice_.all_workspaces(from))))
+      play(point);
   }
 }
 
@@ -343,25 +346,31 @@ void PlanSearch::climb_from(std::size_t start) {
     at = first_better(*at, by_promise(*at, lattice_.neighbours(played_[*at].point)));
 }
 
-/// Two changes at once from the best, and on from what they find.
-void PlanSearch::climb_by_two() {
+/// From the best of all, and on from what that finds: workspaces close to its own, then two changes at once.
+void PlanSearch::climb_from_best() {
   step_limit_ = problem_.step_budget;
   while (may_simulate()) {
     const std::size_t at = best_of_kinds(1, kind).front();
-    std::vector<PlanPoint> pairs;
-    for (const PlanPoint& first : lattice_.neighbours(played_[at].point)) {
-      for (const PlanPoint& second : lattice_.neighbours(settled(first))) pairs.push_back(second);
-      for (const std::int64_t tokens : lattice_.all_workspaces(settled(first))) {
-        pairs.push_back(first);
-        pairs.back().max_tokens = tokens;
-      }
-    }
-    pairs = by_promise(at, pairs);
-    pairs.resize(std::min(pairs.size(), kPairs));
-    const std::optional<std::size_t> better = first_better(at, pairs);
+    const PlanPoint& best = played_[at].point;
+    std::optional<std::size_t> better =
+        first_better(at, by_promise(at, with_workspaces(best, lattice_.close_workspaces(best))));
+    if (!better) better = first_better(at, pairs_of_changes(at));
     if (!better) break;
     climb_from(*better);
   }
+}
+
+std::vector<PlanPoint> PlanSearch::pairs_of_changes(std::size_t at) {
+  std::vector<PlanPoint> pairs;
+  for (const PlanPoint& first : lattice_.neighbours(played_[at].point)) {
+    const std::vector<PlanPoint> neighbours = lattice_.neighbours(settled(first));
+    pairs.insert(pairs.end(), neighbours.begin(), neighbours.end());
+    const std::vector<PlanPoint> others = with_workspaces(first, lattice_.all_workspaces(settled(first)));
+    pairs.insert(pairs.end(), others.begin(), others.end());
+  }
+  pairs = by_promise(at, pairs);
+  pairs.resize(std::min(pairs.size(), kPairs));
+  return pairs;
 }
 
 /// Moves to the front what needs the disk, then memory off the GPU, then a stated number of threads least of

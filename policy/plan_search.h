@@ -74,7 +74,9 @@ class PlanSearch {
   void climb();
   /// From played_[start]: one change at a time as long as it helps.
   void climb_from(std::size_t start);
-  void climb_by_two();
+  void climb_from_best();
+  /// What two changes at once make of played_[at], what promises most first.
+  std::vector<PlanPoint> pairs_of_changes(std::size_t at);
   std::int64_t estimate_steps(const PlanPoint& point) const;
   /// The index in played_ of the first of `points` that costs less than played_[at]; nothing if none does.
   std::optional<std::size_t> first_better(std::size_t at, const std::vector<PlanPoint>& points);

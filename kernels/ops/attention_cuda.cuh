@@ -12,6 +12,7 @@
 #include "kernels/device/cuda/cuda_stream.h"
 #include "kernels/device/cuda/tensor_core.cuh"
 #include "kernels/ops/attention_cuda.h"
+#include "kernels/ops/elements.cuh"
 
 namespace sluice::kernels::detail {
 
@@ -48,19 +49,11 @@ __device__ inline float activation_to_float(std::uint16_t bits, bool is_bf16) {
 __device__ inline std::uint16_t float_to_activation(float x, bool is_bf16) {
   return is_bf16 ? __bfloat16_as_ushort(__float2bfloat16_rn(x)) : __half_as_ushort(__float2half_rn(x));
 }
-__device__ inline std::uint32_t pack_half2(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-__device__ inline std::uint32_t pack_activations(float low, float high, bool is_bf16) {
-  if (!is_bf16) return pack_half2(low, high);
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
 /// Two activations, as fp16.
 __device__ inline std::uint32_t activations_to_half2(std::uint32_t pair, bool is_bf16) {
   if (!is_bf16) return pair;
-  return pack_half2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U));
+  const float2 both = widen_pair(pair, true);
+  return pack_half2(both.x, both.y);
 }
 /// Eight activations, as they are. `wide`: `x` is aligned to 16.
 __device__ inline uint4 load_8(const std::uint16_t* x, bool wide) {

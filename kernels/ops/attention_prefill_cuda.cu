@@ -172,8 +172,8 @@ __device__ void write_out(const Params& p, const RowTile& tile, int head, int pi
     const std::uint32_t to = rows + (lane / 4 + 8 * half) * T::kPitch + lane % 4 * 4;
 #pragma unroll
     for (int n = 0; n < T::kDim / 8; ++n) {
-      store_shared_4(to + n * 16, pack_activations(state.out[n][2 * half] * scale,
-                                                   state.out[n][2 * half + 1] * scale, a.is_bf16));
+      store_shared_4(to + n * 16, narrow_pair(state.out[n][2 * half] * scale,
+                                              state.out[n][2 * half + 1] * scale, a.is_bf16));
     }
   }
   __syncwarp();

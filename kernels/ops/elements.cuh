@@ -63,6 +63,21 @@ __device__ inline float widen_element(const void* data, bool is_bf16, std::int64
                  : widen(static_cast<const __half*>(data)[i]);
 }
 
+__device__ inline std::uint32_t pack_half2(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+/// Two elements in a word, the first one low, whose type is known at run time. Rounds to nearest even.
+__device__ inline std::uint32_t narrow_pair(float low, float high, bool is_bf16) {
+  if (!is_bf16) return pack_half2(low, high);
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+__device__ inline float2 widen_pair(std::uint32_t pair, bool is_bf16) {
+  if (is_bf16) return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
+  return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+}
+
 /// Whether rows that start at `data`, `stride_bytes` apart, all start at multiples of 16 bytes.
 inline bool is_vector_aligned(const void* data, std::int64_t stride_bytes) {
   return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && stride_bytes % 16 == 0;

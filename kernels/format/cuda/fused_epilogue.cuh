@@ -17,10 +17,14 @@ struct Output {
   std::int32_t features, tokens;
   Epilogue epilogue;
   bool bf16_bias;
-  DType dtype;  // of y and residual
+  bool in_pairs;  // 16-bit y, of which two features that follow one another can be stored at once
+  DType dtype;    // of y and residual
 };
 
 inline Output lower_output(const LinearArgs& args) {
+  const auto has_pairs = [](const void* data, std::int64_t stride) {
+    return reinterpret_cast<std::uintptr_t>(data) % 4 == 0 && stride % 2 == 0;
+  };
   return {.bias = args.bias.data,
           .residual = args.residual.data,
           .y = args.y.data,
@@ -30,23 +34,17 @@ inline Output lower_output(const LinearArgs& args) {
           .tokens = static_cast<std::int32_t>(args.x.rows),
           .epilogue = args.epilogue,
           .bf16_bias = args.bias.dtype == DType::kBF16,
+          .in_pairs = args.y.dtype != DType::kF32 && args.weight.rows % 2 == 0 &&
+                      has_pairs(args.y.data, args.y.stride) &&
+                      has_pairs(args.residual.data, args.residual.stride) && has_pairs(args.bias.data, 0),
           .dtype = args.y.dtype};
-}
-
-/// Out of line: fragments are stored by code that is unrolled, which these long functions would multiply.
-static __device__ __noinline__ float activate_gelu(Epilogue epilogue, float x) {
-  return activate(epilogue, x);
 }
 
 /// y[token, feature] of a whole sum; nothing for what is outside of y.
 __device__ inline void store_output(const Output& out, std::int32_t feature, std::int32_t token, float sum) {
   if (feature >= out.features || token >= out.tokens) return;
   if (out.bias != nullptr) sum += widen_element(out.bias, out.bf16_bias, feature);
-  if (out.epilogue == Epilogue::kRelu) {
-    sum = activate(Epilogue::kRelu, sum);
-  } else if (out.epilogue != Epilogue::kNone) {
-    sum = activate_gelu(out.epilogue, sum);
-  }
+  sum = activate_sum(out.epilogue, sum);
   if (out.residual != nullptr)
     sum += widen_element(out.residual, out.dtype == DType::kBF16, token * out.residual_stride + feature);
   const std::int64_t at = token * out.y_stride + feature;
@@ -87,14 +85,38 @@ __device__ void keep_partial(float4* place, int lane, const float4 (&sums)[kVect
   for (int v = 0; v < kVectors; ++v) __stcg(place + v * 32 + lane, sums[v]);
 }
 template <int kVectors>
-__device__ void add_partial(const float4* place, int lane, float4 (&sums)[kVectors]) {
+__device__ void add_partial(const float4 (&part)[kVectors], float4 (&sums)[kVectors]) {
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    const float4 part = __ldcg(place + v * 32 + lane);
-    sums[v].x += part.x;
-    sums[v].y += part.y;
-    sums[v].z += part.z;
-    sums[v].w += part.w;
+    sums[v].x += part[v].x;
+    sums[v].y += part[v].y;
+    sums[v].z += part[v].z;
+    sums[v].w += part[v].w;
+  }
+}
+
+/// The sums of what runs [first, last] have kept in their places, in this order, with up to kLoads loads of a
+/// lane in flight.
+template <int kLoads, int kVectors, class Place>
+__device__ __forceinline__ void add_partials(int first, int last, int lane, const Place& place,
+                                             float4 (&sums)[kVectors]) {
+  // Of as many runs as there are: a loop that is unrolled would take what is left of them one by one.
+  constexpr int kAtOnce = kVectors >= 8 ? 1 : kLoads / kVectors;
+#pragma unroll
+  for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+#pragma unroll(kVectors == 8 ? 2 : 1)
+  for (int run = first; run <= last; run += kAtOnce) {
+    float4 parts[kAtOnce][kVectors] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (run + i <= last) {
+        const float4* const from = place(run + i) + lane;
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) parts[i][v] = __ldcg(from + v * 32);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) add_partial(parts[i], sums);
   }
 }
 
@@ -118,10 +140,92 @@ __device__ inline bool arrive_last(unsigned* counter, int lane, unsigned count) 
   return before == count - 1;
 }
 
+/// Results of the fragments of mma.m16n8k16 in `sums`: kRowTiles x kTokenTiles of 16 rows of W, from `row`
+/// (the lane's first) on, and 8 of x. One after the other.
+template <int kRowTiles, int kTokenTiles>
+__device__ __forceinline__ void store_each(const Output& out, int row, int lane,
+                                           float4 (&sums)[kRowTiles * kTokenTiles]) {
+  // A loop that is not unrolled, whose body is that of the first 8 tokens: this code runs once for a tile,
+  // and to fetch more of it would take longer than the moves.
+#pragma unroll 1
+  for (int token = lane % 4 * 2; token < kTokenTiles * 8; token += 8) {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+      const float4 v = sums[m * kTokenTiles];
+      store_output(out, row + m * 16, token, v.x);
+      store_output(out, row + m * 16, token + 1, v.y);
+      store_output(out, row + m * 16 + 8, token, v.z);
+      store_output(out, row + m * 16 + 8, token + 1, v.w);
+#pragma unroll
+      for (int n = 0; n + 1 < kTokenTiles; ++n) sums[m * kTokenTiles + n] = sums[m * kTokenTiles + n + 1];
+    }
+  }
+}
+
+/// The same in pairs of features (Output::in_pairs). Lanes of an even row and of the next one exchange: each
+/// has both features of one token then. Their numbers differ by kNextRow.
+template <int kRowTiles, int kTokenTiles, int kNextRow>
+__device__ __forceinline__ void store_pairs(const Output& out, int row, int lane,
+                                            float4 (&sums)[kRowTiles * kTokenTiles]) {
+  constexpr int kAtOnce = kTokenTiles < 4 ? kTokenTiles : 4;  // fragments of as many rows of W
+  const bool is_bf16 = out.dtype == DType::kBF16;
+  const bool odd = row % 2 != 0;
+  const int feature = row - (odd ? 1 : 0), token = lane % 4 * 2 + (odd ? 1 : 0);
+  const auto* const residual = static_cast<const std::uint16_t*>(out.residual);
+  auto* const y = static_cast<std::uint16_t*>(out.y);
+  float2 bias[kRowTiles][2];
+#pragma unroll
+  for (int i = 0; i < 2 * kRowTiles; ++i) {
+    const int at = feature + i * 8;
+    std::uint32_t pair = 0;
+    if (out.bias != nullptr && at < out.features)
+      pair = *reinterpret_cast<const std::uint32_t*>(static_cast<const std::uint16_t*>(out.bias) + at);
+    bias[i / 2][i % 2] = widen_pair(pair, out.bf16_bias);
+  }
+#pragma unroll 1
+  for (int done = 0; done < kTokenTiles; done += kAtOnce) {
+    // `body` of each pair: of its fragment, and its places in x and W.
+    const auto for_each = [&](const auto& body) {
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+        for (int n = 0; n < kAtOnce; ++n) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half)
+            body(m, n, half, token + (done + n) * 8, feature + m * 16 + half * 8);
+        }
+      }
+    };
+    // All loads come before the stores, which the compiler leaves in order: y may be the residual.
+    std::uint32_t residuals[kRowTiles][kAtOnce][2] = {};
+    if (residual != nullptr) {
+      for_each([&](int m, int n, int half, int of_x, int of_w) {
+        if (of_x < out.tokens && of_w < out.features)
+          residuals[m][n][half] =
+              *reinterpret_cast<const std::uint32_t*>(residual + of_x * out.residual_stride + of_w);
+      });
+    }
+    for_each([&](int m, int n, int half, int of_x, int of_w) {
+      const float4& v = sums[m * kTokenTiles + n];
+      const float mine[2] = {half == 0 ? v.x : v.z, half == 0 ? v.y : v.w};
+      const float other = __shfl_xor_sync(0xFFFFFFFFU, odd ? mine[0] : mine[1], kNextRow);
+      const float2 add = widen_pair(residuals[m][n][half], is_bf16);
+      const float low = activate_sum(out.epilogue, (odd ? other : mine[0]) + bias[m][half].x) + add.x;
+      const float high = activate_sum(out.epilogue, (odd ? mine[1] : other) + bias[m][half].y) + add.y;
+      if (of_x < out.tokens && of_w < out.features)
+        *reinterpret_cast<std::uint32_t*>(y + of_x * out.y_stride + of_w) = narrow_pair(low, high, is_bf16);
+    });
+#pragma unroll
+    for (int v = 0; v + kAtOnce < kRowTiles * kTokenTiles; ++v) sums[v] = sums[v + kAtOnce];
+  }
+}
+
 /// The end of a run's part of a tile, for one of its thread block's warps: results, or sums for the warp that
 /// arrives last, which adds all parts in the order of columns and makes the results. `sums` are fragments of
-/// mma.m16n8k16: kRowTiles x kTokenTiles of 16 rows of W, from `first_row` on, and 8 of x.
-template <int kRowTiles, int kTokenTiles>
+/// mma.m16n8k16: kRowTiles x kTokenTiles of 16 rows of W, from `first_row` on, and 8 of x. Row g of a
+/// fragment is that of lanes 4 g on, or another order in which lanes of an even row and the next differ by
+/// kNextRow: `first_row` has the difference then. kLoads: of parts at once, as registers allow.
+template <int kRowTiles, int kTokenTiles, int kNextRow = 4, int kLoads = 16>
 __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, int tile, int warp,
                                  int num_warps, int first_row, const Output& out,
                                  float4 (&sums)[kRowTiles * kTokenTiles]) {
@@ -139,27 +243,13 @@ __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, 
     if (!arrive_last(exchange.counters + tile * num_warps + warp, lane,
                      static_cast<unsigned>(last - first + 1)))
       return;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) sums[v] = make_float4(0, 0, 0, 0);
-    constexpr int kAtOnce = kVectors >= 16 ? 1 : 16 / kVectors;  // loads in flight: 16 of 16 bytes a lane
-#pragma unroll kAtOnce
-    for (int block = first; block <= last; ++block) add_partial(place(block), lane, sums);
+    add_partials<kLoads>(first, last, lane, place, sums);
   }
-  // A loop that is not unrolled, whose body is that of the first 8 tokens: this code runs once for a tile,
-  // and to fetch more of it would take longer than the moves.
-#pragma unroll 1
-  for (int token = lane % 4 * 2; token < kTokenTiles * 8; token += 8) {
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-      const int row = first_row + m * 16 + lane / 4;
-      const float4 v = sums[m * kTokenTiles];
-      store_output(out, row, token, v.x);
-      store_output(out, row, token + 1, v.y);
-      store_output(out, row + 8, token, v.z);
-      store_output(out, row + 8, token + 1, v.w);
-#pragma unroll
-      for (int n = 0; n + 1 < kTokenTiles; ++n) sums[m * kTokenTiles + n] = sums[m * kTokenTiles + n + 1];
-    }
+  const int row = first_row + lane / 4;
+  if (out.in_pairs) {
+    store_pairs<kRowTiles, kTokenTiles, kNextRow>(out, row, lane, sums);
+  } else {
+    store_each<kRowTiles, kTokenTiles>(out, row, lane, sums);
   }
 }
 

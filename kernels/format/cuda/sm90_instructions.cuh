@@ -39,6 +39,20 @@ __device__ __forceinline__ void barrier_wait(SharedAddress barrier, std::uint32_
       "r"(parity)
       : "memory");
 }
+/// Whether barrier_wait would return.
+__device__ __forceinline__ bool barrier_is_past(SharedAddress barrier, std::uint32_t parity) {
+  std::uint32_t is_past;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(is_past)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return is_past != 0;
+}
 /// What this thread wrote to shared memory is seen by copies and matrix products issued after a barrier.
 __device__ __forceinline__ void fence_for_async_reads() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -26,15 +26,6 @@ __device__ inline bool arrive(std::uint64_t* arrival, std::uint64_t launch, int 
   }
 }
 
-// Apart, because its code would be repeated for each of a thread's sums.
-static __device__ __noinline__ float activate_apart(Epilogue epilogue, float x) {
-  return kernels::activate(epilogue, x);
-}
-__device__ __forceinline__ float activate_sum(Epilogue epilogue, float x) {
-  if (epilogue == Epilogue::kNone) return x;
-  if (epilogue == Epilogue::kRelu) return kernels::activate(Epilogue::kRelu, x);
-  return activate_apart(epilogue, x);
-}
 __device__ inline float bias_of(const ResultParams& p, int row) {
   return p.bias != nullptr && row < p.rows ? widen_element(p.bias, p.bf16_bias, row) : 0;
 }

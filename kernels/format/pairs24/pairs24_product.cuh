@@ -40,47 +40,86 @@ __device__ int largest_unit(const Product& p, const UnitRange& range, unsigned& 
   return static_cast<int>(largest) * 16;
 }
 
-/// The units of a warpgroup, by one thread.
+/// Copies of a warpgroup's units into its ring, by one thread.
+template <class S>
+class UnitCopies {
+ public:
+  __device__ UnitCopies(const Product& p, const UnitRange& range, const Rings<S>& rings, SharedAddress base,
+                        int warpgroup)
+      : p_(p),
+        rings_(rings),
+        base_(base),
+        warpgroup_(warpgroup),
+        left_(range.last - range.first),
+        tile_(range.first / p.work.per_tile),
+        col_(range.first - tile_ * p.work.per_tile),
+        next_(bounds()) {}
+
+  __device__ int left() const { return left_; }
+  /// Starts the copy of the next unit, into a slot that is empty. False if there are no rows for it.
+  __device__ bool start() {
+    const uint2 unit = next_;
+    --left_;
+    if (++col_ == p_.work.per_tile) {
+      col_ = 0;
+      ++tile_;
+    }
+    next_ = bounds();
+    if (unit.y == 0) return false;
+    const std::uint32_t bytes = (unit.y - unit.x) * 16;
+    const SharedAddress full = Rings<S>::slot_full(base_, warpgroup_, slot_.at);
+    sm90::barrier_wait(Rings<S>::slot_empty(base_, warpgroup_, slot_.at), slot_.parity ^ 1);
+    sm90::barrier_arrive_expect(full, bytes);
+    sm90::bulk_copy(rings_.slot(warpgroup_, slot_.at), p_.units + std::uint64_t{16} * unit.x, bytes, full,
+                    policy_);
+    landing_ = slot_;
+    slot_.advance(1, rings_.stages());
+    return true;
+  }
+  /// Whether the copy that start() has started last is complete.
+  __device__ bool has_landed() const {
+    return sm90::barrier_is_past(Rings<S>::slot_full(base_, warpgroup_, landing_.at), landing_.parity);
+  }
+
+ private:
+  /// Of the next unit, in units of 16 bytes; none: no rows.
+  __device__ uint2 bounds() const {
+    if (left_ == 0 || !p_.has_rows<S>(tile_, warpgroup_)) return {0, 0};
+    const std::uint32_t* entry = p_.table + p_.unit_of<S>(tile_, col_, warpgroup_);
+    return {__ldg(entry), __ldg(entry + 1)};
+  }
+
+  const Product& p_;
+  const Rings<S>& rings_;
+  const SharedAddress base_;
+  const int warpgroup_;
+  const std::uint64_t policy_ = evict_first_policy();
+  int left_, tile_, col_;
+  sm90::Cursor slot_, landing_;
+  uint2 next_;
+};
+
+/// The units of a warpgroup, by one thread. Until the kernels before are done, which `may_hurry` says, one of
+/// them is under way at a time: behind rings full of copies, what those kernels still exchange takes longer.
 template <class S>
 __device__ void copy_units(const Product& p, const UnitRange& range, const Rings<S>& rings,
-                           SharedAddress base, int warpgroup) {
-  const std::uint64_t policy = evict_first_policy();
-  int tile = range.first / p.work.per_tile;
-  int col = range.first - tile * p.work.per_tile;
-  const auto next_unit = [&](std::int32_t unit) {
-    uint2 bounds = {0, 0};  // in units of 16 bytes; none: no rows
-    if (unit < range.last && p.has_rows<S>(tile, warpgroup)) {
-      const std::uint32_t* entry = p.table + p.unit_of<S>(tile, col, warpgroup);
-      bounds = {__ldg(entry), __ldg(entry + 1)};
+                           SharedAddress base, int warpgroup, const volatile bool& may_hurry) {
+  UnitCopies<S> units(p, range, rings, base, warpgroup);
+  for (int i = min(rings.stages(), units.left()); i > 0; --i) {
+    if (!units.start()) continue;
+    while (!may_hurry && !units.has_landed()) {
     }
-    if (++col == p.work.per_tile) {
-      col = 0;
-      ++tile;
-    }
-    return bounds;
-  };
-  sm90::Cursor slot;
-  uint2 next = next_unit(range.first);
-  for (int unit = range.first; unit < range.last; ++unit) {
-    const uint2 bounds = next;
-    next = next_unit(unit + 1);
-    if (bounds.y == 0) continue;
-    const std::uint32_t bytes = (bounds.y - bounds.x) * 16;
-    const SharedAddress full = Rings<S>::slot_full(base, warpgroup, slot.at);
-    sm90::barrier_wait(Rings<S>::slot_empty(base, warpgroup, slot.at), slot.parity ^ 1);
-    sm90::barrier_arrive_expect(full, bytes);
-    sm90::bulk_copy(rings.slot(warpgroup, slot.at), p.units + std::uint64_t{16} * bounds.x, bytes, full,
-                    policy);
-    slot.advance(1, rings.stages());
   }
+  while (units.left() > 0) units.start();
 }
 
-/// By one thread.
+/// By one thread, which also lets copies of units hurry once the kernels before are done.
 template <class S>
 __device__ void copy_activations(const Product& p, const CUtensorMap* x, const UnitRange& range,
-                                 const Rings<S>& rings, SharedAddress base) {
+                                 const Rings<S>& rings, SharedAddress base, volatile bool& may_hurry) {
   sm90::prefetch_map(x);
   wait_for_kernels_before();
+  may_hurry = true;
   const int row_pieces = p.work.per_tile * S::kPieces;
   int at = range.first % p.work.per_tile * S::kPieces;
   sm90::Cursor piece;
@@ -106,22 +145,25 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const auto run = static_cast<int>(blockIdx.x);
   const UnitRange range = {p.work.first_unit(run), p.work.first_unit(run + 1)};
-  if (threadIdx.x == S::kThreads - 1) Rings<S>::init_barriers(base);
-  const Rings<S> rings(base,
-                       largest_unit<S>(p, range, *reinterpret_cast<unsigned*>(memory + 8 * S::kBarriers)));
+  auto& shared = *reinterpret_cast<SharedWords*>(memory + S::kWordsAt);
+  if (threadIdx.x == S::kThreads - 1) {
+    Rings<S>::init_barriers(base);
+    shared.may_hurry = false;
+  }
+  const Rings<S> rings(base, largest_unit<S>(p, range, shared.largest_unit));
 
   if (warp < S::kTileWarps) {
     let_next_kernel_start();
     Consumer<S, kBf16>(p, rings, base).multiply_run(range.first, range.last);
   } else if (warp == S::kTileWarps) {
     if (threadIdx.x % 32 < S::kWarpgroups)
-      copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32);
+      copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32, shared.may_hurry);
     __syncwarp();
     // Not earlier: the kernel behind asks for its weights as soon as it starts.
     let_next_kernel_start();
   } else {
     let_next_kernel_start();
-    if (threadIdx.x % 32 == 0) copy_activations<S>(p, &x, range, rings, base);
+    if (threadIdx.x % 32 == 0) copy_activations<S>(p, &x, range, rings, base, shared.may_hurry);
   }
 #else
   __trap();

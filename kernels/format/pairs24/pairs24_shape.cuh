@@ -35,6 +35,12 @@ struct Product {
   }
 };
 
+/// What a block's threads tell one another.
+struct SharedWords {
+  unsigned largest_unit;    ///< of the block's run, in units of 16 bytes
+  volatile bool may_hurry;  ///< the kernels before are done
+};
+
 /// For up to kTokens rows of x, with so many blocks on a multiprocessor, of so many warpgroups that multiply,
 /// each the units of 64 rows, and share x.
 template <int kTokens_, int kBlocks_, int kWarpgroups_>
@@ -55,12 +61,12 @@ struct Shape {
   static constexpr int kBoxBytes = kTokens * 128;  ///< 64 columns
   static_assert(kPieceSteps % kStepsAtOnce == 0);
 
-  // Shared memory: barriers, pieces of x, then slots for units.
+  // Shared memory: barriers, words, pieces of x, then slots for units.
   static constexpr int kMaxPieces = 8, kMaxStages = 8;
   static constexpr int kWantedPieces = kTokens <= 32 ? 4 : kTokens == 128 ? 6 : 8;
   static constexpr int kBarriers = 2 * kMaxPieces + 2 * kWarpgroups * kMaxStages;
-  static constexpr int kRingsAt = 1024;
-  static_assert(8 * kBarriers + 4 <= kRingsAt);
+  static constexpr int kWordsAt = 8 * kBarriers, kRingsAt = 1024;
+  static_assert(kWordsAt + static_cast<int>(sizeof(SharedWords)) <= kRingsAt);
   static constexpr int kSharedBytes = (kBlocks == 2 ? 113 : 227) * 1024;
   static constexpr int kRoom = kSharedBytes - kRingsAt;
   static_assert(kRoom >= kPieces * kPieceBytes + kWarpgroups * align_up(kPairsMostBytes, 128));

@@ -149,8 +149,8 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
               make_float4(sums[i][4 * v], sums[i][4 * v + 1], sums[i][4 * v + 2], sums[i][4 * v + 3]);
         }
         if (first_row < p.rows)
-          finish_fragments<1, Tile::kTokenTiles>(p.work, p.exchange, tile, part, Tile::kRowParts,
-                                                 first_row + row_of_eight - g, p.out, vectors);
+          finish_fragments<1, Tile::kTokenTiles, 8, 8>(p.work, p.exchange, tile, part, Tile::kRowParts,
+                                                       first_row + row_of_eight - g, p.out, vectors);
 #pragma unroll
         for (float& sum : sums[i]) sum = 0;
       }

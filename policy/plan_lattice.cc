@@ -8,8 +8,9 @@
 namespace sluice::policy::detail {
 namespace {
 
-constexpr std::int64_t kMostSeats = 4096;  // of a block, where the requests set no bound
-constexpr std::int64_t kParts = 32;        // of a workspace: the next smaller one has a part less
+constexpr std::int64_t kMostSeats = 4096;     // of a block, where the requests set no bound
+constexpr std::int64_t kSeatsPerRequest = 2;  // at most, where seats that are left empty may pay
+constexpr std::int64_t kParts = 32;           // of a workspace: the next smaller one has a part less
 constexpr std::array<int, 4> kDepths = {2, 3, 4, 6};
 
 }  // namespace
@@ -41,7 +42,7 @@ std::int64_t PlanLattice::most_sequences(std::int64_t num_gpu_batches) const {
   const auto& kv = problem_.choices.kv_cache;
   const bool is_divided = kv && std::count(kv->values.begin(), kv->values.end(), 0) < 2;
   const bool may_leave_seats = is_divided && !problem_.fill_block;
-  const std::int64_t seats = (may_leave_seats ? 2 : 1) * most_requests();
+  const std::int64_t seats = (may_leave_seats ? kSeatsPerRequest : 1) * most_requests();
   const std::int64_t most = std::max<std::int64_t>(1, div_up(seats, used));
   const std::int64_t stated = problem_.choices.max_tokens_per_gpu_batch;
   return stated > 0 ? std::min(most, stated) : most;
@@ -185,15 +186,15 @@ std::vector<PlanPoint> PlanLattice::neighbours(const PlanPoint& at) const {
     }
   }
   if (!choices.kv_cache) {
-    const int now = at.kv_cache[Tier::kGpu];
-    const int disk = at.kv_cache[Tier::kDisk];
-    for (const int gpu : {now + 10, now + 3, now - 3, now - 10, 100 - disk, 0}) {
-      if (gpu < 0 || gpu + disk > 100 || gpu == now) continue;
-      change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk, disk}}; });
+    const int gpu_now = at.kv_cache[Tier::kGpu];
+    const int disk_now = at.kv_cache[Tier::kDisk];
+    for (const int gpu : {gpu_now + 10, gpu_now + 3, gpu_now - 3, gpu_now - 10, 100 - disk_now, 0}) {
+      if (gpu < 0 || gpu + disk_now > 100 || gpu == gpu_now) continue;
+      change([&](PlanPoint& p) { p.kv_cache = {{gpu, 100 - gpu - disk_now, disk_now}}; });
     }
-    for (const int other : {disk - 25, disk + 25}) {
-      if (other < 0 || now + other > 100 || !kv_may_use_disk()) continue;
-      change([&](PlanPoint& p) { p.kv_cache = {{now, 100 - now - other, other}}; });
+    for (const int disk : {disk_now - 25, disk_now + 25}) {
+      if (disk < 0 || gpu_now + disk > 100 || !kv_may_use_disk()) continue;
+      change([&](PlanPoint& p) { p.kv_cache = {{gpu_now, 100 - gpu_now - disk, disk}}; });
     }
   }
   if (!choices.cpu_attention) change([](PlanPoint& p) { p.cpu_attention = !p.cpu_attention; });

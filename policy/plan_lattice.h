@@ -45,8 +45,8 @@ class PlanLattice {
   std::vector<std::int64_t> workspaces(const PlanPoint& point) const;
   /// More of them: those that take the prompts of a GPU batch in so many passes, and whole prompts.
   std::vector<std::int64_t> all_workspaces(const PlanPoint& point) const;
-  /// From an eighth to twice the point's own, so close to one another that few of the ways in which prompts
-  /// fall into passes are left out.
+  /// From twice the point's own to an eighth, each a 32nd smaller than the one before: not every way in which
+  /// prompts fall into passes, but most of what makes a difference (PLANNER.md).
   std::vector<std::int64_t> close_workspaces(const PlanPoint& point) const;
   /// The point with each other number of threads that the profile measured. Where the GPU is the CPU, its
   /// threads do everything.

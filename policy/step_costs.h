@@ -55,7 +55,7 @@ class StepCosts {
   /// Seconds from start to end if no other lane works: the overhead of the step's lane and its work. Steps
   /// but weight transfers belong to the pass of set_pass.
   double seconds(const Step& step) const { return rates_.overhead_sec(step.lane) + work_sec(step); }
-  /// The same of the work.
+  /// The same without the overhead of the step's lane.
   double work_sec(const Step& step) const;
 
  private:

@@ -19,15 +19,14 @@ __device__ inline float activate(Epilogue epilogue, float x) {
   return x;
 }
 
-// Apart, for code that is unrolled: these long functions would multiply.
-static __device__ __noinline__ float activate_apart(Epilogue epilogue, float x) {
+static __device__ __noinline__ float activate_out_of_line(Epilogue epilogue, float x) {
   return activate(epilogue, x);
 }
-/// The same as `activate`, of which only what is short is repeated.
+/// The same with calls for what is long, for code that is unrolled.
 __device__ __forceinline__ float activate_sum(Epilogue epilogue, float x) {
   if (epilogue == Epilogue::kNone) return x;
   if (epilogue == Epilogue::kRelu) return activate(Epilogue::kRelu, x);
-  return activate_apart(epilogue, x);
+  return activate_out_of_line(epilogue, x);
 }
 
 }  // namespace sluice::kernels

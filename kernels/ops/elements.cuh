@@ -73,6 +73,7 @@ __device__ inline std::uint32_t narrow_pair(float low, float high, bool is_bf16)
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
+/// The other way.
 __device__ inline float2 widen_pair(std::uint32_t pair, bool is_bf16) {
   if (is_bf16) return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000U)};
   return __half22float2(*reinterpret_cast<const __half2*>(&pair));

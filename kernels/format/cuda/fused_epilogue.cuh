@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/format/cuda/result_pairs.cuh"
+#include "kernels/format/cuda/result_pairs.h"
 #include "kernels/ops/activate.cuh"
 #include "kernels/ops/elements.cuh"
 
@@ -17,14 +19,11 @@ struct Output {
   std::int32_t features, tokens;
   Epilogue epilogue;
   bool bf16_bias;
-  bool in_pairs;  // 16-bit y, of which two features that follow one another can be stored at once
+  bool in_pairs;  // of 16-bit features, of the bias too: one aligned word each
   DType dtype;    // of y and residual
 };
 
 inline Output lower_output(const LinearArgs& args) {
-  const auto has_pairs = [](const void* data, std::int64_t stride) {
-    return reinterpret_cast<std::uintptr_t>(data) % 4 == 0 && stride % 2 == 0;
-  };
   return {.bias = args.bias.data,
           .residual = args.residual.data,
           .y = args.y.data,
@@ -34,9 +33,8 @@ inline Output lower_output(const LinearArgs& args) {
           .tokens = static_cast<std::int32_t>(args.x.rows),
           .epilogue = args.epilogue,
           .bf16_bias = args.bias.dtype == DType::kBF16,
-          .in_pairs = args.y.dtype != DType::kF32 && args.weight.rows % 2 == 0 &&
-                      has_pairs(args.y.data, args.y.stride) &&
-                      has_pairs(args.residual.data, args.residual.stride) && has_pairs(args.bias.data, 0),
+          .in_pairs = args.y.dtype != DType::kF32 && has_result_pairs(args) &&
+                      reinterpret_cast<std::uintptr_t>(args.bias.data) % 4 == 0,
           .dtype = args.y.dtype};
 }
 
@@ -95,12 +93,13 @@ __device__ void add_partial(const float4 (&part)[kVectors], float4 (&sums)[kVect
   }
 }
 
-/// The sums of what runs [first, last] have kept in their places, in this order, with up to kLoads loads of a
-/// lane in flight.
+/// The sums of what runs [first, last] have kept in their places, in this order. A lane has kLoads loads in
+/// flight, or those of one run (of 8 vectors of two) where they are more.
 template <int kLoads, int kVectors, class Place>
 __device__ __forceinline__ void add_partials(int first, int last, int lane, const Place& place,
                                              float4 (&sums)[kVectors]) {
-  // Of as many runs as there are: a loop that is unrolled would take what is left of them one by one.
+  // Runs at once, as many as there are: a loop unrolled by four or eight would take most of them one by one.
+  // Of 8 vectors the loop unrolled by two was measured to be faster than two at once.
   constexpr int kAtOnce = kVectors >= 8 ? 1 : kLoads / kVectors;
 #pragma unroll
   for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
@@ -162,12 +161,12 @@ __device__ __forceinline__ void store_each(const Output& out, int row, int lane,
   }
 }
 
-/// The same in pairs of features (Output::in_pairs). Lanes of an even row and of the next one exchange: each
-/// has both features of one token then. Their numbers differ by kNextRow.
-template <int kRowTiles, int kTokenTiles, int kNextRow>
+/// The same in pairs of features (Output::in_pairs). kLaneBit: of exchange_rows.
+template <int kRowTiles, int kTokenTiles, int kLaneBit>
 __device__ __forceinline__ void store_pairs(const Output& out, int row, int lane,
                                             float4 (&sums)[kRowTiles * kTokenTiles]) {
   constexpr int kAtOnce = kTokenTiles < 4 ? kTokenTiles : 4;  // fragments of as many rows of W
+  static_assert(kTokenTiles % kAtOnce == 0);
   const bool is_bf16 = out.dtype == DType::kBF16;
   const bool odd = row % 2 != 0;
   const int feature = row - (odd ? 1 : 0), token = lane % 4 * 2 + (odd ? 1 : 0);
@@ -184,36 +183,39 @@ __device__ __forceinline__ void store_pairs(const Output& out, int row, int lane
   }
 #pragma unroll 1
   for (int done = 0; done < kTokenTiles; done += kAtOnce) {
-    // `body` of each pair: of its fragment, and its places in x and W.
+    // `body` of each pair: half of a fragment, and where it is in y.
     const auto for_each = [&](const auto& body) {
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
         for (int n = 0; n < kAtOnce; ++n) {
 #pragma unroll
-          for (int half = 0; half < 2; ++half)
-            body(m, n, half, token + (done + n) * 8, feature + m * 16 + half * 8);
+          for (int half = 0; half < 2; ++half) {
+            const int token_at = token + (done + n) * 8, feature_at = feature + m * 16 + half * 8;
+            body(m, n, half, token_at, feature_at, token_at < out.tokens && feature_at < out.features);
+          }
         }
       }
     };
     // All loads come before the stores, which the compiler leaves in order: y may be the residual.
     std::uint32_t residuals[kRowTiles][kAtOnce][2] = {};
     if (residual != nullptr) {
-      for_each([&](int m, int n, int half, int of_x, int of_w) {
-        if (of_x < out.tokens && of_w < out.features)
+      for_each([&](int m, int n, int half, int token_at, int feature_at, bool is_inside) {
+        if (is_inside)
           residuals[m][n][half] =
-              *reinterpret_cast<const std::uint32_t*>(residual + of_x * out.residual_stride + of_w);
+              *reinterpret_cast<const std::uint32_t*>(residual + token_at * out.residual_stride + feature_at);
       });
     }
-    for_each([&](int m, int n, int half, int of_x, int of_w) {
+    for_each([&](int m, int n, int half, int token_at, int feature_at, bool is_inside) {
       const float4& v = sums[m * kTokenTiles + n];
-      const float mine[2] = {half == 0 ? v.x : v.z, half == 0 ? v.y : v.w};
-      const float other = __shfl_xor_sync(0xFFFFFFFFU, odd ? mine[0] : mine[1], kNextRow);
+      const float2 sum =
+          half == 0 ? exchange_rows<kLaneBit>(odd, v.x, v.y) : exchange_rows<kLaneBit>(odd, v.z, v.w);
       const float2 add = widen_pair(residuals[m][n][half], is_bf16);
-      const float low = activate_sum(out.epilogue, (odd ? other : mine[0]) + bias[m][half].x) + add.x;
-      const float high = activate_sum(out.epilogue, (odd ? mine[1] : other) + bias[m][half].y) + add.y;
-      if (of_x < out.tokens && of_w < out.features)
-        *reinterpret_cast<std::uint32_t*>(y + of_x * out.y_stride + of_w) = narrow_pair(low, high, is_bf16);
+      const float low = activate_sum(out.epilogue, sum.x + bias[m][half].x) + add.x;
+      const float high = activate_sum(out.epilogue, sum.y + bias[m][half].y) + add.y;
+      if (is_inside)
+        *reinterpret_cast<std::uint32_t*>(y + token_at * out.y_stride + feature_at) =
+            narrow_pair(low, high, is_bf16);
     });
 #pragma unroll
     for (int v = 0; v + kAtOnce < kRowTiles * kTokenTiles; ++v) sums[v] = sums[v + kAtOnce];
@@ -222,12 +224,12 @@ __device__ __forceinline__ void store_pairs(const Output& out, int row, int lane
 
 /// The end of a run's part of a tile, for one of its thread block's warps: results, or sums for the warp that
 /// arrives last, which adds all parts in the order of columns and makes the results. `sums` are fragments of
-/// mma.m16n8k16: kRowTiles x kTokenTiles of 16 rows of W, from `first_row` on, and 8 of x. Row g of a
-/// fragment is that of lanes 4 g on, or another order in which lanes of an even row and the next differ by
-/// kNextRow: `first_row` has the difference then. kLoads: of parts at once, as registers allow.
-template <int kRowTiles, int kTokenTiles, int kNextRow = 4, int kLoads = 16>
+/// mma.m16n8k16: kRowTiles x kTokenTiles of 16 rows of W and 8 of x. `row`: the first of the lane's, whose
+/// other rows are 8, 16, ... further on; kLaneBit: by which lanes of an even row and of the next one differ;
+/// kLoads: of parts at once, as registers allow.
+template <int kRowTiles, int kTokenTiles, int kLaneBit = 4, int kLoads = 16>
 __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, int tile, int warp,
-                                 int num_warps, int first_row, const Output& out,
+                                 int num_warps, int row, const Output& out,
                                  float4 (&sums)[kRowTiles * kTokenTiles]) {
   constexpr int kVectors = kRowTiles * kTokenTiles;
   const auto run = static_cast<int>(blockIdx.x);
@@ -245,9 +247,8 @@ __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, 
       return;
     add_partials<kLoads>(first, last, lane, place, sums);
   }
-  const int row = first_row + lane / 4;
   if (out.in_pairs) {
-    store_pairs<kRowTiles, kTokenTiles, kNextRow>(out, row, lane, sums);
+    store_pairs<kRowTiles, kTokenTiles, kLaneBit>(out, row, lane, sums);
   } else {
     store_each<kRowTiles, kTokenTiles>(out, row, lane, sums);
   }
@@ -259,7 +260,8 @@ __device__ __forceinline__ void finish_tile(const Product& p, int tile, int warp
                                             float4 (&sums)[Tile::kRowTiles * Tile::kTokenTiles]) {
   if (first_row < p.rows)
     finish_fragments<Tile::kRowTiles, Tile::kTokenTiles>(p.work, p.exchange, tile, warp, Tile::kWarps,
-                                                         first_row, p.out, sums);
+                                                         first_row + static_cast<int>(threadIdx.x) % 32 / 4,
+                                                         p.out, sums);
 #pragma unroll
   for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
 }

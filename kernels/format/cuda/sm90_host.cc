@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/units.h"
 #include "kernels/device/cuda/check.h"
+#include "kernels/format/cuda/result_pairs.h"
 
 namespace sluice::kernels::sm90 {
 namespace {
@@ -92,10 +93,6 @@ ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
   const std::int64_t tiles = num_tiles(w.format.encoding, w.rows, w.cols);
   const std::int64_t table_bytes = tile_table_bytes(tiles);
   const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
-  const std::int64_t y_bytes = dtype_bytes(args.y.dtype);
-  const auto in_pairs = [&](const std::byte* data, std::int64_t stride) {
-    return is_aligned(data, 2 * y_bytes) && (stride % 2 == 0 || args.x.rows == 1);
-  };
   return {.stored = {.tiles = w.data.data(),
                      .table = reinterpret_cast<const std::uint32_t*>(
                          w.data.data() + static_cast<std::int64_t>(w.data.size()) - table_bytes),
@@ -112,9 +109,7 @@ ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
                      .epilogue = args.epilogue,
                      .bf16_bias = args.bias.dtype == DType::kBF16,
                      .f32_y = args.y.dtype == DType::kF32,
-                     .pairs = w.rows % 2 == 0 && in_pairs(args.y.data, args.y.stride) &&
-                              (args.residual.data == nullptr ||
-                               in_pairs(args.residual.data, args.residual.stride))},
+                     .pairs = has_result_pairs(args)},
           .partials = {.launch = next_launch(),
                        .arrivals = reinterpret_cast<std::uint64_t*>(workspace.data()),
                        .sums = reinterpret_cast<float4*>(workspace.data() + arrivals_bytes(w.rows))}};

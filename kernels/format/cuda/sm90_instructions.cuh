@@ -39,7 +39,7 @@ __device__ __forceinline__ void barrier_wait(SharedAddress barrier, std::uint32_
       "r"(parity)
       : "memory");
 }
-/// Whether barrier_wait would return.
+/// Whether barrier_wait would return at once.
 __device__ __forceinline__ bool barrier_is_past(SharedAddress barrier, std::uint32_t parity) {
   std::uint32_t is_past;
   asm volatile(

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/format/cuda/result_pairs.cuh"
 #include "kernels/format/cuda/sm90_partition.cuh"
 #include "kernels/ops/activate.cuh"
 #include "kernels/ops/elements.cuh"
@@ -98,14 +99,12 @@ __device__ __forceinline__ void write_sums(const ResultParams& p, int row_block,
     const float bias[2] = {bias_of(p, row), bias_of(p, row + 8)};
     const float values[4] = {finished(sums.x, bias[0]), finished(sums.y, bias[0]), finished(sums.z, bias[1]),
                              finished(sums.w, bias[1])};
-    // Lanes of an even row and the next one exchange: each has both rows of one token.
     const bool odd = (lane & 4) != 0;
     const int token = eight * 8 + lane % 4 * 2 + (odd ? 1 : 0);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float other = __shfl_xor_sync(0xFFFFFFFFU, odd ? values[2 * half] : values[2 * half + 1], 4);
-      store_pair<T>(p, token, (row & ~1) + 8 * half, odd ? other : values[2 * half],
-                    odd ? values[2 * half + 1] : other);
+      const float2 rows = exchange_rows(odd, values[2 * half], values[2 * half + 1]);
+      store_pair<T>(p, token, (row & ~1) + 8 * half, rows.x, rows.y);
     }
   }
 }

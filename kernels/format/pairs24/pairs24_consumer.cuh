@@ -184,9 +184,11 @@ class Consumer {
                      "+f"(sums_[4 * i + 3]));
       sums[i] = make_float4(sums_[4 * i], sums_[4 * i + 1], sums_[4 * i + 2], sums_[4 * i + 3]);
     }
+    const int row = static_cast<int>(threadIdx.x) % 32 / 4;
     wait_for_kernels_before();
     fused::finish_fragments<1, S::kTokens / 8>(p_.work, p_.exchange, tile, warp_, S::kTileWarps,
-                                               tile * S::kTileRows + warp_ * kPairsStripRows, p_.out, sums);
+                                               tile * S::kTileRows + warp_ * kPairsStripRows + row, p_.out,
+                                               sums);
   }
 
   const Product& p_;

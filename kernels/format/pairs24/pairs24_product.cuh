@@ -56,7 +56,7 @@ class UnitCopies {
         next_(bounds()) {}
 
   __device__ int left() const { return left_; }
-  /// Starts the copy of the next unit, into a slot that is empty. False if there are no rows for it.
+  /// Starts the copy of the next unit once a slot is empty. False if there are no rows for it.
   __device__ bool start() {
     const uint2 unit = next_;
     --left_;
@@ -99,27 +99,27 @@ class UnitCopies {
   uint2 next_;
 };
 
-/// The units of a warpgroup, by one thread. Until the kernels before are done, which `may_hurry` says, one of
-/// them is under way at a time: behind rings full of copies, what those kernels still exchange takes longer.
+/// The units of a warpgroup, by one thread. Until the kernels before are done one of them is under way at a
+/// time: behind rings full of copies, what those kernels still exchange takes longer.
 template <class S>
 __device__ void copy_units(const Product& p, const UnitRange& range, const Rings<S>& rings,
-                           SharedAddress base, int warpgroup, const volatile bool& may_hurry) {
+                           SharedAddress base, int warpgroup) {
   UnitCopies<S> units(p, range, rings, base, warpgroup);
   for (int i = min(rings.stages(), units.left()); i > 0; --i) {
     if (!units.start()) continue;
-    while (!may_hurry && !units.has_landed()) {
+    while (!units.has_landed() && !sm90::barrier_is_past(Rings<S>::kernels_done(base), 0)) {
     }
   }
   while (units.left() > 0) units.start();
 }
 
-/// By one thread, which also lets copies of units hurry once the kernels before are done.
+/// By one thread, which also tells those that copy units once the kernels before are done.
 template <class S>
 __device__ void copy_activations(const Product& p, const CUtensorMap* x, const UnitRange& range,
-                                 const Rings<S>& rings, SharedAddress base, volatile bool& may_hurry) {
+                                 const Rings<S>& rings, SharedAddress base) {
   sm90::prefetch_map(x);
   wait_for_kernels_before();
-  may_hurry = true;
+  sm90::barrier_arrive(Rings<S>::kernels_done(base));
   const int row_pieces = p.work.per_tile * S::kPieces;
   int at = range.first % p.work.per_tile * S::kPieces;
   sm90::Cursor piece;
@@ -145,25 +145,23 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const auto run = static_cast<int>(blockIdx.x);
   const UnitRange range = {p.work.first_unit(run), p.work.first_unit(run + 1)};
-  auto& shared = *reinterpret_cast<SharedWords*>(memory + S::kWordsAt);
-  if (threadIdx.x == S::kThreads - 1) {
-    Rings<S>::init_barriers(base);
-    shared.may_hurry = false;
-  }
-  const Rings<S> rings(base, largest_unit<S>(p, range, shared.largest_unit));
+  if (threadIdx.x == S::kThreads - 1) Rings<S>::init_barriers(base);
+  // Synchronises the block: barriers are there for all behind it.
+  const Rings<S> rings(base,
+                       largest_unit<S>(p, range, *reinterpret_cast<unsigned*>(memory + 8 * S::kBarriers)));
 
   if (warp < S::kTileWarps) {
     let_next_kernel_start();
     Consumer<S, kBf16>(p, rings, base).multiply_run(range.first, range.last);
   } else if (warp == S::kTileWarps) {
     if (threadIdx.x % 32 < S::kWarpgroups)
-      copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32, shared.may_hurry);
+      copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32);
     __syncwarp();
     // Not earlier: the kernel behind asks for its weights as soon as it starts.
     let_next_kernel_start();
   } else {
     let_next_kernel_start();
-    if (threadIdx.x % 32 == 0) copy_activations<S>(p, &x, range, rings, base, shared.may_hurry);
+    if (threadIdx.x % 32 == 0) copy_activations<S>(p, &x, range, rings, base);
   }
 #else
   __trap();

@@ -35,12 +35,6 @@ struct Product {
   }
 };
 
-/// What a block's threads tell one another.
-struct SharedWords {
-  unsigned largest_unit;    ///< of the block's run, in units of 16 bytes
-  volatile bool may_hurry;  ///< the kernels before are done
-};
-
 /// For up to kTokens rows of x, with so many blocks on a multiprocessor, of so many warpgroups that multiply,
 /// each the units of 64 rows, and share x.
 template <int kTokens_, int kBlocks_, int kWarpgroups_>
@@ -61,12 +55,12 @@ struct Shape {
   static constexpr int kBoxBytes = kTokens * 128;  ///< 64 columns
   static_assert(kPieceSteps % kStepsAtOnce == 0);
 
-  // Shared memory: barriers, words, pieces of x, then slots for units.
+  // Shared memory: barriers, pieces of x, then slots for units.
   static constexpr int kMaxPieces = 8, kMaxStages = 8;
   static constexpr int kWantedPieces = kTokens <= 32 ? 4 : kTokens == 128 ? 6 : 8;
-  static constexpr int kBarriers = 2 * kMaxPieces + 2 * kWarpgroups * kMaxStages;
-  static constexpr int kWordsAt = 8 * kBarriers, kRingsAt = 1024;
-  static_assert(kWordsAt + static_cast<int>(sizeof(SharedWords)) <= kRingsAt);
+  static constexpr int kBarriers = 2 * kMaxPieces + 2 * kWarpgroups * kMaxStages + 1;
+  static constexpr int kRingsAt = 1024;
+  static_assert(8 * kBarriers + 4 <= kRingsAt);
   static constexpr int kSharedBytes = (kBlocks == 2 ? 113 : 227) * 1024;
   static constexpr int kRoom = kSharedBytes - kRingsAt;
   static_assert(kRoom >= kPieces * kPieceBytes + kWarpgroups * align_up(kPairsMostBytes, 128));
@@ -101,7 +95,10 @@ class Rings {
   static __device__ SharedAddress slot_empty(SharedAddress base, int warpgroup, int stage) {
     return slot_full(base, warpgroup, S::kMaxStages + stage);
   }
+  /// Its first phase ends once the kernels before are done.
+  static __device__ SharedAddress kernels_done(SharedAddress base) { return base + 8 * (S::kBarriers - 1); }
   static __device__ void init_barriers(SharedAddress base) {
+    sm90::barrier_init(kernels_done(base), 1);
     for (int i = 0; i < S::kMaxPieces; ++i) {
       sm90::barrier_init(piece_full(base, i), 1);
       sm90::barrier_init(piece_empty(base, i), S::kTileWarps);

@@ -150,7 +150,7 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
         }
         if (first_row < p.rows)
           finish_fragments<1, Tile::kTokenTiles, 8, 8>(p.work, p.exchange, tile, part, Tile::kRowParts,
-                                                       first_row + row_of_eight - g, p.out, vectors);
+                                                       first_row + row_of_eight, p.out, vectors);
 #pragma unroll
         for (float& sum : sums[i]) sum = 0;
       }

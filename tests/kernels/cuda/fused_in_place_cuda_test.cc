@@ -8,18 +8,14 @@ using namespace testing;
 
 class FusedInPlace : public CudaTest {
  protected:
-  /// The result of a product whose y holds the residual.
-  DeviceMatrix run_in_place(FusedOperands& operands) {
-    DeviceMatrix y = operands.result();
-    LinearArgs args = operands.device_args();
-    args.y = y.view();
-    const std::int64_t row_bytes = y.cols() * dtype_bytes(y.dtype());
-    for (std::int64_t r = 0; r < y.rows(); ++r)
-      stream().copy(args.y.slice_rows(r, 1).data, args.residual.slice_rows(r, 1).data, row_bytes);
-    args.residual = y.const_view();
-    operands.run(args);
-    y.fetch();
-    return y;
+  /// The operands' residual with `padding` elements between rows.
+  DeviceMatrix padded_residual(const FusedOperands& operands, std::int64_t padding) {
+    const ConstMatrixView from = operands.device_args().residual;
+    DeviceMatrix to(*cuda, from.dtype, from.rows, from.cols, padding);
+    for (std::int64_t r = 0; r < from.rows; ++r)
+      stream().copy(to.view().slice_rows(r, 1).data, from.slice_rows(r, 1).data,
+                    from.cols * dtype_bytes(from.dtype));
+    return to;
   }
 };
 
@@ -31,18 +27,29 @@ TEST_F(FusedInPlace, GivesTheSameBits) {
   for (const FusedKernel& kernel : fused_kernels()) {
     if (!kernel.runs_on(10 * major + minor)) continue;
     for (const std::int64_t tokens : {3, 16, 64}) {
-      // Thread blocks share the rows' columns. Rows of y start at multiples of 4 bytes, or of 2.
+      // Thread blocks share the rows' columns.
+      FusedOperands operands(*cuda, kernel, DType::kBF16,
+                             {.weight = {"divided", 700, 2056, Mask::kRandom, 0.6},
+                              .tokens = tokens,
+                              .bias = FusedBias::kSameType,
+                              .epilogue = Epilogue::kRelu,
+                              .residual = true});
+      // Rows of y and the residual start at multiples of 4 bytes, or of 2.
       for (const std::int64_t padding : {0, 1, 6}) {
         SCOPED_TRACE(::testing::Message() << kernel.name << ", " << tokens << " rows, padding " << padding);
-        FusedOperands operands(*cuda, kernel, DType::kBF16,
-                               {.weight = {"divided", 700, 2056, Mask::kRandom, 0.6},
-                                .tokens = tokens,
-                                .bias = FusedBias::kSameType,
-                                .epilogue = Epilogue::kRelu,
-                                .residual = true,
-                                .padding = padding});
-        const DeviceMatrix apart = operands.run_in(tokens);
-        run_in_place(operands).expect_same_bits(apart);
+        LinearArgs args = operands.device_args();
+        const DeviceMatrix residual = padded_residual(operands, padding);
+        DeviceMatrix apart(*cuda, DType::kBF16, tokens, residual.cols(), padding);
+        args.residual = residual.const_view();
+        args.y = apart.view();
+        operands.run(args);
+        apart.fetch();
+        DeviceMatrix in_place = padded_residual(operands, padding);
+        args.residual = in_place.const_view();
+        args.y = in_place.view();
+        operands.run(args);
+        in_place.fetch();
+        in_place.expect_same_bits(apart);
         if (HasFatalFailure()) return;
         ++ran;
       }

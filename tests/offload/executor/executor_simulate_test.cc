@@ -45,7 +45,7 @@ class VirtualRunner : public StepRunner {
       for (auto& end : lane) end.store(-1);
       lane[0].store(0);
     }
-    for (auto& lane : work_sec_) lane.resize(kMostSteps);
+    for (auto& lane : step_sec_) lane.resize(kMostSteps);
   }
 
   kernels::Stream* stream(LaneKind lane) override { return streams_[lane_index(lane)].get(); }
@@ -65,7 +65,7 @@ class VirtualRunner : public StepRunner {
     for (const Step& step : schedule.steps) {
       const auto seq = static_cast<std::size_t>(step.seq);
       ASSERT_LT(seq, kMostSteps);
-      work_sec_[lane_index(step.lane)][seq] = {costs.seconds(step), submit_sec};
+      step_sec_[lane_index(step.lane)][seq] = {costs.seconds(step), submit_sec};
     }
   }
   double end_sec(LaneKind lane, std::int64_t seq) const {
@@ -74,7 +74,7 @@ class VirtualRunner : public StepRunner {
   double busy_sec(LaneKind lane, std::int64_t last_seq) const {
     double sum = 0;
     for (std::int64_t seq = 1; seq <= last_seq; ++seq)
-      sum += work_sec_[lane_index(lane)][static_cast<std::size_t>(seq)].work_sec;
+      sum += step_sec_[lane_index(lane)][static_cast<std::size_t>(seq)].step_sec;
     return sum;
   }
 
@@ -82,16 +82,16 @@ class VirtualRunner : public StepRunner {
 
  private:
   struct Scripted {
-    double work_sec = 0, submit_sec = 0;
+    double step_sec = 0, submit_sec = 0;
   };
 
   void play(const Step& step) {
     const std::size_t lane = lane_index(step.lane);
     const auto seq = static_cast<std::size_t>(step.seq);
-    const Scripted& scripted = work_sec_[lane][seq];
+    const Scripted& scripted = step_sec_[lane][seq];
     double start = std::max(scripted.submit_sec, end_of(step.lane, step.seq - 1));
     for (const policy::Wait& wait : step.wait_list()) start = std::max(start, end_of(wait.lane, wait.count));
-    end_sec_[lane][seq].store(start + scripted.work_sec);
+    end_sec_[lane][seq].store(start + scripted.step_sec);
   }
   double end_of(LaneKind lane, std::int64_t seq) {
     const double end = end_sec(lane, seq);
@@ -101,7 +101,7 @@ class VirtualRunner : public StepRunner {
 
   FakeAsyncDevice device_;
   std::array<std::vector<std::atomic<double>>, kNumLanes> end_sec_;  // by seq
-  std::array<std::vector<Scripted>, kNumLanes> work_sec_;
+  std::array<std::vector<Scripted>, kNumLanes> step_sec_;
   std::array<std::unique_ptr<FakeAsyncStream>, kNumLanes> streams_;  // last: their work uses the above
 };
 

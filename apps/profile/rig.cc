@@ -102,10 +102,18 @@ double Rig::seconds_behind(kernels::Stream& stream, const std::function<void()>&
 }
 
 Measured Rig::measure(const std::function<double()>& body) const {
-  body();
-  std::vector<double> values;
-  for (int i = 0; i < options.rounds; ++i) values.push_back(body());
-  return median_of(std::move(values));
+  return measure_in_turn(std::span(&body, 1)).front();
+}
+
+std::vector<Measured> Rig::measure_in_turn(std::span<const std::function<double()>> bodies) const {
+  std::vector<std::vector<double>> values(bodies.size());
+  for (const auto& body : bodies) body();
+  for (int round = 0; round < options.rounds; ++round) {
+    for (std::size_t i = 0; i < bodies.size(); ++i) values[i].push_back(bodies[i]());
+  }
+  std::vector<Measured> measured;
+  for (std::vector<double>& of_one : values) measured.push_back(median_of(std::move(of_one)));
+  return measured;
 }
 
 Measured median_of(std::vector<double> values) {

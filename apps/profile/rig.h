@@ -48,6 +48,9 @@ class Rig {
                         const std::function<void(int)>& enqueue);
   /// `body` returns a rate; one round to warm up.
   Measured measure(const std::function<double()>& body) const;
+  /// The same of several, each round through all of them: a slow second of a machine that is shared falls on
+  /// all alike, and says nothing of how they compare.
+  std::vector<Measured> measure_in_turn(std::span<const std::function<double()>> bodies) const;
 
   bool is_cuda() const { return device->has_own_memory(); }
   DType activation_dtype() const { return is_cuda() ? DType::kF16 : DType::kF32; }

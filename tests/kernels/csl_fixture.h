@@ -1,4 +1,4 @@
-// What the tests of the sparse formats share: a matrix in its stored format, and the words of its tiles.
+// What the tests of the two CSL formats share: the words of their tiles, and what it costs to scatter them.
 #pragma once
 
 #include <algorithm>
@@ -7,36 +7,10 @@
 #include <span>
 #include <vector>
 
-#include "kernels/format/format.h"
 #include "kernels/format/tile_table.h"
+#include "tests/kernels/format_support.h"
 
 namespace sluice::kernels::testing {
-
-struct StoredMatrix {
-  TensorSpec spec;
-  WeightFormat format;
-  std::vector<std::byte> bytes;
-
-  static StoredMatrix encode(WeightFormat format, std::int64_t rows, std::int64_t cols,
-                             std::span<const std::uint16_t> values) {
-    const TensorSpec spec{"decoder.layers.3.fc2.weight", 4, rows, cols, false, SplitRule::kCols};
-    return {spec, format, encode_matrix(spec, format, values)};
-  }
-  WeightView view() const { return {format, bytes, spec.rows, spec.cols}; }
-  void check() const { codec_of(format.encoding).check(view(), spec.name); }
-  std::vector<std::uint16_t> expand(std::int64_t first_row, std::int64_t num_rows) const {
-    std::vector<std::uint16_t> values(static_cast<std::size_t>(num_rows * spec.cols), 0xDEADU);
-    codec_of(format.encoding).expand(view(), first_row, num_rows, values);
-    return values;
-  }
-  std::vector<std::uint16_t> expand() const { return expand(0, spec.rows); }
-};
-
-/// What comes back of values that were stored without loss.
-inline std::vector<std::uint16_t> without_negative_zeros(std::vector<std::uint16_t> values) {
-  std::replace(values.begin(), values.end(), std::uint16_t{0x8000U}, std::uint16_t{0});
-  return values;
-}
 
 inline std::vector<std::uint32_t> words_of(std::span<const std::byte> bytes) {
   std::vector<std::uint32_t> words(bytes.size() / sizeof(std::uint32_t));

@@ -39,14 +39,14 @@ struct DamagedMatrix {
   }
   std::size_t table() const {
     return size() - static_cast<std::size_t>(tile_table_bytes(
-                        num_tiles(matrix.format.encoding, matrix.spec.rows, matrix.spec.cols)));
+                        num_tiles(matrix.format.encoding, matrix.tensor.rows, matrix.tensor.cols)));
   }
 };
 
 inline StoredMatrix random_stored(WeightFormat format, std::int64_t rows, std::int64_t cols,
                                   double sparsity) {
   const WeightCase c{"random", rows, cols, Mask::kRandom, sparsity};
-  return StoredMatrix::encode(format, rows, cols, make_weights(c, format.dtype));
+  return StoredMatrix(format, rows, cols, make_weights(c, format.dtype));
 }
 
 template <class Target>
@@ -65,7 +65,7 @@ void expect_all_refused(const Target& good, const std::vector<Damage<Target>>& d
     damage.change(target);
     const Error error = ::sluice::testing::error_of([&] { target.matrix.check(); });
     EXPECT_EQ(error.code(), Code::kCorrupt);
-    EXPECT_THAT(error.what(), ::testing::HasSubstr("tensor decoder.layers.3.fc2.weight: "));
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("tensor " + target.matrix.tensor.name + ": "));
     EXPECT_THAT(error.what(), ::testing::HasSubstr(damage.message));
     EXPECT_FALSE(error.fix().empty());
   }

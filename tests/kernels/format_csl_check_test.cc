@@ -220,7 +220,7 @@ TEST(BankCslCheck, RefusesEveryDamageOfI8) {
   testing::WeightCase c{"random", 512, 128, testing::Mask::kRandom, 0.92};
   auto values = make_weights(c, DType::kF16);
   for (std::int64_t r = 0; r < c.rows; ++r) values[static_cast<std::size_t>(r * c.cols)] = 0x3C00;
-  const Target good{{StoredMatrix::encode({Encoding::kBankCsl, DType::kF16}, c.rows, c.cols, values)}};
+  const Target good{{StoredMatrix({Encoding::kBankCsl, DType::kF16}, c.rows, c.cols, values)}};
   ASSERT_EQ(good.header(0).kind, BankTileKind::kI8);
   expect_all_refused(good, header_damages());
   expect_all_refused(good, {{"one row twice",

@@ -28,7 +28,7 @@ class CslFormat : public ::testing::TestWithParam<WeightFormat> {
   const FormatCodec& codec() const { return codec_of(GetParam().encoding); }
   std::int64_t granule() const { return codec().row_granule(1); }
   StoredMatrix stored(const WeightCase& c) const {
-    return StoredMatrix::encode(GetParam(), c.rows, c.cols, make_weights(c, GetParam().dtype));
+    return StoredMatrix(GetParam(), c.rows, c.cols, make_weights(c, GetParam().dtype));
   }
 };
 
@@ -41,7 +41,7 @@ TEST_P(CslFormat, GivesEveryValueBack) {
   for (const WeightCase& c : weight_cases()) {
     SCOPED_TRACE(c.name);
     const StoredMatrix matrix = stored(c);
-    const auto expected = testing::without_negative_zeros(make_weights(c, GetParam().dtype));
+    const auto expected = testing::canonical(make_weights(c, GetParam().dtype));
     ASSERT_NO_THROW(matrix.check());
     ASSERT_EQ(matrix.expand(), expected);
     std::vector<float> floats(expected.size());
@@ -83,7 +83,7 @@ TEST_P(CslFormat, EncodesInRunsToTheSameBytes) {
         const std::int64_t most = codec().max_run_bytes(num_rows, c.cols);
         std::vector<std::byte> out(static_cast<std::size_t>(most) + 64, std::byte{0xAB});
         const std::int64_t used =
-            codec().encode({&matrix.spec, GetParam().dtype, first, num_rows, run_values},
+            codec().encode({&matrix.tensor, GetParam().dtype, first, num_rows, run_values},
                            std::span(out).first(static_cast<std::size_t>(most)), sizes);
         ASSERT_LE(used, most);
         for (std::int64_t i = used; i < most + 64; ++i)
@@ -145,7 +145,7 @@ TEST_P(CslFormat, HoldsAnyMaskOfATile) {
         values.push_back(uniform(random) < row * col ? static_cast<std::uint16_t>(0x2C01U + random() % 999)
                                                      : 0);
     }
-    const StoredMatrix matrix = StoredMatrix::encode(GetParam(), rows, cols, values);
+    const StoredMatrix matrix(GetParam(), rows, cols, values);
     ASSERT_NO_THROW(matrix.check());
     ASSERT_EQ(matrix.expand(), values);
   }
@@ -161,9 +161,9 @@ TEST_P(CslFormat, HoldsTheMasksOfATrainedModel) {
     ++num_matrices;
     std::vector<std::uint16_t> values(static_cast<std::size_t>(tensor.num_elements()));
     reader->read(t, 0, tensor.num_elements(), std::as_writable_bytes(std::span(values)));
-    const StoredMatrix matrix = StoredMatrix::encode(GetParam(), tensor.shape[0], tensor.shape[1], values);
+    const StoredMatrix matrix(GetParam(), tensor.shape[0], tensor.shape[1], values);
     ASSERT_NO_THROW(matrix.check());
-    ASSERT_EQ(matrix.expand(), testing::without_negative_zeros(values));
+    ASSERT_EQ(matrix.expand(), testing::canonical(values));
     if (tensor.name.find("fc1.weight") == std::string::npos) continue;
     // 80 % zeros: what random masks of that many take, within the unevenness of real ones.
     const double per_weight = static_cast<double>(matrix.bytes.size()) / static_cast<double>(values.size());
@@ -180,8 +180,7 @@ INSTANTIATE_TEST_SUITE_P(Formats, CslFormat, ::testing::ValuesIn(kSparseFormats)
 /// Wavefronts per store of the words of a random 1024 x 1024 matrix.
 StoreCost cost_of(double sparsity) {
   const WeightCase c{"random", 1024, 1024, testing::Mask::kRandom, sparsity};
-  const StoredMatrix matrix =
-      StoredMatrix::encode(kSparseFormats[0], c.rows, c.cols, make_weights(c, DType::kF16));
+  const StoredMatrix matrix(kSparseFormats[0], c.rows, c.cols, make_weights(c, DType::kF16));
   const TileTable table(matrix.view());
   StoreCost cost;
   for (std::int64_t i = 0; i < table.num_tiles(); ++i) cost.add(testing::words_of(table.tile(i)));
@@ -201,8 +200,7 @@ TEST(TiledCsl, StoresWithFewerConflictsThanFlashLlm) {
 
 TEST(TiledCsl, ReachesTheBoundWhereFewBanksHoldAll) {
   const WeightCase c{"column_pairs", 128, 64, testing::Mask::kColumnPairs};
-  const StoredMatrix matrix =
-      StoredMatrix::encode(kSparseFormats[0], c.rows, c.cols, make_weights(c, DType::kF16));
+  const StoredMatrix matrix(kSparseFormats[0], c.rows, c.cols, make_weights(c, DType::kF16));
   StoreCost cost;
   cost.add(testing::words_of(TileTable(matrix.view()).tile(0)));
   EXPECT_EQ(cost.wavefronts, cost.bound);

@@ -40,7 +40,7 @@ TEST_F(FlashLlmImport, ReadsTheFilesOfTheirEncoder) {
   const auto values = import();
   EXPECT_EQ(values, testing::golden_matrix("flash_llm", rows, cols));
   // The same words as ours, in another order.
-  const StoredMatrix ours = StoredMatrix::encode({Encoding::kTiledCsl, DType::kF16}, rows, cols, values);
+  const StoredMatrix ours({Encoding::kTiledCsl, DType::kF16}, rows, cols, values);
   EXPECT_EQ(ours.expand(), values);
   EXPECT_EQ(static_cast<std::int64_t>(ours.bytes.size()) - tile_table_bytes(3),
             static_cast<std::int64_t>(words.size() * sizeof(words[0])));

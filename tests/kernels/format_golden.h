@@ -91,7 +91,7 @@ inline void expect_golden(const std::string& file, int expected_cases, int expec
     SCOPED_TRACE(encoding + " " + name);
     ++num_cases;
     const auto values = golden_matrix(name, rows, cols);
-    StoredMatrix matrix = StoredMatrix::encode({*parse_encoding(encoding), DType::kF16}, rows, cols, values);
+    StoredMatrix matrix({*parse_encoding(encoding), DType::kF16}, rows, cols, values);
     EXPECT_EQ(static_cast<std::int64_t>(matrix.bytes.size()), num_bytes);
     const auto path = golden_format(fmt::format("{}_{}.bin", encoding, name));
     if (std::filesystem::exists(path)) {

@@ -114,7 +114,7 @@ Target target_of_entries(DType dtype = DType::kF16) {
     if (row % kPairsStripRows >= 2) continue;
     for (const std::size_t col : {4, 5, 6, 260, 261, 262}) values[row * 300 + col] = 0x3C00;
   }
-  return {{StoredMatrix::encode(format, 100, 300, values)}};
+  return {{StoredMatrix(format, 100, 300, values)}};
 }
 
 const Damages& damages_of_any() {
@@ -324,7 +324,7 @@ TEST(Pairs24Check, RefusesEveryDamageOfEntries) {
 
 TEST(Pairs24Check, RefusesWhatIsLeftBehindTheUnit) {
   const std::vector<std::uint16_t> zeros(64 * 256);
-  const Target empty{{StoredMatrix::encode(kPairsF16, 64, 256, zeros)}};
+  const Target empty{{StoredMatrix(kPairsF16, 64, 256, zeros)}};
   const auto all_strips = [](std::uint32_t entries) {
     return [entries](Target& t) {
       for (int s = 0; s < kPairsStrips; ++s)
@@ -367,7 +367,7 @@ TEST(Pairs24Check, LetsNothingPassThatExpandCannotRead) {
       try {
         target.matrix.check();
         const auto values = target.matrix.expand();
-        EXPECT_EQ(StoredMatrix::encode(kPairsF16, 100, 300, values).expand(), values);
+        EXPECT_EQ(StoredMatrix(kPairsF16, 100, 300, values).expand(), values);
         ++passed;
       } catch (const Error& error) {
         EXPECT_EQ(error.code(), Code::kCorrupt) << error.what();

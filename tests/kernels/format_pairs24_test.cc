@@ -87,7 +87,7 @@ TEST(Pairs24, HasEntriesWhereLittleIsLeft) {
     EXPECT_GE(found, c.fewest);
     EXPECT_LE(found, c.most);
     EXPECT_NO_THROW(matrix.check());
-    EXPECT_EQ(StoredMatrix::encode(kFormat, 1024, 1024, matrix.expand()).bytes, matrix.bytes);
+    EXPECT_EQ(StoredMatrix(kFormat, 1024, 1024, matrix.expand()).bytes, matrix.bytes);
   }
 }
 
@@ -120,7 +120,7 @@ TEST(Pairs24, HoldsMasksThatAreHardToLevel) {
   for (std::size_t i = 0; i < masks.size(); ++i) {
     SCOPED_TRACE(i);
     const auto values = unit_values(masks[i]);
-    const StoredMatrix matrix = StoredMatrix::encode(kFormat, 64, 256, values);
+    const StoredMatrix matrix(kFormat, 64, 256, values);
     ASSERT_NO_THROW(matrix.check());
     ASSERT_EQ(matrix.expand(), values);
     EXPECT_LE(std::ssize(units_of(matrix)[0]), kFullBytes);
@@ -141,7 +141,7 @@ TEST(Pairs24, IsNeverLargerThanWithoutLevelling) {
       return static_cast<int>(random() % 1000) < density[r][c / 4 % 8 < columns % 8 ? 0 : 1] &&
              c / 32 * 4 < columns;
     });
-    const StoredMatrix matrix = StoredMatrix::encode(kFormat, 64, 256, values);
+    const StoredMatrix matrix(kFormat, 64, 256, values);
     ASSERT_NO_THROW(matrix.check());
     ASSERT_EQ(matrix.expand(), values);
     const Unit unit = units_of(matrix)[0];
@@ -181,8 +181,8 @@ TEST(Pairs24, StoresAUnitTheSameWhateverIsAheadOfIt) {
         both.insert(both.end(), left.begin() + r * 256, left.begin() + (r + 1) * 256);
         both.insert(both.end(), right.begin() + r * 256, right.begin() + (r + 1) * 256);
       }
-      const StoredMatrix pair = StoredMatrix::encode(kFormat, 64, 512, both);
-      const StoredMatrix alone = StoredMatrix::encode(kFormat, 64, 256, right);
+      const StoredMatrix pair(kFormat, 64, 512, both);
+      const StoredMatrix alone(kFormat, 64, 256, right);
       EXPECT_EQ(pair.expand(), both);
       EXPECT_TRUE(std::ranges::equal(units_of(pair)[1], units_of(alone)[0]));
       EXPECT_EQ(has_entries(units_of(alone)[0]), second < 2);

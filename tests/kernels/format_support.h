@@ -33,7 +33,7 @@ struct StoredMatrix {
   WeightView view() const { return {format, bytes, tensor.rows, tensor.cols}; }
   void check() const { codec_of(format.encoding).check(view(), tensor.name); }
   std::vector<std::uint16_t> expand(std::int64_t first_row, std::int64_t num_rows) const {
-    std::vector<std::uint16_t> out(static_cast<std::size_t>(num_rows * tensor.cols));
+    std::vector<std::uint16_t> out(static_cast<std::size_t>(num_rows * tensor.cols), 0xDEADU);
     codec_of(format.encoding).expand(view(), first_row, num_rows, out);
     return out;
   }

@@ -22,7 +22,8 @@ struct Shape {
 
 // Two sizes: on a GPU a large model's MLP, and the attention's projections of a model of 13B parameters,
 // whose tiles fill the multiprocessors badly; on a CPU what it can multiply in seconds, and the projections
-// of a model of 125M, where few rows give the threads too little to do (70 to 85 % of the rate at 8 rows).
+// of a model of 125M, where few rows give the threads too little to do (at 8 rows 70 to 85 % of the larger
+// one's rate).
 constexpr std::array kCudaShapes = {Shape{16384, 8192}, Shape{5120, 5120}};
 constexpr std::array kSmallCudaShapes = {Shape{4096, 4096}};  // a GPU of at most 2 GiB
 constexpr std::array kCpuShapes = {Shape{4096, 4096}, Shape{768, 768}};
@@ -41,6 +42,9 @@ constexpr unsigned kNonzeroOfTen = 2;
 
 /// Memory of the GPU tier: weights in front, then x, y and scratch.
 class Products {
+  /// The matrices of a round where there is room: all on a GPU, the fewest on a CPU.
+  static constexpr std::int64_t kMatrices = 8;
+
  public:
   Products(Rig& rig, Shape shape, std::int64_t max_rows)
       : rig_(rig), shape_(shape), dtype_(rig.activation_dtype()) {
@@ -56,11 +60,10 @@ class Products {
   }
 
   /// How many weights of `stored_bytes` lie one after the other, each from a multiple of 4 KiB on, beside
-  /// what the products take: as many as no cache keeps.
+  /// what the products take: up to what no cache keeps.
   std::int64_t room_for(WeightFormat format, std::int64_t stored_bytes) const {
-    constexpr std::int64_t kLeast = 8;
     constexpr std::int64_t kCpuBytes = 256_MiB;
-    const std::int64_t wanted = rig_.is_cuda() ? kLeast : std::max(kLeast, kCpuBytes / stored_bytes);
+    const std::int64_t wanted = rig_.is_cuda() ? kMatrices : std::max(kMatrices, kCpuBytes / stored_bytes);
     return std::min(wanted, (weight_bytes_ - scratch_bytes(format)) / align_up(stored_bytes, 4_KiB));
   }
 
@@ -68,12 +71,12 @@ class Products {
     return kernels::why_unsupported(args(format, stored_bytes, 0, rows), rig_.device->kind()).empty();
   }
 
-  /// Operations a second over `matrices` weights in turn, of many small ones and many rows fewer: these reuse
-  /// each from a cache.
+  /// Operations a second over `matrices` weights in turn; with many rows over fewer of many small ones, since
+  /// operations and not reading the weights take the time then.
   double rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t matrices,
               std::int64_t rows) const {
-    constexpr std::int64_t kMostRows = 8192;
-    matrices = std::min(matrices, std::max<std::int64_t>(8, kMostRows / rows));
+    constexpr std::int64_t kMostRows = 8192;  // of all products together
+    matrices = std::min(matrices, std::max(kMatrices, kMostRows / rows));
     const std::int64_t products = rig_.is_cuda() ? std::max<std::int64_t>(matrices, 4) : matrices;
     const double sec = rig_.seconds(*rig_.compute, [&] {
       for (std::int64_t i = 0; i < products; ++i)
@@ -122,7 +125,7 @@ void measure_products(Rig& rig, const Products& products, Shape shape, WeightFor
     bodies.emplace_back([&, rows] { return products.rate(format, stored_bytes, matrices, rows); });
   }
   std::vector<Measured> rates;
-  if (rig.is_cuda()) {  // nobody else's, and at the clock that the product before left, of about as many rows
+  if (rig.is_cuda()) {  // not shared; row by row, as its clock depends on the products before
     for (const auto& body : bodies) rates.push_back(rig.measure(body));
   } else {
     rates = rig.measure_in_turn(bodies);

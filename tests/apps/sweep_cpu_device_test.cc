@@ -93,7 +93,7 @@ TEST(CpuDeviceSweep, ThePlannersChoiceIsAmongTheBest) {
   points.resize(4);
   write_text(dir / "best.yaml", file_of(points));
   std::map<std::string, std::vector<double>> rates;
-  // In under five minutes, also where neighbours take half of the machine: then in fewer rounds.
+  // Fewer rounds, but at least three, where more would take the test beyond five minutes.
   constexpr int kLeastRounds = 3, kMostRounds = 7;
   constexpr double kMostSec = 285;
   int rounds = 0;

@@ -10,7 +10,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/kernels/csl_fixture.h"
+#include "kernels/format/tile_table.h"
+#include "tests/kernels/format_support.h"
 #include "tests/kernels/weight_cases.h"
 #include "tests/support/error_of.h"
 

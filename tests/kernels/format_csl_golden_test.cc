@@ -1,8 +1,8 @@
 // tiled_csl and bank_csl byte by byte, against an encoder in Python (tests/golden/formats/encode_csl.py).
 #include <gtest/gtest.h>
 
-#include "tests/kernels/csl_fixture.h"
 #include "tests/kernels/format_golden.h"
+#include "tests/kernels/format_support.h"
 
 namespace sluice::kernels {
 namespace {

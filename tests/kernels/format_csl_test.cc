@@ -1,19 +1,22 @@
 // The sparse formats over all shapes and masks: what is stored comes back.
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <random>
+#include <span>
 
 #include <gtest/gtest.h>
 
 #include "core/checkpoint/reader.h"
 #include "kernels/device/cpu/simd.h"
-#include "tests/kernels/csl_fixture.h"
+#include "kernels/format/tile_table.h"
+#include "tests/kernels/format_support.h"
 #include "tests/kernels/weight_cases.h"
 #include "tests/support/paths.h"
 
 namespace sluice::kernels {
 namespace {
 
-using testing::StoreCost;
 using testing::StoredMatrix;
 using testing::weight_cases;
 using testing::WeightCase;
@@ -176,6 +179,32 @@ TEST_P(CslFormat, HoldsTheMasksOfATrainedModel) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, CslFormat, ::testing::ValuesIn(kSparseFormats),
                          [](const auto& param) { return weight_format_name(param.param); });
+
+/// How a warp stores lists of words to shared memory.
+struct StoreCost {
+  std::int64_t stores = 0, wavefronts = 0, bound = 0;
+
+  void add(std::span<const std::uint32_t> words) {
+    const std::size_t vectors = words.size() / 4;
+    std::array<std::int64_t, 32> total{};
+    std::int64_t here = 0;
+    for (std::size_t first = 0; first < vectors; first += 32) {
+      for (std::size_t v = 0; v < 4; ++v) {
+        std::array<std::int64_t, 32> in_store{};
+        for (std::size_t lane = first; lane < std::min(first + 32, vectors); ++lane) {
+          const std::uint32_t bank = (words[lane * 4 + v] >> 18) % 32;
+          ++in_store[bank];
+          ++total[bank];
+        }
+        wavefronts += *std::max_element(in_store.begin(), in_store.end());
+        ++here;
+      }
+    }
+    stores += here;
+    bound += std::max(here, *std::max_element(total.begin(), total.end()));
+  }
+  double factor() const { return static_cast<double>(wavefronts) / static_cast<double>(stores); }
+};
 
 /// Wavefronts per store of the words of a random 1024 x 1024 matrix.
 StoreCost cost_of(double sparsity) {

@@ -4,9 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "kernels/format/tile_table.h"
 #include "kernels/format/tiled_csl/flash_llm_import.h"
-#include "tests/kernels/csl_fixture.h"
 #include "tests/kernels/format_golden.h"
+#include "tests/kernels/format_support.h"
 #include "tests/support/error_of.h"
 
 namespace sluice::kernels {

@@ -12,7 +12,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "tests/kernels/csl_fixture.h"
+#include "tests/kernels/format_support.h"
 #include "tests/support/paths.h"
 
 namespace sluice::kernels::testing {

@@ -53,6 +53,12 @@ struct StoredMatrix {
   }
 };
 
+inline std::vector<std::uint32_t> words_of(std::span<const std::byte> bytes) {
+  std::vector<std::uint32_t> words(bytes.size() / sizeof(std::uint32_t));
+  std::memcpy(words.data(), bytes.data(), bytes.size());
+  return words;
+}
+
 /// Negative zeros as zeros, which is how every format holds them.
 inline std::vector<std::uint16_t> canonical(std::vector<std::uint16_t> values) {
   std::replace(values.begin(), values.end(), std::uint16_t{0x8000}, std::uint16_t{0});

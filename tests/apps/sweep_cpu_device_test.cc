@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <sstream>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>

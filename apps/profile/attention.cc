@@ -1,5 +1,6 @@
 // CPU attention by threads, alone and beside the links, and what beginning and ending a step of it costs.
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -37,6 +38,8 @@ std::vector<int> thread_counts(int threads) {
 
 // A quarter of the usual step: its sequences are few enough to show what a step costs whatever its size.
 constexpr std::int64_t kSmallStep = HostKv::kUsualStep / 4;
+// As after short prompts. On the CPU device noise hides what a step costs beside usual sequences.
+constexpr std::int64_t kFewPositions = 4, kShortSequences = 512;
 
 double share(double beside, double alone) { return std::clamp(beside / alone, 0.01, 1.0); }
 
@@ -48,7 +51,9 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
   HostKv front(rig.host.first(half), KvFormat::kF16);
   HostKv back(rig.host.last(half), KvFormat::kF16);
   HostKv wide(rig.host.last(half), KvFormat::kF32);
-  const bool splits = back.steps(kSmallStep) > back.steps();
+  HostKv stepped =
+      rig.is_cuda() ? back : HostKv(rig.host.last(half), KvFormat::kF16, kFewPositions, kShortSequences);
+  const bool splits = stepped.steps(kSmallStep) > stepped.steps();
   const auto bytes = static_cast<std::int64_t>(std::min(half, rig.gpu.size() / 2));
   const auto copy = [bytes](kernels::Stream& stream, std::byte* to, const std::byte* from) {
     stream.copy(to, from, bytes);
@@ -73,13 +78,15 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
     for (const auto& crew : crews) {
       const double alone = run_alone(kSec, [&] { return back.attend(crew->stream); });
       const double small =
-          splits ? run_alone(kSec / 2, [&] { return back.attend(crew->stream, kSmallStep); }) : 0;
+          splits ? run_alone(kSec / 2, [&] { return stepped.attend(crew->stream, kSmallStep); }) : 0;
+      const double usual =
+          rig.is_cuda() ? alone : run_alone(kSec / 2, [&] { return stepped.attend(crew->stream); });
       const double alone_fp32 = run_alone(kSec / 2, [&] { return wide.attend(crew->stream); });
       if (round == 0) continue;  // warms up
       crew->fp16.push_back(alone);
       if (splits)
-        crew->overhead_sec.push_back(step_overhead_sec(back.kv_bytes() / small, back.steps(kSmallStep),
-                                                       back.kv_bytes() / alone, back.steps()));
+        crew->overhead_sec.push_back(step_overhead_sec(stepped.kv_bytes() / small, stepped.steps(kSmallStep),
+                                                       stepped.kv_bytes() / usual, stepped.steps()));
       crew->fp32.push_back(alone_fp32);
       if (!rig.is_cuda()) continue;
       const Together with_up = run_together(kSec, up, [&] { return back.attend(crew->stream); });

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <span>
@@ -71,19 +72,31 @@ class Products {
     return kernels::why_unsupported(args(format, stored_bytes, 0, rows), rig_.device->kind()).empty();
   }
 
-  /// Operations a second over `matrices` weights in turn; with many rows over fewer of many small ones, since
-  /// operations and not reading the weights take the time then.
-  double rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t matrices,
-              std::int64_t rows) const {
-    constexpr std::int64_t kMostRows = 8192;  // of all products together
-    matrices = std::min(matrices, std::max(kMatrices, kMostRows / rows));
-    const std::int64_t products = rig_.is_cuda() ? std::max<std::int64_t>(matrices, 4) : matrices;
+  /// Operations a second over `matrices` weights in turn: on a GPU of four products at least, on a CPU of
+  /// what it does in a while, beginning with matrix `next`, after which the next call begins.
+  double rate(WeightFormat format, std::int64_t stored_bytes, std::int64_t matrices, std::int64_t rows,
+              std::int64_t& next) const {
+    // Long beside what wakes threads, short beside what another tenant of the machine takes.
+    constexpr double kCpuSec = 0.025;
+    const auto multiply = [&](std::int64_t matrix) {
+      kernels::linear(args(format, stored_bytes, matrix, rows), *rig_.compute);
+    };
+    const double operations = 2.0 * static_cast<double>(rows * shape_.out * shape_.in);
+    if (!rig_.is_cuda()) {
+      return run_for(kCpuSec, [&] {
+        multiply(next);
+        next = (next + 1) % matrices;
+        return operations;
+      });
+    }
+    const std::int64_t products = std::max<std::int64_t>(matrices, 4);
     const double sec = rig_.seconds(*rig_.compute, [&] {
-      for (std::int64_t i = 0; i < products; ++i)
-        kernels::linear(args(format, stored_bytes, i % matrices, rows), *rig_.compute);
+      for (std::int64_t i = 0; i < products; ++i) multiply(i % matrices);
     });
-    return 2.0 * static_cast<double>(products * rows * shape_.out * shape_.in) / sec;
+    return static_cast<double>(products) * operations / sec;
   }
+
+  Shape shape() const { return shape_; }
 
  private:
   kernels::LinearArgs args(WeightFormat format, std::int64_t stored_bytes, std::int64_t matrix,
@@ -112,36 +125,61 @@ class Products {
   std::int64_t weight_bytes_ = 0;
 };
 
-/// Into the profile: the rate of each count of rows that the stream can multiply.
-void measure_products(Rig& rig, const Products& products, Shape shape, WeightFormat format,
-                      std::int64_t stored_bytes, std::int64_t matrices, std::span<const int> all_rows,
-                      policy::HardwareProfile& profile) {
-  if (matrices < 1) return;
-  std::vector<int> measured_rows;
-  std::vector<std::function<double()>> bodies;
-  for (const int rows : all_rows) {
-    if (!products.supported(format, stored_bytes, rows)) continue;
-    measured_rows.push_back(rows);
-    bodies.emplace_back([&, rows] { return products.rate(format, stored_bytes, matrices, rows); });
-  }
-  std::vector<Measured> rates;
-  if (rig.is_cuda()) {  // not shared; row by row, as its clock depends on the products before
-    for (const auto& body : bodies) rates.push_back(rig.measure(body));
-  } else {
-    rates = rig.measure_in_turn(bodies);
-  }
-  for (std::size_t i = 0; i < rates.size(); ++i)
-    profile.gpu.products.push_back({format.encoding, policy::ProductKernel::kFused,
-                                    static_cast<double>(measured_rows[i]), rates[i].median / 1e12,
-                                    rates[i].spread_percent, shape.million_weights()});
-}
+/// Products to measure together.
+class Comparison {
+ public:
+  explicit Comparison(Rig& rig) : rig_(rig) {}
 
-void measure_dense(Rig& rig, Shape shape, policy::HardwareProfile& profile) {
+  /// Each count of rows that the stream can multiply. `products` outlives this.
+  void add(const Products& products, WeightFormat format, std::int64_t stored_bytes, std::int64_t matrices,
+           std::span<const int> all_rows) {
+    if (matrices < 1) return;
+    for (const int rows : all_rows) {
+      if (!products.supported(format, stored_bytes, rows)) continue;
+      products_.push_back({.format = format.encoding,
+                           .kernel = policy::ProductKernel::kFused,
+                           .rows = static_cast<double>(rows),
+                           .million_weights = products.shape().million_weights()});
+      bodies_.emplace_back(
+          [&products, format, stored_bytes, matrices, rows, next = std::int64_t{0}]() mutable {
+            return products.rate(format, stored_bytes, matrices, rows, next);
+          });
+    }
+  }
+
+  void measure(int cpu_rounds, policy::HardwareProfile& profile) {
+    std::vector<Measured> rates;
+    if (rig_.is_cuda()) {  // not shared; row by row, as its clock depends on the products before
+      for (const auto& body : bodies_) rates.push_back(rig_.measure(body));
+    } else {
+      rates = rig_.measure_in_turn(bodies_, cpu_rounds);
+    }
+    for (std::size_t i = 0; i < rates.size(); ++i) {
+      products_[i].tflop_per_sec = rates[i].median / 1e12;
+      products_[i].spread_percent = rates[i].spread_percent;
+      profile.gpu.products.push_back(products_[i]);
+    }
+  }
+
+ private:
+  Rig& rig_;
+  std::vector<policy::ProductRate> products_;
+  std::vector<std::function<double()>> bodies_;
+};
+
+void measure_dense(Rig& rig, std::span<const Shape> shapes, policy::HardwareProfile& profile) {
   const auto rows = rig.is_cuda() ? std::span<const int>(kCudaRows) : kCpuRows;
-  const Products products(rig, shape, rows.back());
-  const std::int64_t bytes = shape.out * shape.in * 2;
-  measure_products(rig, products, shape, WeightFormat::kDenseF16, bytes,
-                   products.room_for(WeightFormat::kDenseF16, bytes), rows, profile);
+  std::vector<Products> products;
+  for (const Shape& shape : shapes) products.emplace_back(rig, shape, rows.back());
+  Comparison comparison(rig);
+  for (const Products& of_shape : products) {
+    const std::int64_t bytes = of_shape.shape().out * of_shape.shape().in * 2;
+    comparison.add(of_shape, WeightFormat::kDenseF16, bytes,
+                   of_shape.room_for(WeightFormat::kDenseF16, bytes), rows);
+  }
+  // A CPU has other tenants, who come and go in seconds and take more than what two counts of rows differ by.
+  constexpr int kCpuRounds = 3;  // for each of the options'
+  comparison.measure(kCpuRounds * rig.options.rounds, profile);
 }
 
 /// The other formats at a few rows. Which kernels `linear` takes depends on the size, too
@@ -166,7 +204,9 @@ void measure_encoded(Rig& rig, Shape shape, policy::HardwareProfile& profile) {
     for (std::int64_t i = 0; i < matrices; ++i)
       rig.up->copy(rig.gpu.data() + i * align_up(bytes, 4_KiB), encoded.data(), bytes);
     rig.up->synchronize();
-    measure_products(rig, products, shape, format, bytes, matrices, rows, profile);
+    Comparison comparison(rig);
+    comparison.add(products, format, bytes, matrices, rows);
+    comparison.measure(rig.options.rounds, profile);
   }
 }
 
@@ -211,7 +251,7 @@ void measure_gpu(Rig& rig, policy::HardwareProfile& profile) {
   const auto dense_shapes = !rig.is_cuda()            ? std::span<const Shape>(kCpuShapes)
                             : rig.gpu.size() <= 2_GiB ? std::span<const Shape>(kSmallCudaShapes)
                                                       : std::span<const Shape>(kCudaShapes);
-  for (const Shape& shape : dense_shapes) measure_dense(rig, shape, profile);
+  measure_dense(rig, dense_shapes, profile);
   measure_attention(rig, profile);
   const auto encoded_shapes = rig.is_cuda() ? std::span<const Shape>(kCudaEncodedShapes) : kCpuEncodedShapes;
   for (const Shape& shape : encoded_shapes) measure_encoded(rig, shape, profile);

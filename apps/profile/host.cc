@@ -1,5 +1,10 @@
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
 
 #include "apps/profile/host_kv.h"
 #include "apps/profile/parts.h"
@@ -17,10 +22,11 @@ double rate_of(const std::function<double()>& body) {
   return done / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// The CPU device's lanes are threads on the same cores: what each keeps beside each other one.
+/// The CPU device's lanes are threads on the same cores: what each keeps beside each other one. A round has
+/// all pairs and each lane alone, so that what slows the machine for a while slows both sides of a share.
 void measure_lanes_together(Rig& rig, policy::HardwareProfile& profile) {
   using policy::LaneKind;
-  constexpr double kSec = 0.3;
+  constexpr double kSec = 0.1;
   constexpr std::int64_t kDim = 2048;
   const std::size_t half = rig.host.size() / 2;
   std::byte* const weights = rig.gpu.data();
@@ -45,20 +51,35 @@ void measure_lanes_together(Rig& rig, policy::HardwareProfile& profile) {
   struct Lane {
     LaneKind kind;
     const std::function<double()>& body;
-    double alone = 0;
   };
-  std::vector<Lane> lanes = {{LaneKind::kGpu, products},
-                             {LaneKind::kCpu, attend},
-                             {LaneKind::kH2d, copy},
-                             {LaneKind::kD2h, copy_back}};
-  for (Lane& lane : lanes) lane.alone = run_alone(kSec, lane.body);
+  const std::vector<Lane> lanes = {{LaneKind::kGpu, products},
+                                   {LaneKind::kCpu, attend},
+                                   {LaneKind::kH2d, copy},
+                                   {LaneKind::kD2h, copy_back}};
+  struct Pair {
+    std::size_t a, b;
+    std::vector<double> share_of_a, share_of_b;  // by round
+  };
+  std::vector<Pair> pairs;
   for (std::size_t a = 0; a < lanes.size(); ++a) {
-    for (std::size_t b = a + 1; b < lanes.size(); ++b) {
-      const Together both = run_together(kSec, lanes[a].body, lanes[b].body);
-      const auto share = [](double beside, double alone) { return std::clamp(beside / alone, 0.05, 1.0); };
-      profile.beside.push_back({lanes[a].kind, lanes[b].kind, share(both.first, lanes[a].alone)});
-      profile.beside.push_back({lanes[b].kind, lanes[a].kind, share(both.second, lanes[b].alone)});
+    for (std::size_t b = a + 1; b < lanes.size(); ++b) pairs.push_back({a, b, {}, {}});
+  }
+  for (int round = 0; round < rig.options.rounds; ++round) {
+    std::vector<double> alone;
+    for (const Lane& lane : lanes) alone.push_back(run_alone(kSec, lane.body));
+    for (Pair& pair : pairs) {
+      const Together both = run_together(kSec, lanes[pair.a].body, lanes[pair.b].body);
+      pair.share_of_a.push_back(both.first / alone[pair.a]);
+      pair.share_of_b.push_back(both.second / alone[pair.b]);
     }
+  }
+  const auto share = [](std::vector<double>& rounds) {
+    return std::clamp(median_of(std::move(rounds)).median, 0.05, 1.0);
+  };
+  for (Pair& pair : pairs) {
+    const LaneKind a = lanes[pair.a].kind, b = lanes[pair.b].kind;
+    profile.beside.push_back({a, b, share(pair.share_of_a)});
+    profile.beside.push_back({b, a, share(pair.share_of_b)});
   }
 }
 

@@ -1,6 +1,7 @@
 // K and V in host memory, and decode attention over them as the engine's cpu lane does it. Not thread-safe.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -10,10 +11,16 @@ namespace sluice::apps {
 
 class HostKv {
  public:
-  /// 32 heads of 128. The KV length is that of prompts of 512 in the middle of 64 outputs: the last page is
-  /// half full.
-  HostKv(std::span<std::byte> pages, KvFormat format)
-      : batch_({.pages = pages, .layout = {32, 128, format}, .positions = 544}),
+  /// The KV length of prompts of 512 in the middle of 64 outputs: the last page is half full.
+  static constexpr std::int64_t kUsualPositions = 544;
+
+  /// 32 heads of 128.
+  HostKv(std::span<std::byte> pages, KvFormat format, std::int64_t positions = kUsualPositions,
+         std::int64_t max_sequences = INT64_MAX)
+      : batch_({.pages = pages,
+                .layout = {32, 128, format},
+                .positions = positions,
+                .max_sequences = max_sequences}),
         q_(static_cast<std::size_t>(batch_.num_rows()) * 32 * 128, 0.1F),
         out_(q_.size()) {}
 

@@ -46,6 +46,16 @@ void fill_half(std::span<std::byte> memory) {
     std::memcpy(memory.data() + at, pattern.data(), std::min(bytes, memory.size() - at));
 }
 
+/// Each round through all bodies, which return rates, after one to warm up: [body][round].
+std::vector<std::vector<double>> rounds_of(std::span<const std::function<double()>> bodies, int rounds) {
+  std::vector<std::vector<double>> values(bodies.size());
+  for (const auto& body : bodies) body();
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < bodies.size(); ++i) values[i].push_back(bodies[i]());
+  }
+  return values;
+}
+
 }  // namespace
 
 Rig::Rig(const ProfileOptions& asked)
@@ -102,34 +112,26 @@ double Rig::seconds_behind(kernels::Stream& stream, const std::function<void()>&
 }
 
 Measured Rig::measure(const std::function<double()>& body) const {
-  return measure_in_turn(std::span(&body, 1)).front();
+  return median_of(rounds_of(std::span(&body, 1), options.rounds).front());
 }
 
-std::vector<Measured> Rig::measure_in_turn(std::span<const std::function<double()>> bodies) const {
-  std::vector<std::vector<double>> values(bodies.size());
-  for (const auto& body : bodies) body();
-  for (int round = 0; round < options.rounds; ++round) {
-    for (std::size_t i = 0; i < bodies.size(); ++i) values[i].push_back(bodies[i]());
-  }
-  std::vector<Measured> measured;
-  for (std::vector<double>& of_one : values) measured.push_back(median_of(std::move(of_one)));
-  return measured;
+std::vector<Measured> Rig::measure_in_turn(std::span<const std::function<double()>> bodies,
+                                           int rounds) const {
+  return compare_rounds(rounds_of(bodies, rounds));
 }
 
-Measured median_of(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const double median = values[values.size() / 2];
-  return {median, median > 0 ? 50 * (values.back() - values.front()) / median : 0};
-}
-
-double run_alone(double sec, const std::function<double()>& body) {
-  body();
+double run_for(double sec, const std::function<double()>& body) {
   const auto start = Clock::now();
   double done = 0;
   do {
     done += body();
   } while (since(start) < sec);
   return done / since(start);
+}
+
+double run_alone(double sec, const std::function<double()>& body) {
+  body();
+  return run_for(sec, body);
 }
 
 Together run_together(double sec, const std::function<double()>& first,
@@ -143,12 +145,7 @@ Together run_together(double sec, const std::function<double()>& first,
     ++ready;
     while (ready.load() < 2) std::this_thread::yield();
     try {
-      const auto start = Clock::now();
-      double done = 0;
-      do {
-        done += body();
-      } while (since(start) < sec);
-      rate = done / since(start);
+      rate = run_for(sec, body);
       ++measured;
       while (measured.load() < 2) body();
     } catch (...) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/profile/rounds.h"
 #include "kernels/device/cpu/thread_pool.h"
 #include "kernels/device/device.h"
 #include "offload/engine.h"
@@ -29,13 +30,6 @@ struct ProfileOptions {
   std::int64_t disk_bytes = std::int64_t{2} << 30;  ///< of the file; 0 leaves the disk out
 };
 
-/// The median of a few rounds, and half of highest - lowest in percent of it.
-struct Measured {
-  double median = 0, spread_percent = 0;
-};
-/// `values` is not empty.
-Measured median_of(std::vector<double> values);
-
 class Rig {
  public:
   explicit Rig(const ProfileOptions& options);
@@ -48,9 +42,9 @@ class Rig {
                         const std::function<void(int)>& enqueue);
   /// `body` returns a rate; one round to warm up.
   Measured measure(const std::function<double()>& body) const;
-  /// The same of several, each round through all of them: a slow second of a machine that is shared falls on
-  /// all alike, and says nothing of how they compare.
-  std::vector<Measured> measure_in_turn(std::span<const std::function<double()>> bodies) const;
+  /// The same of several, in `rounds` that each go through all of them: a slow second of a machine that is
+  /// shared falls on all alike.
+  std::vector<Measured> measure_in_turn(std::span<const std::function<double()>> bodies, int rounds) const;
 
   bool is_cuda() const { return device->has_own_memory(); }
   DType activation_dtype() const { return is_cuda() ? DType::kF16 : DType::kF32; }
@@ -75,14 +69,17 @@ class Rig {
   std::int64_t step_ = 0;
 };
 
-/// Two loops at once, each on a thread of its own, for about `sec`: what each did a second. A body does one
-/// piece of work and returns how much.
+/// A body does one piece of work and returns how much: what it does a second, in a loop of about `sec`, once
+/// at least.
+double run_for(double sec, const std::function<double()>& body);
+/// The same once the body has run, to warm up.
+double run_alone(double sec, const std::function<double()>& body);
+
+/// Two loops at once, each on a thread of its own.
 struct Together {
   double first = 0, second = 0;
 };
 Together run_together(double sec, const std::function<double()>& first,
                       const std::function<double()>& second);
-/// One loop alone, the same way.
-double run_alone(double sec, const std::function<double()>& body);
 
 }  // namespace sluice::apps

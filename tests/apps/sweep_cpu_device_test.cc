@@ -3,15 +3,20 @@
 // the three best points in turn.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <map>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "apps/profile/rounds.h"
 #include "core/build_config.h"
 #include "tests/apps/program.h"
 #include "tests/apps/temp_dir.h"
@@ -74,16 +79,22 @@ TEST(CpuDeviceSweep, ThePlannersChoiceIsAmongTheBest) {
   std::vector<json> points = points_in(dir / "all.jsonl");
   std::erase_if(points, [](const json& point) { return point["status"] != "ok"; });
   ASSERT_GE(points.size(), 8U) << swept.err;
-  std::vector<double> errors;
+  std::vector<double> errors, ratios;
   for (const json& point : points) {
+    const double predicted = point["predicted"]["tokens_per_sec"].get<double>();
     errors.push_back(std::abs(point["error_percent"].get<double>()));
-    std::printf("%8.2f tokens/s, predicted %8.2f: %s\n", measured(point),
-                point["predicted"]["tokens_per_sec"].get<double>(), name_of(point).c_str());
+    ratios.push_back(measured(point) / predicted);
+    std::printf("%8.2f tokens/s, predicted %8.2f: %s\n", measured(point), predicted, name_of(point).c_str());
   }
   const auto within = std::count_if(errors.begin(), errors.end(), [](double error) { return error <= 10; });
   std::printf("prediction error: median %.1f %%, largest %.1f %%, within 10 %% on %d of %d points\n",
               median(errors), *std::max_element(errors.begin(), errors.end()), static_cast<int>(within),
               static_cast<int>(points.size()));
+  // What is left once the machine is as fast as it was for the profile.
+  const double usual = median(ratios);
+  for (double& ratio : ratios) ratio = 100 * std::abs(ratio / usual - 1);
+  std::printf("measured over predicted: median %.2f; beside it, error: median %.1f %%, largest %.1f %%\n",
+              usual, median(ratios), *std::max_element(ratios.begin(), ratios.end()));
 
   // The planner's choice and the best three of the others, in turn.
   std::stable_sort(points.begin(), points.end(), [](const json& a, const json& b) {
@@ -93,15 +104,17 @@ TEST(CpuDeviceSweep, ThePlannersChoiceIsAmongTheBest) {
   });
   ASSERT_EQ(points[0].value("label", ""), "planned");
   points.resize(4);
-  write_text(dir / "best.yaml", file_of(points));
-  std::map<std::string, std::vector<double>> rates;
-  // Fewer rounds, but at least three, where more would take the test beyond five minutes.
-  constexpr int kLeastRounds = 3, kMostRounds = 7;
+  std::map<std::string, std::vector<double>> rates;  // by round
+  // As many rounds as five minutes have room for, but at least three.
+  constexpr int kLeastRounds = 3, kMostRounds = 30;
   constexpr double kMostSec = 285;
+  std::printf("%.0f s for the profile and the sweep\n", since(start));
   int rounds = 0;
   for (double round_sec = 0;
        rounds < kLeastRounds || (rounds < kMostRounds && since(start) + round_sec < kMostSec); ++rounds) {
     const auto round_start = Clock::now();
+    std::rotate(points.begin(), points.begin() + 1, points.end());  // none always runs after the same other
+    write_text(dir / "best.yaml", file_of(points));
     const ProgramResult again = run_program(
         {"sweep", dir / "best.yaml", "--output", dir / ("round" + std::to_string(rounds) + ".jsonl")});
     ASSERT_EQ(again.status, 0) << again.err;
@@ -109,13 +122,20 @@ TEST(CpuDeviceSweep, ThePlannersChoiceIsAmongTheBest) {
       rates[point["label"].get<std::string>()].push_back(measured(point));
     round_sec = since(round_start);
   }
-  double best = 0;
-  for (const json& point : points) {
-    const double rate = median(rates[point["id"].get<std::string>()]);
-    std::printf("median of %d: %8.2f tokens/s: %s\n", rounds, rate, name_of(point).c_str());
+  // Another tenant of the machine slows a round by more than the points differ: what counts is how they
+  // compare within the rounds.
+  std::vector<std::vector<double>> values;
+  for (const json& point : points) values.push_back(rates[point["id"].get<std::string>()]);
+  const std::vector<Measured> compared = compare_rounds(values);
+  double planned = 0, best = 0;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const double rate = compared[i].median;
+    std::printf("%d rounds: %8.2f tokens/s (median %.2f, highest %.2f): %s\n", rounds, rate,
+                median(values[i]), *std::max_element(values[i].begin(), values[i].end()),
+                name_of(points[i]).c_str());
     best = std::max(best, rate);
+    if (points[i].value("label", "") == "planned") planned = rate;
   }
-  const double planned = median(rates[points[0]["id"].get<std::string>()]);
   std::printf("the planner's choice reaches %.1f %% of the best\n", 100 * planned / best);
   EXPECT_GE(planned, 0.97 * best);
 }

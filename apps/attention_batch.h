@@ -30,6 +30,8 @@ class AttentionBatch {
  public:
   /// Throws Error{kInvalidArgument} if not one sequence fits the pages.
   explicit AttentionBatch(const AttentionWork& work);
+  AttentionBatch(AttentionBatch&&) = default;
+  AttentionBatch(const AttentionBatch&) = delete;  // segments point into the page table
 
   /// All sequences in one call. q and out hold num_sequences() * row_bytes(dtype) each, where the stream
   /// reads and writes.

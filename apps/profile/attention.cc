@@ -51,8 +51,8 @@ void measure_attention_on_host(Rig& rig, policy::HardwareProfile& profile) {
   HostKv front(rig.host.first(half), KvFormat::kF16);
   HostKv back(rig.host.last(half), KvFormat::kF16);
   HostKv wide(rig.host.last(half), KvFormat::kF32);
-  HostKv stepped =
-      rig.is_cuda() ? back : HostKv(rig.host.last(half), KvFormat::kF16, kFewPositions, kShortSequences);
+  HostKv brief(rig.host.last(half), KvFormat::kF16, kFewPositions, kShortSequences);
+  HostKv& stepped = rig.is_cuda() ? back : brief;
   const bool splits = stepped.steps(kSmallStep) > stepped.steps();
   const auto bytes = static_cast<std::int64_t>(std::min(half, rig.gpu.size() / 2));
   const auto copy = [bytes](kernels::Stream& stream, std::byte* to, const std::byte* from) {

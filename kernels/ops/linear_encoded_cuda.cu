@@ -11,10 +11,11 @@
 namespace sluice::kernels::detail {
 namespace {
 
-void linear_fused(const LinearArgs& args, const FusedKernel& kernel, CudaStream& stream) {
+void linear_fused(const LinearArgs& args, const FusedKernel& kernel, const FusedMemory& memory,
+                  CudaStream& stream) {
   for (std::int64_t first = 0; first < args.y.rows; first += kernel.max_rows) {
     const std::int64_t rows = std::min(kernel.max_rows, args.y.rows - first);
-    kernel.run(rows_of(args, first, rows), stream.workspace(), stream.raw());
+    kernel.run(rows_of(args, first, rows), memory, stream.raw());
   }
 }
 
@@ -36,9 +37,9 @@ void linear_encoded_cuda(const LinearArgs& args, Stream& stream) {
   CudaStream& cuda = as_cuda(stream);
   // A row's bits may not depend on how many rows there are: then all products go one way.
   const bool may_choose = cuda.batch_invariance() == BatchInvariance::kOff;
-  const auto workspace = static_cast<std::int64_t>(cuda.workspace().size());
-  const FusedKernel* kernel = may_choose ? cuda.linear_paths().kernel_for(args, workspace) : nullptr;
-  if (kernel != nullptr) return linear_fused(args, *kernel, cuda);
+  const FusedMemory memory{.exchange = cuda.exchange(), .scratch = cuda.workspace()};
+  const FusedKernel* kernel = may_choose ? cuda.linear_paths().kernel_for(args, memory.bytes()) : nullptr;
+  if (kernel != nullptr) return linear_fused(args, *kernel, memory, cuda);
   linear_expanded_cuda(args, stream);
 }
 

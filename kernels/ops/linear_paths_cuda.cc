@@ -19,7 +19,7 @@ LinearPaths::LinearPaths(std::string_view device, int compute_capability,
   }
 }
 
-const FusedKernel* LinearPaths::kernel_for(const LinearArgs& args, std::int64_t workspace_bytes) const {
+const FusedKernel* LinearPaths::kernel_for(const LinearArgs& args, const FusedMemoryBytes& memory) const {
   const WeightView& weight = args.weight;
   const std::int64_t elements = weight.rows * weight.cols;
   const double bytes = static_cast<double>(weight.data.size()) / static_cast<double>(elements);
@@ -30,8 +30,7 @@ const FusedKernel* LinearPaths::kernel_for(const LinearArgs& args, std::int64_t 
     if (kernel == nullptr) return nullptr;
     const std::int64_t rows = std::min(args.y.rows, kernel->max_rows);
     if (!kernel->can_run(detail::rows_of(args, 0, rows))) continue;
-    if (kernel->workspace_bytes(weight.format, weight.rows, weight.cols, rows) <= workspace_bytes)
-      return kernel;
+    if (memory.cover(kernel->memory_bytes(weight.format, weight.rows, weight.cols, rows))) return kernel;
   }
   return nullptr;
 }

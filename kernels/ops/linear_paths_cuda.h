@@ -33,7 +33,8 @@ class LinearPaths {
               std::span<const FusedKernel> kernels);
 
   /// The kernel for the product, which it takes in runs of at most max_rows rows of x, or null: expansion.
-  const FusedKernel* kernel_for(const LinearArgs& args, std::int64_t workspace_bytes) const;
+  /// `memory`: what there is.
+  const FusedKernel* kernel_for(const LinearArgs& args, const FusedMemoryBytes& memory) const;
 
  private:
   struct Path {

@@ -33,7 +33,8 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     : Stream(DeviceKind::kCuda),
       origin_(origin),
       blas_(blas),
-      workspace_(workspace),
+      workspace_(workspace.first(std::min(workspace.size(), std::size_t{kScratchBytes}))),
+      exchange_(workspace.subspan(workspace_.size())),
       clock_(origin.steady_sec, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   int lowest = 0;
@@ -52,8 +53,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
   }
   if (workspace.empty()) return;
-  choose_paths();
-  fill_ahead_ = std::make_unique<FillAhead>(raw());
+  prepare_products();
   void* host = nullptr;
   const cudaError_t error =
       cudaHostAlloc(&host, static_cast<std::size_t>(kUploadBytes), cudaHostAllocDefault);
@@ -69,20 +69,22 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   upload_begin_.assign(static_cast<std::size_t>(kEvents), 0);
 }
 
-CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas)
+CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<std::byte> exchange)
     : Stream(DeviceKind::kCuda),
       raw_(borrowed),
       blas_(blas),
+      exchange_(exchange),
       clock_(0, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   CUDA_CHECK(cudaGetDevice(&ordinal_));
   CUDA_CHECK(cudaDeviceGetAttribute(&num_multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal_));
-  choose_paths();
+  prepare_products();
   overlaps_ = may_overlap_ = false;  // what its owner enqueued ahead knows nothing of it
-  fill_ahead_ = std::make_unique<FillAhead>(raw());
 }
 
-void CudaStream::choose_paths() {
+void CudaStream::prepare_products() {
+  if (!exchange_.empty()) CUDA_CHECK(cudaMemsetAsync(exchange_.data(), 0, exchange_.size(), raw()));
+  fill_ahead_ = std::make_unique<FillAhead>(raw());
   cudaDeviceProp properties{};
   CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));
   compute_capability_ = 10 * properties.major + properties.minor;

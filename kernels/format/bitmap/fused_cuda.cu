@@ -32,9 +32,9 @@ int token_tiles(std::int64_t tokens) {
   return tokens <= 8 ? 1 : tokens <= 16 ? 2 : tokens <= 32 ? 4 : tokens <= 64 ? 8 : 16;
 }
 
-std::int64_t workspace_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::exchange_bytes(divide(rows, cols), row_tiles(rows) * kWarps,
-                               kTileRows * token_tiles(tokens) * 8);
+FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
+  return fused::memory_bytes(fused::Handover::kByCount, divide(rows, cols), row_tiles(rows) * kWarps,
+                             kTileRows * token_tiles(tokens) * 8);
 }
 
 int device_limit(cudaDeviceAttr limit) {
@@ -105,20 +105,21 @@ bool can_run(const LinearArgs& args) {
          std::max(weight.rows, weight.cols) <= kMaxSide && fused::can_multiply(args, kMaxTokens);
 }
 
-void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
-  const BitmapProduct p{.chunks = weight.data.data(),
-                        .table = detail::tile_table_of(weight),
-                        .x = args.x.data,
-                        .x_stride = args.x.stride,
-                        .rows = static_cast<std::int32_t>(weight.rows),
-                        .cols = static_cast<std::int32_t>(weight.cols),
-                        .row_segments = static_cast<std::int32_t>(row_segments(weight.cols)),
-                        .stage_vectors = stage_vectors(weight),
-                        .x_is_aligned = fused::has_aligned_x(args),
-                        .work = divide(weight.rows, weight.cols),
-                        .exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kWarps, stream),
-                        .out = fused::lower_output(args)};
+  const BitmapProduct p{
+      .chunks = weight.data.data(),
+      .table = detail::tile_table_of(weight),
+      .x = args.x.data,
+      .x_stride = args.x.stride,
+      .rows = static_cast<std::int32_t>(weight.rows),
+      .cols = static_cast<std::int32_t>(weight.cols),
+      .row_segments = static_cast<std::int32_t>(row_segments(weight.cols)),
+      .stage_vectors = stage_vectors(weight),
+      .x_is_aligned = fused::has_aligned_x(args),
+      .work = divide(weight.rows, weight.cols),
+      .exchange = fused::divide_memory(fused::Handover::kByCount, memory, row_tiles(weight.rows) * kWarps),
+      .out = fused::lower_output(args)};
   if (weight.format.dtype == DType::kBF16) {
     launch_for_tokens<__nv_bfloat16>(p, stream);
   } else {
@@ -133,7 +134,7 @@ FusedKernel bitmap_sm80_kernel() {
           .encoding = Encoding::kBitmap,
           .max_rows = kMaxTokens,
           .can_run = can_run,
-          .workspace_bytes = workspace_bytes,
+          .memory_bytes = memory_bytes,
           .run = run};
 }
 

@@ -14,6 +14,23 @@
 
 namespace sluice::kernels {
 
+/// Device memory in which the thread blocks of a product leave sums for one another. Nobody else's while it
+/// runs.
+struct FusedMemoryBytes {
+  std::int64_t exchange = 0, scratch = 0;
+
+  bool cover(const FusedMemoryBytes& needed) const {
+    return needed.exchange <= exchange && needed.scratch <= scratch;
+  }
+};
+struct FusedMemory {
+  std::span<std::byte>
+      exchange;  ///< 256-byte aligned; all zeros when the product starts, and again when it ends
+  std::span<std::byte> scratch;  ///< 16-byte aligned, of any content
+
+  FusedMemoryBytes bytes() const { return {std::ssize(exchange), std::ssize(scratch)}; }
+};
+
 /// y = epilogue(x W^T + bias) + residual in one launch, by the contract of `linear`: x and y of the weight's
 /// type (y also fp32 where there is no residual), sums in fp32 in an order that depends on the weight alone.
 struct FusedKernel {
@@ -24,14 +41,13 @@ struct FusedKernel {
   std::int64_t max_rows = 0;         ///< most rows of x of one launch
   /// False for a shape, type or alignment that the kernel does not take. Host only.
   bool (*can_run)(const LinearArgs& args) = nullptr;
-  /// Bytes of scratch in device memory, whatever their content, for up to `rows` rows of x.
-  std::int64_t (*workspace_bytes)(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
-                                  std::int64_t rows) = nullptr;
-  /// Enqueues the product. `args` satisfy can_run and args.scratch is not used; `workspace` is 256-byte
-  /// aligned and not in use by another product. Throws Error{kDevice} if the launch fails. The weight may be
-  /// read while a kernel ahead in the stream still runs: copies and events order it, kernels must not write
-  /// it.
-  void (*run)(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) = nullptr;
+  /// What `run` needs for up to `rows` rows of x, at least.
+  FusedMemoryBytes (*memory_bytes)(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
+                                   std::int64_t rows) = nullptr;
+  /// Enqueues the product. `args` satisfy can_run and args.scratch is not used. Throws Error{kDevice} if the
+  /// launch fails. The weight may be read while a kernel ahead in the stream still runs: copies and events
+  /// order it, kernels must not write it.
+  void (*run)(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) = nullptr;
 
   /// On devices of this compute capability, 10 * major + minor.
   bool runs_on(int compute_capability) const {

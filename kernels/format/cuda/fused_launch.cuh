@@ -5,7 +5,7 @@
 #include <span>
 
 #include "kernels/device/cuda/check.h"
-#include "kernels/format/cuda/fused_counters.h"
+#include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/format/cuda/fused_epilogue.cuh"
 
 namespace sluice::kernels::fused {
@@ -38,22 +38,19 @@ inline std::int64_t counter_bytes(std::int64_t counters) {
   return div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256;
 }
 
-/// Bytes of an exchange: `counters`, and two places of `tile_sums` fp32 sums for each run.
-inline std::int64_t exchange_bytes(const StreamK& work, std::int64_t counters, std::int64_t tile_sums) {
-  return counter_bytes(counters) +
-         2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float));
+/// Of so many counters, and two places of `tile_sums` fp32 sums for each run.
+inline FusedMemoryBytes memory_bytes(Handover handover, const StreamK& work, std::int64_t counters,
+                                     std::int64_t tile_sums) {
+  const std::int64_t sums =
+      2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float));
+  if (handover == Handover::kByCount) return {.exchange = counter_bytes(counters), .scratch = sums};
+  return {.exchange = counter_bytes(counters) + sums};
 }
-
-/// An exchange in a workspace of exchange_bytes, whose counters are zero when the stream comes to the
-/// product.
-inline Exchange start_exchange(std::span<std::byte> workspace, std::int64_t counters, cudaStream_t stream) {
-  const std::int64_t bytes = counter_bytes(counters);
-  unsigned* leased = lease_counters(workspace.data(), counters);
-  if (leased == nullptr) {
-    CUDA_CHECK(cudaMemsetAsync(workspace.data(), 0, static_cast<std::size_t>(bytes), stream));
-    leased = reinterpret_cast<unsigned*>(workspace.data());
-  }
-  return {.sums = reinterpret_cast<float4*>(workspace.data() + bytes), .counters = leased};
+inline Exchange divide_memory(Handover handover, const FusedMemory& memory, std::int64_t counters) {
+  std::byte* const sums = handover == Handover::kByCount ? memory.scratch.data()
+                                                         : memory.exchange.data() + counter_bytes(counters);
+  return {.counters = reinterpret_cast<unsigned*>(memory.exchange.data()),
+          .sums = reinterpret_cast<float4*>(sums)};
 }
 
 inline bool has_aligned_x(const LinearArgs& args) {

@@ -5,13 +5,14 @@
 #include <type_traits>
 
 #include "kernels/device/cuda/launch_kernel.cuh"
+#include "kernels/format/cuda/exchange.cuh"
 #include "kernels/format/cuda/sm90_results.cuh"
 #include "kernels/format/cuda/sm90_shape.cuh"
 #include "kernels/format/cuda/sm90_wgmma.cuh"
 
 namespace sluice::kernels::sm90 {
 
-/// Adds up what several blocks have of a row block, in the order of blocks, which is that of columns, and
+/// Adds up what several runs have of a row block, in the order of runs, which is that of columns, and
 /// finishes it. By the extractors' threads.
 template <class S, class T>
 __device__ void finish_shared(const ProductParams& p, int row_block, const Contributors& them) {
@@ -19,23 +20,28 @@ __device__ void finish_shared(const ProductParams& p, int row_block, const Contr
   constexpr int kAtOnce = 6;
   const int count = them.count;
   for (int i = static_cast<int>(threadIdx.x) - S::kConsumerThreads; i < kVectors; i += S::kExtractorThreads) {
-    float4 sum = {0, 0, 0, 0};
-    for (int first = 0; first < count; first += kAtOnce) {
-      float4 parts[kAtOnce];
+    const auto place = [&](int c) { return p.exchange + std::int64_t{them.places[c]} * kVectors + i; };
+    float4 sum;
+    bool are_present = false;
+#pragma unroll 1
+    while (!are_present) {
+      are_present = true;
+      sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+      for (int first = 0; first < count; first += kAtOnce) {
+        float4 parts[kAtOnce] = {};
 #pragma unroll
-      for (int c = 0; c < kAtOnce; ++c) {
-        const std::int64_t slot = them.slots[min(first + c, count - 1)];
-        parts[c] = __ldcg(p.partials.sums + slot * kVectors + i);
-      }
+        for (int c = 0; c < kAtOnce; ++c) {
+          if (first + c >= count) continue;
+          parts[c] = fused::load_left_sums(place(first + c));
+          are_present &= fused::is_present(parts[c]);
+        }
 #pragma unroll
-      for (int c = 0; c < kAtOnce; ++c) {
-        if (first + c >= count) continue;
-        sum.x += parts[c].x;
-        sum.y += parts[c].y;
-        sum.z += parts[c].z;
-        sum.w += parts[c].w;
+        for (const float4& part : parts) fused::add_to(sum, part);
       }
     }
+#pragma unroll 1
+    for (int c = 0; c < count; ++c) fused::clear_left_sums(place(c));
     write_sums<T, S>(p.result, row_block, i / 128 / S::kVectors, i / 128 % S::kVectors, i % 128, sum);
   }
 }
@@ -45,12 +51,13 @@ class Consumer {
  public:
   using T = std::conditional_t<kBf16, __nv_bfloat16, __half>;
 
-  __device__ Consumer(const ProductParams& p, const Work& work, const SharedMemory<S>& shared)
+  __device__ Consumer(const ProductParams& p, const Work& work, const SharedMemory<S>& shared, int warp)
       : p_(p),
         range_(work.range),
+        run_(work.run),
         num_groups_(work.num_groups),
         shared_(shared),
-        warpgroup_(static_cast<int>(threadIdx.x) / 128) {}
+        warpgroup_(warp / 4) {}
 
   __device__ void run() {
     find_contributors();
@@ -90,7 +97,6 @@ class Consumer {
         ++row_block;
       }
     }
-    if (threadIdx.x == 0) barrier_arrive(shared_.sums_stored());
   }
 
  private:
@@ -145,47 +151,45 @@ class Consumer {
     }
   }
 
-  /// Of the first and the last row block of this block.
+  /// Of the row block that this run begins and later ones end, if there is one.
   __device__ void find_contributors() {
     const int per_row = p_.stored.tiles_per_row;
-    Contributors* both = shared_.contributors();
+    Contributors& them = *shared_.contributors();
     constexpr int kWords = kMaxBlocks / 32;
-    if (threadIdx.x < 2 * kWords) both[threadIdx.x / kWords].set[threadIdx.x % kWords] = 0;
+    if (threadIdx.x < kWords) them.set[threadIdx.x] = 0;
     sync_threads<S::kConsumerThreads>(kBarrier);
-    const Partition<Format> partition(p_.stored, static_cast<int>(gridDim.x));
-    for (int end = 0; end < 2; ++end) {
-      const int unit = end == 0 ? range_.first : range_.last;
-      if (unit % per_row == 0) continue;
-      const int first = unit / per_row * per_row;
+    if (range_.shared_row_block(per_row) >= 0) {
+      const int first = range_.shared_row_block(per_row) * per_row;
+      const Partition<Format> partition(p_.stored, static_cast<int>(gridDim.x));
       for (int k = static_cast<int>(threadIdx.x); k < per_row; k += S::kConsumerThreads) {
-        const int block = partition.block_of(first + k);
-        atomicOr(&both[end].set[block / 32], 1U << block % 32);
+        const int run = partition.run_of(first + k);
+        atomicOr(&them.set[run / 32], 1U << run % 32);
       }
     }
     sync_threads<S::kConsumerThreads>(kBarrier);
-    if (threadIdx.x < 2) {
-      Contributors& them = both[threadIdx.x];
-      int count = 0;
-      for (int word = 0; word < kWords; ++word) {
-        for (unsigned bits = them.set[word]; bits != 0; bits &= bits - 1) {
-          const int block = word * 32 + __ffs(static_cast<int>(bits)) - 1;
-          them.slots[count] = static_cast<std::uint16_t>(2 * block + (count == 0 ? 1 : 0));
-          ++count;
-        }
+    if (threadIdx.x != 0) return;
+    int count = 0;
+    for (int word = 0; word < kWords; ++word) {
+      for (unsigned bits = them.set[word]; bits != 0; bits &= bits - 1) {
+        const int run = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+        them.places[count] = static_cast<std::uint16_t>(place(run, count == 0));
+        ++count;
       }
-      them.count = count;
     }
-    sync_threads<S::kConsumerThreads>(kBarrier);
+    them.count = count;
+    barrier_arrive(shared_.contributors_known());
   }
 
-  /// The sums of columns [first, last) are in the registers. Block b stores those of a row block that others
-  /// begin in slot 2 b, and those of one that it begins in slot 2 b + 1.
+  /// Where a run leaves the sums of a row block that it begins, or that an earlier one does.
+  static __device__ int place(int run, bool begins) { return 2 * run + (begins ? 1 : 0); }
+
+  /// The sums of columns [first, last) are in the registers.
   __device__ void finish(int row_block, int first, int last) {
-    const int per_row = p_.stored.tiles_per_row;
     const int thread = static_cast<int>(threadIdx.x) % 128;
-    const bool is_whole = last - first == per_row;
-    const auto slot = static_cast<std::int64_t>(2 * blockIdx.x) + (first == 0 ? 1 : 0);
-    float4* to = p_.partials.sums + (slot * S::kConsumers + warpgroup_) * S::kVectors * 128 + thread;
+    const bool is_whole = last - first == p_.stored.tiles_per_row;
+    float4* to = p_.exchange +
+                 (std::int64_t{place(run_, first == 0)} * S::kConsumers + warpgroup_) * S::kVectors * 128 +
+                 thread;
 #pragma unroll
     for (int i = 0; i < S::kVectors; ++i) {
       const float* from = sums_[i * 4 / S::kPartSums] + i * 4 % S::kPartSums;
@@ -193,16 +197,8 @@ class Consumer {
       if (is_whole) {
         write_sums<T, S>(p_.result, row_block, warpgroup_, i, thread, four);
       } else {
-        __stcg(to + i * 128, four);
+        fused::leave_sums(to + i * 128, four);
       }
-    }
-    if (is_whole) return;
-    sync_threads<S::kConsumerThreads>(kBarrier);
-    if (threadIdx.x == 0) {
-      fence_device();
-      if (arrive(p_.partials.arrivals + row_block, p_.partials.launch, last - first, per_row))
-        shared_.scratch()->last_arrivals[first == 0 ? 1 : 0] = row_block;
-      fence_device();
     }
   }
 
@@ -210,6 +206,7 @@ class Consumer {
 
   const ProductParams& p_;
   const UnitRange range_;
+  const int run_;
   const int num_groups_;
   const SharedMemory<S>& shared_;
   const int warpgroup_;

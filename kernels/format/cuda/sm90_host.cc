@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <limits>
-#include <random>
 
 #include "core/error.h"
 #include "core/units.h"
@@ -13,21 +12,9 @@
 namespace sluice::kernels::sm90 {
 namespace {
 
-constexpr std::int64_t kWorkspaceAlign = 256;
 constexpr std::int64_t kCopyElements = 8;  // of x, in 16 bytes
 
 std::int64_t row_blocks(std::int64_t rows) { return div_up(rows, std::int64_t{kUnitRows}); }
-std::int64_t arrivals_bytes(std::int64_t rows) {
-  return align_up(row_blocks(rows) * std::int64_t{sizeof(std::uint64_t)}, kWorkspaceAlign);
-}
-
-/// A number that no other launch of this process has, from a start that differs from process to process.
-std::uint64_t next_launch() {
-  static std::atomic<std::uint64_t> count{(std::uint64_t{std::random_device{}()} << 8)};
-  constexpr std::uint64_t kLaunches = (std::uint64_t{1} << 40) - 1;
-  return 1 + count.fetch_add(1, std::memory_order_relaxed) % kLaunches;
-}
-
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 EncodeTiled encode_tiled() {
   static const EncodeTiled function = [] {
@@ -74,22 +61,21 @@ bool can_run(const LinearArgs& args) {
   if (args.x.rows < 1 || args.x.rows > kMaxTokens || w.rows < 1 || w.cols < 1) return false;
   constexpr std::int64_t kMaxUnits = std::numeric_limits<int>::max() / 4;
   const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
-  if (per_row >= std::int64_t{1} << kArrivalBits || row_blocks(w.rows) * per_row > kMaxUnits) return false;
+  if (row_blocks(w.rows) * per_row > kMaxUnits) return false;
   // The tensor copy's terms; the stride of a single row means nothing.
   const bool strided = args.x.rows == 1 || args.x.stride % kCopyElements == 0;
   return strided && is_aligned(args.x.data, 16) && is_aligned(w.data.data(), 16);
 }
 
-std::int64_t workspace_bytes(WeightFormat, std::int64_t weight_rows, std::int64_t, std::int64_t rows) {
-  return arrivals_bytes(weight_rows) + 2 * std::int64_t{num_multiprocessors()} * kUnitRows *
-                                           rows_of_launch(rows) * std::int64_t{sizeof(float)};
+FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t, std::int64_t, std::int64_t rows) {
+  return {.exchange = 2 * std::int64_t{num_multiprocessors()} * kUnitRows * rows_of_launch(rows) *
+                      std::int64_t{sizeof(float)}};
 }
 
-ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
+ProductParams lower(const LinearArgs& args, std::span<std::byte> exchange) {
   const WeightView& w = args.weight;
-  SLUICE_ASSERT(static_cast<std::int64_t>(workspace.size()) >=
-                workspace_bytes(w.format, w.rows, w.cols, args.x.rows));
-  SLUICE_ASSERT(is_aligned(workspace.data(), kWorkspaceAlign));
+  SLUICE_ASSERT(std::ssize(exchange) >= memory_bytes(w.format, w.rows, w.cols, args.x.rows).exchange);
+  SLUICE_ASSERT(is_aligned(exchange.data(), sizeof(float4)));
   const std::int64_t tiles = num_tiles(w.format.encoding, w.rows, w.cols);
   const std::int64_t table_bytes = tile_table_bytes(tiles);
   const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
@@ -110,9 +96,7 @@ ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace) {
                      .bf16_bias = args.bias.dtype == DType::kBF16,
                      .f32_y = args.y.dtype == DType::kF32,
                      .pairs = has_result_pairs(args)},
-          .partials = {.launch = next_launch(),
-                       .arrivals = reinterpret_cast<std::uint64_t*>(workspace.data()),
-                       .sums = reinterpret_cast<float4*>(workspace.data() + arrivals_bytes(w.rows))}};
+          .exchange = reinterpret_cast<float4*>(exchange.data())};
 }
 
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens) {

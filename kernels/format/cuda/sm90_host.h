@@ -1,4 +1,4 @@
-// What the fused products on sm_90a share on the host: which arguments they take, workspace, parameters.
+// What the fused products on sm_90a share on the host: which arguments they take, exchange, parameters.
 // Thread-safe.
 #pragma once
 
@@ -19,10 +19,10 @@ constexpr std::int64_t rows_of_launch(std::int64_t tokens) {
 }
 /// Shapes, types and alignments; the format apart.
 bool can_run(const LinearArgs& args);
-std::int64_t workspace_bytes(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
-                             std::int64_t rows);
+FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
+                              std::int64_t rows);
 /// The parameters of a launch and the tensor map of x for kTokens rows at a time. Throws Error{kDevice}.
-ProductParams lower(const LinearArgs& args, std::span<std::byte> workspace);
+ProductParams lower(const LinearArgs& args, std::span<std::byte> exchange);
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens);
 /// Of a matrix of bytes in blocks of rows, for copies of 128 bytes of 128 rows with the 128-byte swizzle;
 /// zeros beyond its ends. Address and distances are multiples of 16. Throws Error{kDevice}.

@@ -134,6 +134,12 @@ __device__ __forceinline__ std::uint32_t load_half_word(SharedAddress from) {
 
 // --- registers ---
 
+/// `value`, which is the same in all lanes, and the compiler knows it: what is made of it has a register for
+/// the warp, as addresses of wgmma's operands must, and branches on it leave the warp whole. By whole warps.
+template <class T>
+__device__ __forceinline__ T as_uniform(T value) {
+  return __shfl_sync(0xFFFFFFFFU, value, 0);
+}
 template <int kRegisters>
 __device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -27,8 +27,8 @@ void with_shape(std::int64_t tokens, Body body) {
 
 /// FusedKernel::run of a format.
 template <class Format>
-void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
-  const ProductParams params = lower(args, workspace);
+void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
+  const ProductParams params = lower(args, memory.exchange);
   with_shape(args.x.rows, [&]<int kTokens>(Shape<kTokens>) {
     using S = Shape<kTokens>;
     const CUtensorMap x = map_activations(args.x, kTokens);
@@ -55,7 +55,7 @@ constexpr FusedKernel fused_kernel(std::string_view name) {
               [](const LinearArgs& args) {
                 return args.weight.format.encoding == Format::kEncoding && can_run(args);
               },
-          .workspace_bytes = workspace_bytes,
+          .memory_bytes = memory_bytes,
           .run = run<Format>};
 }
 

@@ -36,19 +36,10 @@ struct ResultParams {
   bool pairs;  ///< two neighbours of a row of y, and of the residual, are one aligned word; `rows` is even
 };
 
-/// Memory for partial sums, whatever its content. An arrival is that of a row block: launch, and units whose
-/// sums are there. Whoever completes it leaves 0, which no launch has, so that a launch may be repeated.
-struct PartialsParams {
-  std::uint64_t launch;  ///< 1 .. 2^40 - 1, another one for each launch
-  std::uint64_t* arrivals;
-  float4* sums;
-};
-inline constexpr int kArrivalBits = 24;
-
 struct ProductParams {
   StoredTiles stored;
   ResultParams result;
-  PartialsParams partials;
+  float4* exchange;  ///< of exchange.cuh, two places of a row block's sums for each run
 };
 
 }  // namespace sluice::kernels::sm90

@@ -5,55 +5,66 @@
 
 #include <cstdint>
 
+#include "kernels/format/cuda/sm90_instructions.cuh"
 #include "kernels/format/cuda/sm90_params.h"
 
 namespace sluice::kernels::sm90 {
 
-using BlockSet = std::uint32_t[kMaxBlocks / 32];
+using RunSet = std::uint32_t[kMaxBlocks / 32];
+
+/// The run of this thread block. Who adds up a row block is the run that has its first columns, and waits for
+/// later ones: their blocks have lower numbers, so that they have started before.
+__device__ __forceinline__ int run_of_block() { return static_cast<int>(gridDim.x - 1 - blockIdx.x); }
 
 struct UnitRange {
   int first, last;  ///< units [first, last)
+
+  /// The row block, of per_row units, that begins in the range and ends behind it; -1: none.
+  __device__ int shared_row_block(int per_row) const {
+    const int row_block = last / per_row;
+    return row_block * per_row < last && row_block * per_row >= first ? row_block : -1;
+  }
 };
 
 /// Format::cost_before(stored, unit): what the units ahead of `unit` cost; rises with every unit.
 template <class Format>
 class Partition {
  public:
-  __device__ Partition(const StoredTiles& stored, int num_blocks)
-      : stored_(stored), num_blocks_(num_blocks), total_(Format::cost_before(stored, stored.num_units)) {}
+  __device__ Partition(const StoredTiles& stored, int num_runs)
+      : stored_(stored), num_runs_(num_runs), total_(Format::cost_before(stored, stored.num_units)) {}
 
-  /// Where block b begins: its first unit is the first one at or behind this cost.
-  __device__ std::uint64_t bound(int b) const {
-    return total_ * static_cast<unsigned>(b) / static_cast<unsigned>(num_blocks_);
+  /// Where a run begins: its first unit is the first one at or behind this cost.
+  __device__ std::uint64_t bound(int run) const {
+    return total_ * static_cast<unsigned>(run) / static_cast<unsigned>(num_runs_);
   }
-  /// The block whose run holds the unit.
-  __device__ int block_of(int unit) const {
+  /// The run that holds the unit.
+  __device__ int run_of(int unit) const {
     const std::uint64_t cost = Format::cost_before(stored_, unit);
-    return static_cast<int>(((cost + 1) * static_cast<unsigned>(num_blocks_) - 1) / total_);
+    return static_cast<int>(((cost + 1) * static_cast<unsigned>(num_runs_) - 1) / total_);
   }
 
  private:
   const StoredTiles& stored_;
-  int num_blocks_;
+  int num_runs_;
   std::uint64_t total_;
 };
 
-/// The run of block b, for all threads of it, at least 512. Nearly all tables are so even that the first
-/// window of 256 units holds the bound, and one round of loads finds it. `below`: shared memory.
+/// The units of a run, for all threads of its block, at least 512. Nearly all tables are so even that the
+/// first window of 256 units holds the bound, and one round of loads finds it. `below`: shared memory.
 template <class Format>
-__device__ UnitRange find_range(const StoredTiles& stored, int b, int num_blocks, int (&below)[2]) {
+__device__ UnitRange find_range(const StoredTiles& stored, int run, int num_runs, int (&below)[2]) {
   constexpr int kWindow = 256;
   // Of both ends: the answer lies in [low, high]; samples are at from, from + step, ..
   int low[2], high[2], from[2], step[2];
 #pragma unroll
   for (int s = 0; s < 2; ++s) {
-    const auto guess = static_cast<int>(static_cast<std::int64_t>(stored.num_units) * (b + s) / num_blocks);
+    const auto guess = static_cast<int>(static_cast<std::int64_t>(stored.num_units) * (run + s) / num_runs);
     low[s] = 0;
     high[s] = stored.num_units;
     from[s] = max(guess - kWindow / 2, 0);
     step[s] = 1;
   }
-  const Partition<Format> partition(stored, num_blocks);
+  const Partition<Format> partition(stored, num_runs);
   const int side = threadIdx.x / kWindow;
   while (true) {
     if (threadIdx.x < 2) below[threadIdx.x] = 0;
@@ -62,14 +73,14 @@ __device__ UnitRange find_range(const StoredTiles& stored, int b, int num_blocks
       const int unit = (side == 0 ? from[0] : from[1]) +
                        static_cast<int>(threadIdx.x) % kWindow * (side == 0 ? step[0] : step[1]);
       const bool is_below =
-          unit < stored.num_units && Format::cost_before(stored, unit) < partition.bound(b + side);
+          unit < stored.num_units && Format::cost_before(stored, unit) < partition.bound(run + side);
       const unsigned votes = __ballot_sync(0xFFFFFFFFU, is_below);
       if (threadIdx.x % 32 == 0 && votes != 0) atomicAdd(&below[side], __popc(votes));
     }
     __syncthreads();
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const int count = below[s];
+      const int count = as_uniform(below[s]);
       if (count < kWindow) high[s] = min(high[s], from[s] + count * step[s]);
       if (count > 0) low[s] = max(low[s], from[s] + (count - 1) * step[s] + 1);
       from[s] = low[s];

@@ -7,8 +7,9 @@
 //   1 or 2 consumer warpgroups: matrix products of buffer and stage, sums in registers
 //
 // The grid shares the units (sm90_partition.cuh); sums of a row block that several blocks work on go through
-// memory, and the extractors of the last one to arrive add them in the order of columns. So the order of
-// additions depends on the weight and the grid, not on the number of tokens. For *.cu files only.
+// memory (exchange.cuh), and the extractors of the block that has the first columns add them in the order of
+// columns. So the order of additions depends on the weight and the grid, not on the number of tokens. For
+// *.cu files only.
 #pragma once
 
 #include "kernels/format/cuda/sm90_consumer.cuh"
@@ -20,13 +21,10 @@ namespace sluice::kernels::sm90 {
 template <class Format, class S>
 __device__ Work plan_work(const StoredTiles& stored, const SharedMemory<S>& shared) {
   Scratch* scratch = shared.scratch();
-  if (threadIdx.x == 0) {
-    scratch->largest = 1;
-    scratch->last_arrivals[0] = scratch->last_arrivals[1] = -1;
-  }
+  if (threadIdx.x == 0) scratch->largest = 1;
   if (threadIdx.x == S::kThreads - 1) shared.init_barriers();
-  const UnitRange range =
-      find_range<Format>(stored, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), scratch->below);
+  const int run = run_of_block();
+  const UnitRange range = find_range<Format>(stored, run, static_cast<int>(gridDim.x), scratch->below);
   int largest = 0;
   for (int u = range.first + static_cast<int>(threadIdx.x); u < range.last; u += S::kThreads) {
     const UnitSource unit = Format::locate(stored, u);
@@ -35,9 +33,13 @@ __device__ Work plan_work(const StoredTiles& stored, const SharedMemory<S>& shar
   largest = __reduce_max_sync(0xFFFFFFFFU, largest);
   if (threadIdx.x % 32 == 0 && largest > 0) atomicMax(&scratch->largest, largest);
   __syncthreads();
-  const int slot_bytes = (scratch->largest * 16 + 127) / 128 * 128;
+  const int slot_bytes = (as_uniform(scratch->largest) * 16 + 127) / 128 * 128;
   const int num_slots = min(S::kSlots, S::kRingBytes / slot_bytes);
-  return {range, num_slots, slot_bytes, num_slots >= 3 ? S::kExtractors : 1,
+  return {run,
+          range,
+          num_slots,
+          slot_bytes,
+          num_slots >= 3 ? S::kExtractors : 1,
           num_slots >= kWeightWarps + 3 ? kWeightWarps : 1};
 }
 
@@ -122,26 +124,24 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   if (work.num_units() == 0) return;
 
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread < S::kConsumerThreads) {
+  const int warp = as_uniform(thread / 32);
+  if (warp < S::kConsumerThreads / 32) {
     if constexpr (S::kMovesRegisters) take_registers<S::kConsumerRegisters>();
-    Consumer<Format, S, kBf16>(p, work, shared).run();
-  } else if (thread < S::kConsumerThreads + S::kExtractorThreads) {
+    Consumer<Format, S, kBf16>(p, work, shared, warp).run();
+  } else if (warp < (S::kConsumerThreads + S::kExtractorThreads) / 32) {
     if constexpr (S::kMovesRegisters) give_registers<S::kExtractorRegisters>();
-    extract<Format>(work, (thread - S::kConsumerThreads) / 128, shared);
-    barrier_wait(shared.sums_stored(), 0);
+    extract<Format>(work, (warp - S::kConsumerThreads / 32) / 4, shared);
+    const int row_block = work.range.shared_row_block(p.stored.tiles_per_row);
+    if (row_block < 0) return;
+    barrier_wait(shared.contributors_known(), 0);
     wait_for_kernels_before();
-    for (int end = 0; end < 2; ++end) {
-      const int row_block = shared.scratch()->last_arrivals[end];
-      if (row_block >= 0) {
-        finish_shared<S, typename Consumer<Format, S, kBf16>::T>(p, row_block, shared.contributors()[end]);
-      }
-    }
+    finish_shared<S, typename Consumer<Format, S, kBf16>::T>(p, row_block, *shared.contributors());
   } else {
     if constexpr (S::kMovesRegisters) give_registers<S::kProducerRegisters>();
-    const int warp = (thread - S::kConsumerThreads - S::kExtractorThreads) / 32;
+    const int producer = warp - (S::kConsumerThreads + S::kExtractorThreads) / 32;
     if (thread % 32 == 0) {
-      if (warp < kWeightWarps) {
-        copy_weights<Format>(p.stored, work, warp, shared);
+      if (producer < kWeightWarps) {
+        copy_weights<Format>(p.stored, work, producer, shared);
       } else {
         copy_activations(p.stored, &x, work, shared);
       }

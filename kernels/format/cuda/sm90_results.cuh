@@ -1,5 +1,5 @@
-// The end of a fused product on sm_90a: partial sums of row blocks that several blocks of the grid share, and
-// the epilogue. For *.cu files only, inside code that is compiled for sm_90a.
+// The end of a fused product on sm_90a: the epilogue. For *.cu files only, inside code that is compiled for
+// sm_90a.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +10,6 @@
 #include "kernels/ops/elements.cuh"
 
 namespace sluice::kernels::sm90 {
-
-/// Adds `units` to the arrival of a row block of `all_units`; true for the last one.
-__device__ inline bool arrive(std::uint64_t* arrival, std::uint64_t launch, int units, int all_units) {
-  constexpr std::uint64_t kMask = (std::uint64_t{1} << kArrivalBits) - 1;
-  auto* word = reinterpret_cast<unsigned long long*>(arrival);
-  unsigned long long seen = 0;  // what the last launch left
-  while (true) {
-    const std::uint64_t before = seen >> kArrivalBits == launch ? seen & kMask : 0;
-    const std::uint64_t after = before + static_cast<unsigned>(units);
-    const bool last = after == static_cast<unsigned>(all_units);
-    const unsigned long long next = last ? 0 : launch << kArrivalBits | after;
-    const unsigned long long found = atomicCAS(word, seen, next);
-    if (found == seen) return last;
-    seen = found;
-  }
-}
 
 __device__ inline float bias_of(const ResultParams& p, int row) {
   return p.bias != nullptr && row < p.rows ? widen_element(p.bias, p.bf16_bias, row) : 0;

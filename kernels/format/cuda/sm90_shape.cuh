@@ -24,20 +24,19 @@ struct Cursor {
   }
 };
 
-/// The blocks that share a row block, and where their sums are.
+/// The runs that share a row block, and the places of their sums in the exchange.
 struct Contributors {
-  BlockSet set;
+  RunSet set;
   int count;
-  std::uint16_t slots[kMaxBlocks];
+  std::uint16_t places[kMaxBlocks];
 };
 
 /// To ask for a unit takes longer than a small unit takes, so several warps do.
 inline constexpr int kWeightWarps = 3;
 
 struct Scratch {
-  int below[2];          ///< find_range
-  int largest;           ///< size of a unit, in units of 16 bytes
-  int last_arrivals[2];  ///< row blocks that this block completed, of its first and its last; -1: none
+  int below[2];  ///< find_range
+  int largest;   ///< size of a unit, in units of 16 bytes
 };
 
 /// The shape of the block for up to kTokens rows of x.
@@ -76,7 +75,7 @@ struct Shape {
   static constexpr int kNumBarriers = 2 * kSlots + 2 * kStages + 2 * kExtractors + 1;
   static constexpr int kSizes = kBarriers + 8 * kNumBarriers;
   static constexpr int kContributors = kSizes + kSlots * static_cast<int>(sizeof(uint2));
-  static constexpr int kScratch = kContributors + 2 * static_cast<int>(sizeof(Contributors));
+  static constexpr int kScratch = kContributors + static_cast<int>(sizeof(Contributors));
   static constexpr int kRing = (kScratch + static_cast<int>(sizeof(Scratch)) + 127) / 128 * 128;
   static constexpr int kSharedBytes = 227 * 1024;
   static constexpr int kRingBytes = kSharedBytes - kRing;
@@ -108,7 +107,7 @@ struct SharedMemory {
   __device__ SharedAddress buffer_empty(int i) const {
     return barrier(2 * S::kSlots + 2 * S::kStages + S::kExtractors + i);
   }
-  __device__ SharedAddress sums_stored() const { return barrier(S::kNumBarriers - 1); }
+  __device__ SharedAddress contributors_known() const { return barrier(S::kNumBarriers - 1); }
 
   __device__ void init_barriers() const {
     for (int i = 0; i < S::kSlots; ++i) {
@@ -123,7 +122,7 @@ struct SharedMemory {
       barrier_init(buffer_full(i), 4);
       barrier_init(buffer_empty(i), 4 * S::kConsumers);
     }
-    barrier_init(sums_stored(), 1);
+    barrier_init(contributors_known(), 1);
     fence_barrier_init();
   }
 };
@@ -134,6 +133,7 @@ struct SharedMemory {
 /// i - 3 - num_slots has left its slot, and so all units up to three ahead of that one, of which
 /// i - 2 num_slots must be one. With fewer slots than that, one group and one warp do all the work.
 struct Work {
+  int run;
   UnitRange range;
   int num_slots, slot_bytes;
   int num_groups, num_weight_warps;

@@ -13,8 +13,8 @@ namespace sluice::kernels::pairs24 {
 template <class S, bool kBf16>
 class Consumer {
  public:
-  __device__ Consumer(const Product& p, const Rings<S>& rings, SharedAddress base)
-      : p_(p), rings_(rings), base_(base), warp_(static_cast<int>(threadIdx.x) / 32) {}
+  __device__ Consumer(const Product& p, const Rings<S>& rings, SharedAddress base, int warp)
+      : p_(p), rings_(rings), base_(base), warp_(warp) {}
 
   /// The block's run: units [first, last) of the division.
   __device__ void multiply_run(int first, int last) {
@@ -63,7 +63,7 @@ class Consumer {
       const int warpgroup = warp_ / 4;
       sm90::barrier_wait(Rings<S>::slot_full(base_, warpgroup, slot_.at), slot_.parity);
       const SharedAddress unit = rings_.slot(warpgroup, slot_.at);
-      const PairsStart start = PairsStart::unpack(load_shared_4(unit + 4 * (warp_ % 4)));
+      const PairsStart start = PairsStart::unpack(sm90::as_uniform(load_shared_4(unit + 4 * (warp_ % 4))));
       if (start.left() == PairsLeft::kMasks) {
         multiply_lists<PairsLeft::kMasks>(unit, start);
       } else {
@@ -186,9 +186,10 @@ class Consumer {
     }
     const int row = static_cast<int>(threadIdx.x) % 32 / 4;
     wait_for_kernels_before();
-    fused::finish_fragments<1, S::kTokens / 8>(p_.work, p_.exchange, tile, warp_, S::kTileWarps,
-                                               tile * S::kTileRows + warp_ * kPairsStripRows + row, p_.out,
-                                               sums);
+    constexpr int kLoads = S::kTokens <= 16 ? 12 : S::kTokens == 32 ? 8 : 16;
+    fused::finish_fragments<S::kHandover, true, 1, S::kTokens / 8, 4, kLoads>(
+        p_.work, p_.exchange, tile, warp_, S::kTileWarps, tile * S::kTileRows + warp_ * kPairsStripRows + row,
+        p_.out, sums);
   }
 
   const Product& p_;

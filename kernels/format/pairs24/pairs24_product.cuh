@@ -37,7 +37,7 @@ __device__ int largest_unit(const Product& p, const UnitRange& range, unsigned& 
   size = __reduce_max_sync(0xFFFFFFFFU, size);
   if (threadIdx.x % 32 == 0) atomicMax(&largest, size);
   __syncthreads();
-  return static_cast<int>(largest) * 16;
+  return static_cast<int>(sm90::as_uniform(largest)) * 16;
 }
 
 /// Copies of a warpgroup's units into its ring, by one thread.
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ __align__(1024) unsigned char memory[];
   const SharedAddress base = shared_address(memory);
-  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int warp = sm90::as_uniform(static_cast<int>(threadIdx.x) / 32);
   const auto run = static_cast<int>(blockIdx.x);
   const UnitRange range = {p.work.first_unit(run), p.work.first_unit(run + 1)};
   if (threadIdx.x == S::kThreads - 1) Rings<S>::init_barriers(base);
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 
   if (warp < S::kTileWarps) {
     let_next_kernel_start();
-    Consumer<S, kBf16>(p, rings, base).multiply_run(range.first, range.last);
+    Consumer<S, kBf16>(p, rings, base, warp).multiply_run(range.first, range.last);
   } else if (warp == S::kTileWarps) {
     if (threadIdx.x % 32 < S::kWarpgroups)
       copy_units<S>(p, range, rings, base, static_cast<int>(threadIdx.x) % 32);

@@ -44,10 +44,10 @@ fused::StreamK divide(std::int64_t rows, std::int64_t cols) {
   return fused::divide_work(tiles<S>(rows), div_up(cols, std::int64_t{kUnitCols}), kMinUnits, S::kBlocks);
 }
 
-std::int64_t workspace_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
+FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
   return with_shape(tokens, [&]<class S>(S) {
-    return fused::exchange_bytes(divide<S>(rows, cols), tiles<S>(rows) * S::kTileWarps,
-                                 std::int64_t{S::kTileRows} * S::kTokens);
+    return fused::memory_bytes(S::kHandover, divide<S>(rows, cols), tiles<S>(rows) * S::kTileWarps,
+                               std::int64_t{S::kTileRows} * S::kTokens);
   });
 }
 
@@ -61,13 +61,13 @@ bool can_run(const LinearArgs& args) {
 static_assert(sm90::kUnitCols == 64, "the columns of a box of map_activations");
 
 template <class S>
-void launch(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void launch(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& w = args.weight;
   const Product p{.units = w.data.data(),
                   .table = detail::tile_table_of(w),
                   .unit_rows = static_cast<std::int32_t>(div_up(w.rows, kPairsTileRows)),
                   .work = divide<S>(w.rows, w.cols),
-                  .exchange = fused::start_exchange(workspace, tiles<S>(w.rows) * S::kTileWarps, stream),
+                  .exchange = fused::divide_memory(S::kHandover, memory, tiles<S>(w.rows) * S::kTileWarps),
                   .out = fused::lower_output(args),
                   .steps = {128, 64, 32, 16, 8, 4, 2, 1}};
   const CUtensorMap x = sm90::map_activations(args.x, S::kTokens);
@@ -76,8 +76,8 @@ void launch(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t
                 S::kSharedBytes, p, x);
 }
 
-void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
-  with_shape(args.x.rows, [&]<class S>(S) { launch<S>(args, workspace, stream); });
+void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
+  with_shape(args.x.rows, [&]<class S>(S) { launch<S>(args, memory, stream); });
 }
 
 }  // namespace
@@ -88,7 +88,7 @@ const FusedKernel kPairs24Sm90 = {.name = "pairs24_sm90",
                                   .max_compute_capability = 90,
                                   .max_rows = sm90::kMaxTokens,
                                   .can_run = can_run,
-                                  .workspace_bytes = workspace_bytes,
+                                  .memory_bytes = memory_bytes,
                                   .run = run};
 
 }  // namespace sluice::kernels

@@ -22,9 +22,10 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
                             kBlocksPerMultiprocessor);
 }
 
-std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::exchange_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kWarps,
-                               kTileRows * fused::token_tiles(tokens) * 8);
+FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
+                              std::int64_t tokens) {
+  return fused::memory_bytes(fused::Handover::kByCount, divide(quant_layout(format.encoding, cols), rows),
+                             row_tiles(rows) * kWarps, kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 template <class Tile>
@@ -59,11 +60,12 @@ void launch_for_kind(const QuantLayout& layout, const QuantProduct& p, cudaStrea
   }
 }
 
-void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const fused::Exchange exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kWarps, stream);
-  const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows), exchange);
+  const QuantProduct p = fused::lower_quant_product(
+      args, layout, divide(layout, weight.rows),
+      fused::divide_memory(fused::Handover::kByCount, memory, row_tiles(weight.rows) * kWarps));
   if (weight.format.dtype == DType::kBF16) {
     launch_for_kind<__nv_bfloat16>(layout, p, stream);
   } else {
@@ -76,7 +78,7 @@ constexpr FusedKernel kernel(std::string_view name, Encoding encoding) {
           .encoding = encoding,
           .max_rows = fused::kMaxQuantTokens,
           .can_run = fused::can_multiply_quantised,
-          .workspace_bytes = workspace_bytes,
+          .memory_bytes = memory_bytes,
           .run = run};
 }
 

@@ -23,9 +23,11 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
   return fused::divide_work(row_tiles(rows), fused::div_up(layout.row_bytes, kUnitBytes), kMinUnits, 1);
 }
 
-std::int64_t workspace_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::exchange_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kParts,
-                               kTileRows * fused::token_tiles(tokens) * 8);
+FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
+                              std::int64_t tokens) {
+  return fused::memory_bytes(fused::handover_of(fused::token_tiles(tokens) * 8),
+                             divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kParts,
+                             kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 CodeMaps map_codes(const QuantProduct& p) {
@@ -80,11 +82,13 @@ void launch_for_kind(CodeKind kind, const QuantProduct& p, const CodeMaps& maps,
   }
 }
 
-void run(const LinearArgs& args, std::span<std::byte> workspace, cudaStream_t stream) {
+void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const fused::Exchange exchange = fused::start_exchange(workspace, row_tiles(weight.rows) * kParts, stream);
-  const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows), exchange);
+  const QuantProduct p =
+      fused::lower_quant_product(args, layout, divide(layout, weight.rows),
+                                 fused::divide_memory(fused::handover_of(fused::token_tiles(args.x.rows) * 8),
+                                                      memory, row_tiles(weight.rows) * kParts));
   const CodeMaps maps = map_codes(p);
   const CodeKind kind = fused::code_kind(layout);
   if (weight.format.dtype == DType::kBF16) {
@@ -101,7 +105,7 @@ constexpr FusedKernel kernel(std::string_view name, Encoding encoding) {
           .max_compute_capability = 90,
           .max_rows = fused::kMaxQuantTokens,
           .can_run = fused::can_multiply_quantised,
-          .workspace_bytes = workspace_bytes,
+          .memory_bytes = memory_bytes,
           .run = run};
 }
 

@@ -124,36 +124,36 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
   RingPlace<Tile> place;
   while (units.left > 0) {
     const int tile = units.tile;
-    sm90::barrier_wait(shared.full(place.stage), place.parity);
-    const std::uint32_t codes = shared.codes(place.stage) + codes_of_lane;
-    const std::uint32_t params = shared.params(place.stage) + params_of_lane;
-    const sm90::CoreMatrices<Tile::kTokens> x(shared.x(place.stage));
-    auto way = DecodeWay::kDifference;
-    if constexpr (Tile::kKind != CodeKind::kBytes)
-      way = static_cast<DecodeWay>(load_shared_4(shared.ways(place.stage) + group * 4));
-    const int stored_bytes = p.row_bytes - units.unit * Tile::kUnitBytes;
-    multiply_unit_by<Tile>(way, codes, params, stored_bytes, x, sums);
-    if (lane == 0) sm90::barrier_arrive(shared.empty(place.stage));
-    place.advance();
-    units.advance();
-    if (units.tile != tile || units.left == 0) {
-      wait_for_kernels_before();  // its sums may lie where these go
+    // A loop of its own: the end of a tile inside of it costs the products a sixth of their rate.
+    do {
+      sm90::barrier_wait(shared.full(place.stage), place.parity);
+      const std::uint32_t codes = shared.codes(place.stage) + codes_of_lane;
+      const std::uint32_t params = shared.params(place.stage) + params_of_lane;
+      const sm90::CoreMatrices<Tile::kTokens> x(shared.x(place.stage));
+      auto way = DecodeWay::kDifference;
+      if constexpr (Tile::kKind != CodeKind::kBytes)
+        way = static_cast<DecodeWay>(load_shared_4(shared.ways(place.stage) + group * 4));
+      const int stored_bytes = p.row_bytes - units.unit * Tile::kUnitBytes;
+      multiply_unit_by<Tile>(way, codes, params, stored_bytes, x, sums);
+      if (lane == 0) sm90::barrier_arrive(shared.empty(place.stage));
+      place.advance();
+      units.advance();
+    } while (units.tile == tile && units.left > 0);
+    wait_for_kernels_before();  // its sums may lie where these go
 #pragma unroll
-      for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
-        const int part = (first_product + i) * 4 + warp;
-        const int first_row = tile * Tile::kRows + part * 16;
-        float4 vectors[Tile::kTokenTiles];
+    for (int i = 0; i < Tile::kProductsOfGroup; ++i) {
+      const int part = (first_product + i) * 4 + warp;
+      const int first_row = tile * Tile::kRows + part * 16;
+      float4 vectors[Tile::kTokenTiles];
 #pragma unroll
-        for (int v = 0; v < Tile::kTokenTiles; ++v) {
-          vectors[v] =
-              make_float4(sums[i][4 * v], sums[i][4 * v + 1], sums[i][4 * v + 2], sums[i][4 * v + 3]);
-        }
-        if (first_row < p.rows)
-          finish_fragments<1, Tile::kTokenTiles, 8, 8>(p.work, p.exchange, tile, part, Tile::kRowParts,
-                                                       first_row + row_of_eight, p.out, vectors);
-#pragma unroll
-        for (float& sum : sums[i]) sum = 0;
+      for (int v = 0; v < Tile::kTokenTiles; ++v) {
+        vectors[v] = make_float4(sums[i][4 * v], sums[i][4 * v + 1], sums[i][4 * v + 2], sums[i][4 * v + 3]);
       }
+      if (first_row < p.rows)
+        finish_fragments<handover_of(Tile::kTokens), true, 1, Tile::kTokenTiles, 8, 8>(
+            p.work, p.exchange, tile, part, Tile::kRowParts, first_row + row_of_eight, p.out, vectors);
+#pragma unroll
+      for (float& sum : sums[i]) sum = 0;
     }
   }
 }
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   let_next_kernel_start();
   if (threadIdx.x == 0) shared.init_barriers();
   __syncthreads();
-  const int warp = __shfl_sync(0xFFFFFFFFU, static_cast<int>(threadIdx.x) / 32, 0);
+  const int warp = sm90::as_uniform(static_cast<int>(threadIdx.x) / 32);
   if (warp < Tile::kConsumerWarps) {
     multiply_units<Tile>(p, shared, warp / 4, warp % 4);
   } else {

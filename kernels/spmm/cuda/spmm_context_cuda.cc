@@ -16,34 +16,46 @@ namespace {
 
 constexpr const char* kExpandName = "expand+cublaslt";
 
-/// Makes a device the calling thread's current one for a while.
-class OnDevice {
+/// Makes the calling thread's current device what it was before.
+class CallersDevice {
  public:
-  explicit OnDevice(int ordinal) : ordinal_(ordinal) {
-    CUDA_CHECK(cudaGetDevice(&before_));
-    if (before_ != ordinal_) CUDA_CHECK(cudaSetDevice(ordinal_));
+  CallersDevice() {
+    if (cudaGetDevice(&before_) == cudaSuccess) return;
+    (void)cudaGetLastError();
+    before_ = kNone;
   }
-  ~OnDevice() {
-    if (before_ == ordinal_) return;
+  ~CallersDevice() {
+    if (before_ == kNone) return;
     if (const cudaError_t error = cudaSetDevice(before_); error != cudaSuccess)
       log_cuda_failure(error, "cudaSetDevice");
   }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
+  CallersDevice(const CallersDevice&) = delete;
+  CallersDevice& operator=(const CallersDevice&) = delete;
 
  private:
-  int ordinal_, before_ = 0;
+  static constexpr int kNone = -1;
+  int before_ = kNone;
+};
+
+/// Makes a device the calling thread's current one for a while.
+class OnDevice {
+ public:
+  explicit OnDevice(int ordinal) { CUDA_CHECK(cudaSetDevice(ordinal)); }
+
+ private:
+  CallersDevice callers_;
 };
 
 class SpmmContextCuda final : public SpmmContext {
  public:
   SpmmContextCuda(int device, cudaStream_t stream) : ordinal_(device) {
-    make_cuda_device(device);  // throws for what cannot be used
-    const OnDevice current(ordinal_);
+    const CallersDevice callers;
+    exchange_ = make_cuda_device(device)->allocate(kExchangeBytes);  // throws for what cannot be used
+    CUDA_CHECK(cudaSetDevice(ordinal_));
     cublasLtHandle_t blas = nullptr;
     CUBLAS_CHECK(cublasLtCreate(&blas));
     blas_.reset(blas);
-    stream_ = std::make_unique<CudaStream>(stream, blas);
+    stream_ = std::make_unique<CudaStream>(stream, blas, exchange_.bytes);
   }
   ~SpmmContextCuda() override {
     // The stream is waited for, and what belongs to it released, on its own device.
@@ -51,6 +63,7 @@ class SpmmContextCuda final : public SpmmContext {
       const OnDevice current(ordinal_);
       stream_.reset();
       blas_.reset();
+      exchange_ = {};
     } catch (const Error& error) {
       log_warn("libsluice_spmm: {}", error.what());
     }
@@ -80,10 +93,9 @@ class SpmmContextCuda final : public SpmmContext {
       detail::linear_encoded_cuda(args, *stream_);
       return;
     }
-    const auto blas_bytes = static_cast<std::size_t>(kernels::workspace_bytes(DeviceKind::kCuda));
-    stream_->set_workspace(workspace.first(blas_bytes));
+    stream_->set_workspace(workspace.first(kScratchBytes));
     LinearArgs expanded = args;
-    expanded.scratch = workspace.subspan(blas_bytes);
+    expanded.scratch = workspace.subspan(kScratchBytes);
     detail::linear_expanded_cuda(expanded, *stream_);
   }
 
@@ -91,10 +103,10 @@ class SpmmContextCuda final : public SpmmContext {
   static std::int64_t needed_bytes(const LinearArgs& args, const FusedKernel* kernel) {
     const WeightView& weight = args.weight;
     if (kernel != nullptr)
-      return kernel->workspace_bytes(weight.format, weight.rows, weight.cols,
-                                     std::min(args.y.rows, kernel->max_rows));
-    return kernels::workspace_bytes(DeviceKind::kCuda) +
-           expansion_bytes(weight.format, weight.rows, weight.cols, DeviceKind::kCuda);
+      return kernel
+          ->memory_bytes(weight.format, weight.rows, weight.cols, std::min(args.y.rows, kernel->max_rows))
+          .scratch;
+    return kScratchBytes + expansion_bytes(weight.format, weight.rows, weight.cols, DeviceKind::kCuda);
   }
   /// A product over operands that are aligned well, which nobody is going to read.
   static LinearArgs typical(const Problem& p) {
@@ -103,12 +115,13 @@ class SpmmContextCuda final : public SpmmContext {
             .weight = {p.format, {somewhere, p.weight_bytes}, p.rows, p.cols},
             .y = {somewhere, p.format.dtype, p.tokens, p.rows, p.rows}};
   }
-  /// As `linear` chooses, for a workspace of the engine's size.
+  /// As `linear` chooses, for scratch of the engine's size.
   const FusedKernel* choose(const LinearArgs& args) const {
-    return stream_->linear_paths().kernel_for(args, kernels::workspace_bytes(DeviceKind::kCuda));
+    return stream_->linear_paths().kernel_for(args, {.exchange = kExchangeBytes, .scratch = kScratchBytes});
   }
 
   const int ordinal_;
+  DeviceMemory exchange_;
   UniqueCublasLt blas_;
   std::unique_ptr<CudaStream> stream_;
 };

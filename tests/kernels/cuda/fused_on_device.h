@@ -1,5 +1,5 @@
-// What the tests of fused products share: weights in their stored form on the device, runs in a poisoned
-// workspace, and the checks that every product must pass.
+// What the tests of fused products share: weights in their stored form on the device, runs, and the checks
+// that every product must pass.
 #pragma once
 
 #include <algorithm>
@@ -35,6 +35,54 @@ inline const FusedKernel& fused_kernel(std::string_view name) {
       std::find_if(all.begin(), all.end(), [&](const FusedKernel& k) { return k.name == name; });
   EXPECT_TRUE(found != all.end()) << name;
   return found != all.end() ? *found : all.front();
+}
+
+/// What a kernel needs for a product beside its operands, with a guard behind each part.
+class FusedMemoryUnderTest {
+ public:
+  FusedMemoryUnderTest(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, const LinearArgs& args)
+      : stream_(cuda.stream()),
+        needed_(kernel.memory_bytes(args.weight.format, args.weight.rows, args.weight.cols, args.x.rows)),
+        exchange_(cuda.device().allocate(needed_.exchange + kGuardBytes)),
+        scratch_(cuda.device().allocate(needed_.scratch + kGuardBytes)) {
+    stream_.fill(exchange_.bytes, kGuard);
+    stream_.fill(scratch_.bytes, kGuard);
+    stream_.fill(memory().exchange, std::byte{0});
+  }
+  FusedMemory memory() const {
+    return {.exchange = exchange_.bytes.first(static_cast<std::size_t>(needed_.exchange)),
+            .scratch = scratch_.bytes.first(static_cast<std::size_t>(needed_.scratch))};
+  }
+  /// After a product: the exchange is zero, and nothing behind either part was touched.
+  void expect_as_promised() const {
+    const auto bytes_of = [&](const DeviceMemory& memory) {
+      std::vector<std::byte> bytes(memory.bytes.size());
+      stream_.copy(bytes.data(), memory.bytes.data(), std::ssize(bytes));
+      stream_.synchronize();
+      return bytes;
+    };
+    const std::vector<std::byte> exchange = bytes_of(exchange_), scratch = bytes_of(scratch_);
+    const auto end = exchange.begin() + needed_.exchange;
+    EXPECT_EQ(std::count(exchange.begin(), end, std::byte{0}), needed_.exchange) << "zeros of the exchange";
+    EXPECT_EQ(std::count(end, exchange.end(), kGuard), kGuardBytes) << "behind the exchange";
+    EXPECT_EQ(std::count(scratch.begin() + needed_.scratch, scratch.end(), kGuard), kGuardBytes)
+        << "behind the scratch";
+  }
+
+ private:
+  static constexpr std::int64_t kGuardBytes = 64;
+  static constexpr std::byte kGuard{0xFF};
+
+  Stream& stream_;
+  const FusedMemoryBytes needed_;
+  const DeviceMemory exchange_, scratch_;
+};
+
+inline void run_fused(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, const LinearArgs& args) {
+  ASSERT_TRUE(kernel.can_run(args));
+  const FusedMemoryUnderTest memory(cuda, kernel, args);
+  kernel.run(args, memory.memory(), as_cuda(cuda.stream()).raw());
+  memory.expect_as_promised();
 }
 
 /// A product's operands on both sides, made from the case alone.
@@ -78,19 +126,7 @@ class FusedOperands {
     y.fetch();
     return y;
   }
-  void run(const LinearArgs& args) {
-    constexpr std::int64_t kGuardBytes = 64;
-    ASSERT_TRUE(kernel_.can_run(args));
-    const std::int64_t bytes =
-        kernel_.workspace_bytes(format_, args.weight.rows, args.weight.cols, args.x.rows);
-    const DeviceMemory workspace = cuda_.device().allocate(bytes + kGuardBytes);
-    cuda_.stream().fill(workspace.bytes, std::byte{0xFF});
-    kernel_.run(args, workspace.bytes.first(static_cast<std::size_t>(bytes)), as_cuda(cuda_.stream()).raw());
-    std::vector<std::byte> guard(kGuardBytes);
-    cuda_.stream().copy(guard.data(), workspace.bytes.data() + bytes, kGuardBytes);
-    cuda_.stream().synchronize();
-    for (const std::byte b : guard) ASSERT_EQ(b, std::byte{0xFF}) << "behind the workspace";
-  }
+  void run(const LinearArgs& args) { run_fused(cuda_, kernel_, args); }
 
   LinearArgs device_args() const {
     const WeightCase& w = case_.weight;

@@ -1,6 +1,7 @@
 // Fused products over sparse weights on the CUDA device: every kernel of the table that this device can run,
 // against the plain product of the expanded matrix.
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include <gmock/gmock.h>
@@ -10,6 +11,7 @@
 #include "kernels/format/cuda/fused_cuda.h"
 #include "kernels/format/format.h"
 #include "tests/kernels/cuda/device_operands.h"
+#include "tests/kernels/cuda/fused_on_device.h"
 #include "tests/kernels/pairs24_entries.h"
 #include "tests/kernels/weight_cases.h"
 
@@ -97,16 +99,7 @@ class FusedSparse : public CudaTest {
   }
   /// Those that this device can run.
   const std::vector<const FusedKernel*>& kernels() const { return kernels_; }
-  /// In memory full of `poison`.
-  void run(const FusedKernel& kernel, const LinearArgs& args, std::byte poison = std::byte{0xFF}) {
-    ASSERT_TRUE(kernel.can_run(args));
-    const std::int64_t bytes =
-        kernel.workspace_bytes(args.weight.format, args.weight.rows, args.weight.cols, args.x.rows);
-    const DeviceMemory workspace = cuda->device().allocate(bytes);
-    stream().fill(workspace.bytes, poison);
-    kernel.run(args, workspace.bytes, as_cuda(stream()).raw());
-    stream().synchronize();
-  }
+  void run(const FusedKernel& kernel, const LinearArgs& args) { run_fused(*cuda, kernel, args); }
   static std::int64_t to_copies(std::int64_t cols) { return (8 - cols % 8) % 8; }
 
  private:
@@ -153,7 +146,7 @@ TEST_F(FusedSparse, IsCloseToTheReference) {
   }
 }
 
-// Enough units that row blocks are shared by blocks of the grid, in memory of any content.
+// Enough units that row blocks are shared by blocks of the grid.
 constexpr WeightCase kShared = {"shared", 1500, 5000, Mask::kRandom, 0.75};
 constexpr WeightCase kUneven = {"uneven", 1100, 4100, Mask::kOneTile};
 constexpr WeightCase kFew = {"few", 1100, 4100, Mask::kRandom, 0.86};
@@ -215,7 +208,7 @@ TEST_F(FusedSparse, UpTo32EntriesOfAStripAreCloseToTheReference) {
   if (!ran) GTEST_SKIP() << "no fused product of pairs24 for this device";
 }
 
-TEST_F(FusedSparse, ARowsBitsDependNeitherOnItsNeighboursNorOnTheWorkspace) {
+TEST_F(FusedSparse, ARowsBitsDoNotDependOnItsNeighbours) {
   constexpr std::int64_t kTokens = 128;
   for (const FusedKernel* kernel : kernels()) {
     const SparseWeight weight(*cuda, kShared, {kernel->encoding, DType::kF16});
@@ -238,12 +231,35 @@ TEST_F(FusedSparse, ARowsBitsDependNeitherOnItsNeighboursNorOnTheWorkspace) {
       SCOPED_TRACE(::testing::Message() << kernel->name << ", rows from " << first << ": " << tokens);
       DeviceMatrix part(*cuda, DType::kF16, tokens, kShared.rows);
       run(*kernel,
-          {.x = x.const_view().slice_rows(first, tokens), .weight = weight.stored(), .y = part.view()},
-          std::byte{static_cast<unsigned char>(tokens)});
+          {.x = x.const_view().slice_rows(first, tokens), .weight = weight.stored(), .y = part.view()});
       part.fetch();
       for (std::int64_t t = 0; t < tokens; ++t) {
         for (std::int64_t i = 0; i < kShared.rows; ++i)
           ASSERT_EQ(part.at(t, i), all.at(first + t, i)) << "row " << t << " column " << i;
+      }
+    }
+  }
+}
+
+// A sum that is zero is told from one that is not there yet.
+TEST_F(FusedSparse, ZerosOfXGiveZeros) {
+  for (const FusedKernel* kernel : kernels()) {
+    const SparseWeight weight(*cuda, kShared, {kernel->encoding, DType::kF16});
+    for (const std::int64_t tokens : {16, 64, 128}) {
+      SCOPED_TRACE(::testing::Message() << kernel->name << ", " << tokens << " rows");
+      GuardedMatrix zeros(tokens, kShared.cols);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t i = 0; i < kShared.cols; ++i) zeros.at(t, i) = 0;
+      }
+      const DeviceMatrix x(*cuda, DType::kF16, zeros);
+      DeviceMatrix y(*cuda, DType::kF32, tokens, kShared.rows);
+      run(*kernel, {.x = x.const_view(), .weight = weight.stored(), .y = y.view()});
+      y.fetch();
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t i = 0; i < kShared.rows; ++i) {
+          ASSERT_EQ(y.at(t, i), 0) << "row " << t << " column " << i;
+          ASSERT_FALSE(std::signbit(y.at(t, i))) << "row " << t << " column " << i;
+        }
       }
     }
   }
@@ -260,14 +276,12 @@ TEST_F(FusedSparse, AGraphMayBeLaunchedAgain) {
     LinearArgs args{.x = x.const_view(), .weight = weight.stored(), .y = once.view()};
     run(*kernel, args);
     args.y = again.view();
-    const DeviceMemory workspace = cuda->device().allocate(
-        kernel->workspace_bytes(args.weight.format, kShared.rows, kShared.cols, args.x.rows));
-    stream().fill(workspace.bytes, std::byte{0x11});
+    const FusedMemoryUnderTest memory(*cuda, *kernel, args);
     const cudaStream_t raw = as_cuda(stream()).raw();
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     CUDA_CHECK(cudaStreamBeginCapture(raw, cudaStreamCaptureModeThreadLocal));
-    kernel->run(args, workspace.bytes, raw);
+    kernel->run(args, memory.memory(), raw);
     CUDA_CHECK(cudaStreamEndCapture(raw, &graph));
     CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
     for (int i = 0; i < 3; ++i) {
@@ -276,6 +290,7 @@ TEST_F(FusedSparse, AGraphMayBeLaunchedAgain) {
       again.fetch();
       once.fetch();
       again.expect_same_bits(once);
+      memory.expect_as_promised();
     }
     CUDA_CHECK(cudaGraphExecDestroy(executable));
     CUDA_CHECK(cudaGraphDestroy(graph));

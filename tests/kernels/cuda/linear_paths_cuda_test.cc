@@ -64,8 +64,9 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
       host.residual = y.const_host_view();
       host.y = y.host_view();
       const std::vector<Expected> expected = linear_ref(host);
-      const auto workspace = static_cast<std::int64_t>(as_cuda(stream()).workspace().size());
-      const FusedKernel* chosen = as_cuda(stream()).linear_paths().kernel_for(args, workspace);
+      CudaStream& on_device = as_cuda(stream());
+      const FusedKernel* chosen = on_device.linear_paths().kernel_for(
+          args, FusedMemory{on_device.exchange(), on_device.workspace()}.bytes());
       EXPECT_EQ(chosen != nullptr, runs);
       if (runs) {
         EXPECT_EQ(chosen->name, kernel.name);
@@ -79,6 +80,18 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
     taken += runs ? 1 : 0;
   }
   if (taken == 0) GTEST_SKIP() << "no fused kernel for this device";
+}
+
+// The planner counts an exchange only where a weight is encoded.
+TEST_F(LinearPathsCuda, AStreamForDenseWeightsHasNoExchange) {
+  const auto exchange_bytes = [&](std::int64_t expanded_bytes) {
+    const DeviceMemory memory = cuda->device().allocate(workspace_bytes(DeviceKind::kCuda, expanded_bytes));
+    const std::unique_ptr<Stream> made = cuda->device().make_stream(StreamPriority::kBulk, memory.bytes);
+    EXPECT_EQ(std::ssize(as_cuda(*made).workspace()), kScratchBytes);
+    return std::ssize(as_cuda(*made).exchange());
+  };
+  EXPECT_EQ(exchange_bytes(0), 0);
+  EXPECT_EQ(exchange_bytes(4096), kExchangeBytes);
 }
 
 }  // namespace

@@ -119,14 +119,17 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_decode(const sluice_spmm_matrix* 
 typedef struct sluice_spmm_context sluice_spmm_context;
 
 /* For `stream` (a cudaStream_t; null is the default stream) of device number `device`. The stream outlives
- * the context, which synchronises with it when freed. UNSUPPORTED in a build without CUDA, DEVICE where there
- * is no device. */
+ * the context, which synchronises with it when freed. A context has 36 MiB of device memory, where the thread
+ * blocks of a product exchange sums: its products must not run at the same time as each other, nor as a CUDA
+ * graph captured from them. UNSUPPORTED in a build without CUDA, DEVICE where there is no device or no memory
+ * left. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_context_create(int device, void* stream,
                                                               sluice_spmm_context** context);
 /* Null is allowed. */
 SLUICE_SPMM_API void sluice_spmm_context_free(sluice_spmm_context* context);
 
-/* Scratch for products of `tokens` rows of x, whose rows, and those of y, start at multiples of 16 bytes.
+/* Scratch for products of `tokens` rows of x, whose rows, and those of y, start at multiples of 16 bytes; 0
+ * where none is needed.
  * `weight_bytes` are those of the encoded matrix: how many zeros it has decides what multiplies. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm_context* context,
                                                                const sluice_spmm_matrix* matrix,
@@ -165,7 +168,7 @@ typedef struct sluice_spmm_product {
   void* y; /* [tokens, rows]; apart from x */
   int64_t y_stride;
   sluice_spmm_dtype y_dtype; /* the matrix's type, or F32 without residual */
-  void* workspace;           /* 256-byte aligned; one product uses it at a time */
+  void* workspace;           /* 256-byte aligned, null if none is needed; one product uses it at a time */
   size_t workspace_bytes;
 } sluice_spmm_product;
 

@@ -33,7 +33,7 @@ int token_tiles(std::int64_t tokens) {
 }
 
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::memory_bytes(fused::Handover::kByCount, divide(rows, cols), row_tiles(rows) * kWarps,
+  return fused::memory_bytes(divide(rows, cols), row_tiles(rows) * kWarps,
                              kTileRows * token_tiles(tokens) * 8);
 }
 
@@ -107,19 +107,18 @@ bool can_run(const LinearArgs& args) {
 
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
-  const BitmapProduct p{
-      .chunks = weight.data.data(),
-      .table = detail::tile_table_of(weight),
-      .x = args.x.data,
-      .x_stride = args.x.stride,
-      .rows = static_cast<std::int32_t>(weight.rows),
-      .cols = static_cast<std::int32_t>(weight.cols),
-      .row_segments = static_cast<std::int32_t>(row_segments(weight.cols)),
-      .stage_vectors = stage_vectors(weight),
-      .x_is_aligned = fused::has_aligned_x(args),
-      .work = divide(weight.rows, weight.cols),
-      .exchange = fused::divide_memory(fused::Handover::kByCount, memory, row_tiles(weight.rows) * kWarps),
-      .out = fused::lower_output(args)};
+  const BitmapProduct p{.chunks = weight.data.data(),
+                        .table = detail::tile_table_of(weight),
+                        .x = args.x.data,
+                        .x_stride = args.x.stride,
+                        .rows = static_cast<std::int32_t>(weight.rows),
+                        .cols = static_cast<std::int32_t>(weight.cols),
+                        .row_segments = static_cast<std::int32_t>(row_segments(weight.cols)),
+                        .stage_vectors = stage_vectors(weight),
+                        .x_is_aligned = fused::has_aligned_x(args),
+                        .work = divide(weight.rows, weight.cols),
+                        .exchange = fused::exchange_in(memory),
+                        .out = fused::lower_output(args)};
   if (weight.format.dtype == DType::kBF16) {
     launch_for_tokens<__nv_bfloat16>(p, stream);
   } else {

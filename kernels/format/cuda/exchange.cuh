@@ -29,25 +29,6 @@ __device__ __forceinline__ float4 load_relaxed(const float4* from) {
   return v;
 }
 
-__device__ __forceinline__ unsigned add_relaxed(unsigned* to, unsigned value) {
-  unsigned before;
-  asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "l"(to), "r"(value)
-               : "memory");
-  return before;
-}
-
-/// What the warp wrote before is visible to whoever sees the sum.
-__device__ __forceinline__ unsigned add_ordered(unsigned* to, unsigned value) {
-  unsigned before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
-               : "=r"(before)
-               : "l"(to), "r"(value)
-               : "memory");
-  return before;
-}
-
 /// Leaves four sums for whoever takes them, at a place that is zero.
 __device__ __forceinline__ void leave_sums(float4* place, const float4& sums) {
   store_relaxed(place,

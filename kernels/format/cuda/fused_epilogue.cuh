@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "kernels/format/cuda/exchange.cuh"
 #include "kernels/format/cuda/result_pairs.cuh"
 #include "kernels/format/cuda/result_pairs.h"
 #include "kernels/ops/activate.cuh"
@@ -86,94 +85,64 @@ __device__ __forceinline__ bool of_warp(bool is) {
   return __reduce_or_sync(0xFFFFFFFFU, is ? 1U : 0U) != 0;
 }
 
-/// How the warp that adds up a tile's parts knows that all are there.
-enum class Handover : std::uint8_t {
-  /// By the count, which a fence orders behind the sums; these go to scratch.
-  kByCount,
-  /// By the sums themselves: they go to places that are zero until then, and are again when they have been
-  /// read
-  /// (exchange.cuh). Without a fence, which is faster where sums are few: each of them is one store more.
-  kByValue
-};
-
-/// Leaves fragments of fp32 sums, kVectors float4 a lane, for a warp of another run with the same lanes.
-template <Handover kHandover, int kVectors>
-__device__ void leave_partial(float4* place, int lane, const float4 (&sums)[kVectors]) {
+/// Keeps fragments of fp32 sums, kVectors float4 a lane, for a warp of another run with the same lanes.
+template <int kVectors>
+__device__ void keep_partial(float4* place, int lane, const float4 (&sums)[kVectors]) {
 #pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    if constexpr (kHandover == Handover::kByValue) {
-      leave_sums(place + v * 32 + lane, sums[v]);
-    } else {
-      __stcg(place + v * 32 + lane, sums[v]);
-    }
+  for (int v = 0; v < kVectors; ++v) __stcg(place + v * 32 + lane, sums[v]);
+}
+
+/// True in the last of `count` warps that arrive at a counter which starts at zero, and goes back to it. What
+/// they wrote before is visible to the last one.
+template <bool kByVotes>
+__device__ __forceinline__ bool arrive_last(unsigned* counter, int lane, unsigned count) {
+  __syncwarp();
+  bool is_last = false;
+  if (lane == 0) {
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    is_last = before == count - 1;
+    if (is_last) *counter = 0;
   }
+  return of_warp<kByVotes>(is_last);
 }
 
-/// True in lane 0 of the last of `count` warps that arrive at a counter which starts at zero, and goes back
-/// to it.
-template <Handover kHandover>
-__device__ __forceinline__ bool arrive(unsigned* counter, int lane, unsigned count) {
-  if constexpr (kHandover == Handover::kByCount) __syncwarp();
-  if (lane != 0) return false;
-  const unsigned before = kHandover == Handover::kByCount ? add_ordered(counter, 1) : add_relaxed(counter, 1);
-  if (before == count - 1) *counter = 0;
-  return before == count - 1;
-}
-
-/// The sums of what runs [first, last] have left in their places, in this order; kByValue: once all are
-/// there. A lane has kLoads loads in flight, or those of one run (of 8 vectors of two) where they are more.
-template <Handover kHandover, bool kByVotes, int kLoads, int kVectors, class Place>
+/// The sums of what runs [first, last] have kept in their places, in this order. A lane has kLoads loads in
+/// flight, or those of one run (of 8 vectors of two) where they are more.
+template <int kLoads, int kVectors, class Place>
 __device__ __forceinline__ void add_partials(int first, int last, int lane, const Place& place,
                                              float4 (&sums)[kVectors]) {
   // Runs at once, as many as there are: a loop unrolled by four or eight would take most of them one by one.
   // Of 8 vectors the loop unrolled by two was measured to be faster than two at once.
   constexpr int kAtOnce = kVectors >= 8 ? 1 : kLoads / kVectors;
-  bool are_absent = false;
-#pragma unroll 1
-  do {  // nearly always once
-    are_absent = false;
 #pragma unroll
-    for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
+  for (float4& sum : sums) sum = make_float4(0, 0, 0, 0);
 #pragma unroll(kVectors == 8 ? 2 : 1)
-    for (int run = first; run <= last; run += kAtOnce) {
-      float4 parts[kAtOnce][kVectors] = {};
+  for (int run = first; run <= last; run += kAtOnce) {
+    float4 parts[kAtOnce][kVectors] = {};
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        if (run + i > last) continue;
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (run + i > last) continue;
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) {
-          const float4* const from = place(run + i) + v * 32 + lane;
-          if constexpr (kHandover == Handover::kByValue) {
-            parts[i][v] = load_left_sums(from);
-            are_absent |= !is_present(parts[i][v]);
-          } else {
-            parts[i][v] = __ldcg(from);
-          }
-        }
-      }
+      for (int v = 0; v < kVectors; ++v) parts[i][v] = __ldcg(place(run + i) + v * 32 + lane);
+    }
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
+    for (int i = 0; i < kAtOnce; ++i) {
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) add_to(sums[v], parts[i][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        sums[v].x += parts[i][v].x;
+        sums[v].y += parts[i][v].y;
+        sums[v].z += parts[i][v].z;
+        sums[v].w += parts[i][v].w;
       }
     }
-  } while (kHandover == Handover::kByValue && of_warp<kByVotes>(are_absent));
-}
-
-/// The places are zero again.
-template <int kVectors, class Place>
-__device__ __forceinline__ void clear_partials(int first, int last, int lane, const Place& place) {
-#pragma unroll 1
-  for (int run = first; run <= last; ++run) {
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) clear_left_sums(place(run) + v * 32 + lane);
   }
 }
 
 /// What warps that share a tile leave for one another.
 struct Exchange {
   unsigned* counters;  // one for each warp's rows of each tile; zeros before and after a product
-  float4* sums;        // kByValue: zeros before and after, too
+  float4* sums;
 };
 
 /// Results of the fragments of mma.m16n8k16 in `sums`: kRowTiles x kTokenTiles of 16 rows of W, from `row`
@@ -264,7 +233,7 @@ __device__ __forceinline__ void store_pairs(const Output& out, int row, int lane
 /// kRowTiles x kTokenTiles of 16 rows of W and 8 of x. `row`: the first of the lane's, whose other rows are
 /// 8, 16, ... further on; kLaneBit: by which lanes of an even row and of the next one differ; kLoads: of sums
 /// at once, as registers allow. kByVotes: for kernels whose loops have cursors of a warp, see of_warp.
-template <Handover kHandover, bool kByVotes, int kRowTiles, int kTokenTiles, int kLaneBit, int kLoads>
+template <bool kByVotes, int kRowTiles, int kTokenTiles, int kLaneBit, int kLoads>
 __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, int tile, int warp,
                                  int num_warps, int row, const Output& out,
                                  float4 (&sums)[kRowTiles * kTokenTiles]) {
@@ -279,18 +248,10 @@ __device__ void finish_fragments(const StreamK& work, const Exchange& exchange, 
       return exchange.sums + (std::int64_t{work.place(block, unit)} * num_warps + warp) * (kVectors * 32);
     };
     unsigned* const counter = exchange.counters + tile * num_warps + warp;
-    const auto count = static_cast<unsigned>(last - first + 1);
-    bool is_last;
-    if constexpr (kHandover == Handover::kByCount) {
-      leave_partial<kHandover>(place(run), lane, sums);
-      is_last = arrive<kHandover>(counter, lane, count);
-    } else {  // the answer comes while the sums go
-      is_last = arrive<kHandover>(counter, lane, count);
-      leave_partial<kHandover>(place(run), lane, sums);
-    }
-    if (!of_warp<kByVotes>(is_last)) return;
-    add_partials<kHandover, kByVotes, kLoads>(first, last, lane, place, sums);
-    if constexpr (kHandover == Handover::kByValue) clear_partials<kVectors>(first, last, lane, place);
+    keep_partial(place(run), lane, sums);
+    if (!arrive_last<kByVotes>(counter, lane, static_cast<unsigned>(last - first + 1))) return;
+    __syncwarp();  // what lane 0 may see, all may
+    add_partials<kLoads>(first, last, lane, place, sums);
   }
   if (out.in_pairs) {
     store_pairs<kRowTiles, kTokenTiles, kLaneBit>(out, row, lane, sums);
@@ -304,7 +265,7 @@ template <class Tile, class Product>
 __device__ __forceinline__ void finish_tile(const Product& p, int tile, int warp, int first_row,
                                             float4 (&sums)[Tile::kRowTiles * Tile::kTokenTiles]) {
   if (first_row < p.rows)
-    finish_fragments<Handover::kByCount, false, Tile::kRowTiles, Tile::kTokenTiles, 4, 16>(
+    finish_fragments<false, Tile::kRowTiles, Tile::kTokenTiles, 4, 16>(
         p.work, p.exchange, tile, warp, Tile::kWarps, first_row + static_cast<int>(threadIdx.x) % 32 / 4,
         p.out, sums);
 #pragma unroll

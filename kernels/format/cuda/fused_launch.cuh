@@ -34,23 +34,14 @@ inline StreamK divide_work(std::int64_t tiles, std::int64_t per_tile, std::int64
           .blocks = static_cast<std::int32_t>(blocks)};
 }
 
-inline std::int64_t counter_bytes(std::int64_t counters) {
-  return div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256;
-}
-
 /// Of so many counters, and two places of `tile_sums` fp32 sums for each run.
-inline FusedMemoryBytes memory_bytes(Handover handover, const StreamK& work, std::int64_t counters,
-                                     std::int64_t tile_sums) {
-  const std::int64_t sums =
-      2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float));
-  if (handover == Handover::kByCount) return {.exchange = counter_bytes(counters), .scratch = sums};
-  return {.exchange = counter_bytes(counters) + sums};
+inline FusedMemoryBytes memory_bytes(const StreamK& work, std::int64_t counters, std::int64_t tile_sums) {
+  return {.exchange = div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256,
+          .scratch = 2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float))};
 }
-inline Exchange divide_memory(Handover handover, const FusedMemory& memory, std::int64_t counters) {
-  std::byte* const sums = handover == Handover::kByCount ? memory.scratch.data()
-                                                         : memory.exchange.data() + counter_bytes(counters);
+inline Exchange exchange_in(const FusedMemory& memory) {
   return {.counters = reinterpret_cast<unsigned*>(memory.exchange.data()),
-          .sums = reinterpret_cast<float4*>(sums)};
+          .sums = reinterpret_cast<float4*>(memory.scratch.data())};
 }
 
 inline bool has_aligned_x(const LinearArgs& args) {

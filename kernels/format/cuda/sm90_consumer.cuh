@@ -21,24 +21,22 @@ __device__ void finish_shared(const ProductParams& p, int row_block, const Contr
   const int count = them.count;
   for (int i = static_cast<int>(threadIdx.x) - S::kConsumerThreads; i < kVectors; i += S::kExtractorThreads) {
     const auto place = [&](int c) { return p.exchange + std::int64_t{them.places[c]} * kVectors + i; };
-    float4 sum;
-    bool are_present = false;
+    float4 sum = {0, 0, 0, 0};
 #pragma unroll 1
-    while (!are_present) {
-      are_present = true;
-      sum = make_float4(0, 0, 0, 0);
-#pragma unroll 1
-      for (int first = 0; first < count; first += kAtOnce) {
-        float4 parts[kAtOnce] = {};
+    for (int first = 0; first < count; first += kAtOnce) {
+      float4 parts[kAtOnce] = {};
+      bool are_present;
+      do {
+        are_present = true;
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c) {
           if (first + c >= count) continue;
           parts[c] = fused::load_left_sums(place(first + c));
           are_present &= fused::is_present(parts[c]);
         }
+      } while (!are_present);
 #pragma unroll
-        for (const float4& part : parts) fused::add_to(sum, part);
-      }
+      for (const float4& part : parts) fused::add_to(sum, part);
     }
 #pragma unroll 1
     for (int c = 0; c < count; ++c) fused::clear_left_sums(place(c));

@@ -186,8 +186,7 @@ class Consumer {
     }
     const int row = static_cast<int>(threadIdx.x) % 32 / 4;
     wait_for_kernels_before();
-    constexpr int kLoads = S::kTokens <= 16 ? 12 : S::kTokens == 32 ? 8 : 16;
-    fused::finish_fragments<S::kHandover, true, 1, S::kTokens / 8, 4, kLoads>(
+    fused::finish_fragments<true, 1, S::kTokens / 8, 4, 16>(
         p_.work, p_.exchange, tile, warp_, S::kTileWarps, tile * S::kTileRows + warp_ * kPairsStripRows + row,
         p_.out, sums);
   }

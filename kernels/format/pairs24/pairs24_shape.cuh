@@ -44,7 +44,6 @@ struct Shape {
   static constexpr int kTileWarps = 4 * kWarpgroups;
   static constexpr int kConsumerThreads = 128 * kWarpgroups;
   static constexpr int kThreads = kConsumerThreads + 64;
-  static constexpr auto kHandover = kTokens <= 32 ? fused::Handover::kByValue : fused::Handover::kByCount;
   /// Steps of 32 columns whose words are loaded while the products of as many run: what registers allow.
   static constexpr int kStepsAtOnce = kTokens >= 64 && kWarpgroups > 2 ? 1 : 2;
   /// x comes in pieces of so many columns.

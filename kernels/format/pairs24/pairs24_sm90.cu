@@ -46,7 +46,7 @@ fused::StreamK divide(std::int64_t rows, std::int64_t cols) {
 
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
   return with_shape(tokens, [&]<class S>(S) {
-    return fused::memory_bytes(S::kHandover, divide<S>(rows, cols), tiles<S>(rows) * S::kTileWarps,
+    return fused::memory_bytes(divide<S>(rows, cols), tiles<S>(rows) * S::kTileWarps,
                                std::int64_t{S::kTileRows} * S::kTokens);
   });
 }
@@ -67,7 +67,7 @@ void launch(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stre
                   .table = detail::tile_table_of(w),
                   .unit_rows = static_cast<std::int32_t>(div_up(w.rows, kPairsTileRows)),
                   .work = divide<S>(w.rows, w.cols),
-                  .exchange = fused::divide_memory(S::kHandover, memory, tiles<S>(w.rows) * S::kTileWarps),
+                  .exchange = fused::exchange_in(memory),
                   .out = fused::lower_output(args),
                   .steps = {128, 64, 32, 16, 8, 4, 2, 1}};
   const CUtensorMap x = sm90::map_activations(args.x, S::kTokens);

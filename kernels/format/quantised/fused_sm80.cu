@@ -24,8 +24,8 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
 
 FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
                               std::int64_t tokens) {
-  return fused::memory_bytes(fused::Handover::kByCount, divide(quant_layout(format.encoding, cols), rows),
-                             row_tiles(rows) * kWarps, kTileRows * fused::token_tiles(tokens) * 8);
+  return fused::memory_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kWarps,
+                             kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 template <class Tile>
@@ -63,9 +63,8 @@ void launch_for_kind(const QuantLayout& layout, const QuantProduct& p, cudaStrea
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const QuantProduct p = fused::lower_quant_product(
-      args, layout, divide(layout, weight.rows),
-      fused::divide_memory(fused::Handover::kByCount, memory, row_tiles(weight.rows) * kWarps));
+  const QuantProduct p =
+      fused::lower_quant_product(args, layout, divide(layout, weight.rows), fused::exchange_in(memory));
   if (weight.format.dtype == DType::kBF16) {
     launch_for_kind<__nv_bfloat16>(layout, p, stream);
   } else {

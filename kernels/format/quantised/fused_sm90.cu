@@ -25,8 +25,7 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
 
 FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
                               std::int64_t tokens) {
-  return fused::memory_bytes(fused::handover_of(fused::token_tiles(tokens) * 8),
-                             divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kParts,
+  return fused::memory_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kParts,
                              kTileRows * fused::token_tiles(tokens) * 8);
 }
 
@@ -86,9 +85,7 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
   const QuantProduct p =
-      fused::lower_quant_product(args, layout, divide(layout, weight.rows),
-                                 fused::divide_memory(fused::handover_of(fused::token_tiles(args.x.rows) * 8),
-                                                      memory, row_tiles(weight.rows) * kParts));
+      fused::lower_quant_product(args, layout, divide(layout, weight.rows), fused::exchange_in(memory));
   const CodeMaps maps = map_codes(p);
   const CodeKind kind = fused::code_kind(layout);
   if (weight.format.dtype == DType::kBF16) {

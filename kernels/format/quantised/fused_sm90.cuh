@@ -150,8 +150,8 @@ __device__ void multiply_units(const QuantProduct& p, const QuantShared<Tile>& s
         vectors[v] = make_float4(sums[i][4 * v], sums[i][4 * v + 1], sums[i][4 * v + 2], sums[i][4 * v + 3]);
       }
       if (first_row < p.rows)
-        finish_fragments<handover_of(Tile::kTokens), true, 1, Tile::kTokenTiles, 8, 8>(
-            p.work, p.exchange, tile, part, Tile::kRowParts, first_row + row_of_eight, p.out, vectors);
+        finish_fragments<true, 1, Tile::kTokenTiles, 8, 8>(p.work, p.exchange, tile, part, Tile::kRowParts,
+                                                           first_row + row_of_eight, p.out, vectors);
 #pragma unroll
       for (float& sum : sums[i]) sum = 0;
     }

@@ -16,8 +16,6 @@
 
 namespace sluice::kernels::fused {
 
-constexpr Handover handover_of(int tokens) { return tokens <= 16 ? Handover::kByValue : Handover::kByCount; }
-
 template <class T_, CodeKind kKind_, int kTokens_>
 struct QuantTileSm90 {
   using T = T_;

@@ -27,7 +27,7 @@ int token_tiles(std::int64_t tokens) {
 }
 
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::memory_bytes(fused::Handover::kByCount, divide(rows, cols), row_tiles(rows) * kWarps,
+  return fused::memory_bytes(divide(rows, cols), row_tiles(rows) * kWarps,
                              kCslTileRows * token_tiles(tokens) * 8);
 }
 
@@ -71,17 +71,16 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
   const std::int64_t tiles = num_tiles(Encoding::kTiledCsl, weight.rows, weight.cols);
   const std::int64_t list_bytes = static_cast<std::int64_t>(weight.data.size()) - tile_table_bytes(tiles);
   const StreamK work = divide(weight.rows, weight.cols);
-  const CslProduct p{
-      .lists = reinterpret_cast<const uint4*>(weight.data.data()),
-      .starts = reinterpret_cast<const std::uint32_t*>(weight.data.data() + list_bytes),
-      .x = args.x.data,
-      .x_stride = args.x.stride,
-      .rows = static_cast<std::int32_t>(weight.rows),
-      .cols = static_cast<std::int32_t>(weight.cols),
-      .x_is_aligned = fused::has_aligned_x(args),
-      .work = work,
-      .exchange = fused::divide_memory(fused::Handover::kByCount, memory, row_tiles(weight.rows) * kWarps),
-      .out = fused::lower_output(args)};
+  const CslProduct p{.lists = reinterpret_cast<const uint4*>(weight.data.data()),
+                     .starts = reinterpret_cast<const std::uint32_t*>(weight.data.data() + list_bytes),
+                     .x = args.x.data,
+                     .x_stride = args.x.stride,
+                     .rows = static_cast<std::int32_t>(weight.rows),
+                     .cols = static_cast<std::int32_t>(weight.cols),
+                     .x_is_aligned = fused::has_aligned_x(args),
+                     .work = work,
+                     .exchange = fused::exchange_in(memory),
+                     .out = fused::lower_output(args)};
   const std::int64_t mean_vectors = list_bytes / 16 / tiles;
   if (weight.format.dtype == DType::kBF16) {
     launch_for_lists<__nv_bfloat16>(mean_vectors, p, stream);

@@ -54,7 +54,7 @@ class Device {
 
 /// Of a CUDA stream: scratch of one operator at a time, which is what cuBLASLt recommends for Hopper and
 /// attention shares, and memory in which the thread blocks of products over encoded weights exchange sums:
-/// what 128 rows of x take on 132 multiprocessors (FusedKernel::memory_bytes).
+/// what 128 rows of x take on up to 144 multiprocessors (FusedKernel::memory_bytes).
 inline constexpr std::int64_t kScratchBytes = std::int64_t{64} << 20, kExchangeBytes = std::int64_t{36} << 20;
 
 /// What the operators of a stream need beside their operands. `expanded_bytes`: what the expansion of a

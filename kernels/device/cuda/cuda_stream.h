@@ -46,7 +46,7 @@ class CudaStream : public Stream {
   std::span<std::byte> workspace() const { return workspace_; }
   /// Device memory for FusedKernel::run, whose users keep it zero between products.
   std::span<std::byte> exchange() const { return exchange_; }
-  /// Other memory of the same size, for the operators enqueued from here on.
+  /// Other memory, for the operators enqueued from here on: as much as these need.
   void set_workspace(std::span<std::byte> workspace) { workspace_ = workspace; }
   /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
   LinearPlans& linear_plans() { return *linear_plans_; }
@@ -93,7 +93,7 @@ class CudaStream : public Stream {
   struct StepEvents {
     UniqueEvent start, end;
   };
-  /// What multiplies on this device, for streams with a workspace.
+  /// What multiplies on this device, and the exchange's zeros: for streams that operators use.
   void prepare_products();
   StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
 

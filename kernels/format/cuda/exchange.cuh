@@ -1,6 +1,7 @@
-// How thread blocks of a fused product that share a tile add up what each has (stream-K): a sum is left in
-// memory that is zero until it is there, and its reader puts the zero back. So nothing has to be ordered by a
-// fence, counted, or cleared ahead of a product; a reader asks until no zero is left. For *.cu files only.
+// How thread blocks of the products of tiled_csl and bank_csl on sm_90a that share a row block add up what
+// each has: a sum is left in memory that is zero until it is there, and its reader puts the zero back. So
+// nothing has to be ordered by a fence, counted, or cleared ahead of a product; a reader asks until no zero
+// is left. The other products count behind a fence (fused_epilogue.cuh). For *.cu files only.
 #pragma once
 
 #include <cstdint>

@@ -56,8 +56,8 @@ __device__ inline void store_output(const Output& out, std::int32_t feature, std
 }
 
 /// Units of work, `per_tile` for each tile, cut into `blocks` runs: of base + 1 units for the first `extra`
-/// of them, of base for the others. A thread block has one run. What lies where depends on
-/// these numbers alone, so neither do the sums on anything else.
+/// of them, of base for the others. A thread block has one run. What lies where depends on these numbers
+/// alone, so neither do the sums on anything else.
 struct StreamK {
   std::int32_t base, extra, per_tile, blocks;
 
@@ -228,8 +228,9 @@ __device__ __forceinline__ void store_pairs(const Output& out, int row, int lane
   }
 }
 
-/// The end of a run's part of a tile, for one of its thread block's warps: leaves its sums, and the last warp
-/// to come adds all in the order of columns and makes the results. `sums` are fragments of mma.m16n8k16:
+/// The end of a run's part of a tile, for one of its thread block's warps: results where the run has all of
+/// the tile; else it keeps its sums for the last warp to come, which adds all in the order of columns and
+/// makes the results. `sums` are fragments of mma.m16n8k16:
 /// kRowTiles x kTokenTiles of 16 rows of W and 8 of x. `row`: the first of the lane's, whose other rows are
 /// 8, 16, ... further on; kLaneBit: by which lanes of an even row and of the next one differ; kLoads: of sums
 /// at once, as registers allow. kByVotes: for kernels whose loops have cursors of a warp, see of_warp.

@@ -39,6 +39,7 @@ inline FusedMemoryBytes memory_bytes(const StreamK& work, std::int64_t counters,
   return {.exchange = div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256,
           .scratch = 2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float))};
 }
+/// Counters in the exchange, sums in the scratch.
 inline Exchange exchange_in(const FusedMemory& memory) {
   return {.counters = reinterpret_cast<unsigned*>(memory.exchange.data()),
           .sums = reinterpret_cast<float4*>(memory.scratch.data())};

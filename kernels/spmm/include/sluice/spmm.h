@@ -119,18 +119,19 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_decode(const sluice_spmm_matrix* 
 typedef struct sluice_spmm_context sluice_spmm_context;
 
 /* For `stream` (a cudaStream_t; null is the default stream) of device number `device`. The stream outlives
- * the context, which synchronises with it when freed. A context has 36 MiB of device memory, where the thread
- * blocks of a product exchange sums: its products must not run at the same time as each other, nor as a CUDA
- * graph captured from them. UNSUPPORTED in a build without CUDA, DEVICE where there is no device or no memory
- * left. */
+ * the context, which synchronises with it when freed, and is not being captured when the context is created.
+ * A context has 36 MiB of device memory, where the thread blocks of a product exchange sums: a CUDA graph
+ * captured from its products needs the context to exist, and is launched on this stream, or else neither
+ * beside its products nor beside another such graph. UNSUPPORTED in a build without CUDA, DEVICE where there
+ * is no device, OUT_OF_MEMORY where it has no memory left. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_context_create(int device, void* stream,
                                                               sluice_spmm_context** context);
 /* Null is allowed. */
 SLUICE_SPMM_API void sluice_spmm_context_free(sluice_spmm_context* context);
 
 /* Scratch for products of `tokens` rows of x, whose rows, and those of y, start at multiples of 16 bytes; 0
- * where none is needed.
- * `weight_bytes` are those of the encoded matrix: how many zeros it has decides what multiplies. */
+ * where none is needed. `weight_bytes` are those of the encoded matrix: how many zeros it has decides what
+ * multiplies. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_workspace_bytes(const sluice_spmm_context* context,
                                                                const sluice_spmm_matrix* matrix,
                                                                size_t weight_bytes, int64_t tokens,

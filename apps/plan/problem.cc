@@ -19,7 +19,6 @@
 #include "core/model/hf_config.h"
 #include "core/store/manifest.h"
 #include "core/units.h"
-#include "kernels/device/device.h"
 #include "kernels/format/expected_bytes.h"
 #include "kernels/format/format_rules.h"
 #include "kernels/ops/expand.h"
@@ -152,7 +151,6 @@ void set_stored_sizes(policy::PlanProblem& problem, Encoding encoding, double sp
     problem.traits.expanded_bytes = std::max(
         problem.traits.expanded_bytes, kernels::expansion_bytes(format, tensor.rows, tensor.cols, device));
   }
-  problem.traits.workspace_bytes = kernels::workspace_bytes(device, problem.traits.expanded_bytes);
 }
 
 void set_stated_budgets(policy::PlanProblem& problem, const PlanFlags& flags) {

@@ -47,25 +47,19 @@ class Device {
   /// Registers host memory for fast transfers. Where the system refuses, says so and gives null: transfers
   /// work without, several times slower.
   virtual std::unique_ptr<DeviceResource> pin(std::span<std::byte> host) = 0;
-  /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes for kind();
+  /// `workspace` is memory of the GPU tier for the operators of this stream, of workspace_bytes(kind());
   /// empty for a stream that only copies.
   virtual std::unique_ptr<Stream> make_stream(StreamPriority priority, std::span<std::byte> workspace) = 0;
 };
 
-/// Of a CUDA stream: scratch of one operator at a time, which is what cuBLASLt recommends for Hopper and
-/// attention shares, and memory in which the thread blocks of products over encoded weights exchange sums:
-/// what 128 rows of x take on up to 144 multiprocessors (FusedKernel::memory_bytes).
-inline constexpr std::int64_t kScratchBytes = std::int64_t{64} << 20, kExchangeBytes = std::int64_t{36} << 20;
-
-/// What the operators of a stream need beside their operands. `expanded_bytes`: what the expansion of a
-/// weight takes at most; 0: all are dense, and need no exchange. (A stream without one expands encoded
-/// weights.)
-constexpr std::int64_t workspace_bytes(DeviceKind kind, std::int64_t expanded_bytes) {
-  if (kind != DeviceKind::kCuda) return 0;
-  return kScratchBytes + (expanded_bytes > 0 ? kExchangeBytes : 0);
+/// What the operators of a stream need beside their operands: on CUDA scratch of one operator at a time,
+/// which is what cuBLASLt recommends for Hopper and attention shares, and counters of products over encoded
+/// weights (FusedKernel::memory_bytes), enough for weights of 4 million rows.
+inline constexpr std::int64_t kCounterBytes = std::int64_t{1} << 20;
+inline constexpr std::int64_t kScratchBytes = std::int64_t{63} << 20;
+constexpr std::int64_t workspace_bytes(DeviceKind kind) {
+  return kind == DeviceKind::kCuda ? kScratchBytes + kCounterBytes : 0;
 }
-/// For any weights.
-constexpr std::int64_t workspace_bytes(DeviceKind kind) { return workspace_bytes(kind, 1); }
 
 /// The CPU device over `pool` (not owned).
 std::unique_ptr<Device> make_cpu_device(ThreadPool& pool);

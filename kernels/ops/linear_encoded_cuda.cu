@@ -37,7 +37,7 @@ void linear_encoded_cuda(const LinearArgs& args, Stream& stream) {
   CudaStream& cuda = as_cuda(stream);
   // A row's bits may not depend on how many rows there are: then all products go one way.
   const bool may_choose = cuda.batch_invariance() == BatchInvariance::kOff;
-  const FusedMemory memory{.exchange = cuda.exchange(), .scratch = cuda.workspace()};
+  const FusedMemory memory{.counters = cuda.counters(), .scratch = cuda.workspace()};
   const FusedKernel* kernel = may_choose ? cuda.linear_paths().kernel_for(args, memory.bytes()) : nullptr;
   if (kernel != nullptr) return linear_fused(args, *kernel, memory, cuda);
   linear_expanded_cuda(args, stream);

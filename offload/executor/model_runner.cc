@@ -23,12 +23,12 @@ policy::DeviceTraits ModelRunner::traits(const WeightSource& weights, kernels::D
                                          HostWeights host_weights) {
   const ModelSpec& spec = weights.spec();
   policy::DeviceTraits traits;
+  traits.workspace_bytes = kernels::workspace_bytes(device);
   for (const SourceTensor& tensor : weights.tensors()) {
     traits.expanded_bytes =
         std::max(traits.expanded_bytes,
                  kernels::expansion_bytes(tensor.format, tensor.spec.rows, tensor.spec.cols, device));
   }
-  traits.workspace_bytes = kernels::workspace_bytes(device, traits.expanded_bytes);
   if (device == kernels::DeviceKind::kCuda) {
     traits.activation_dtype = spec.weight_dtype == DType::kBF16 ? DType::kBF16 : DType::kF16;
     traits.mlp_rows = kCudaMlpRows;

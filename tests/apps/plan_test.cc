@@ -11,10 +11,8 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/plan/explain.h"
-#include "apps/plan/problem.h"
 #include "core/build_config.h"
 #include "core/error.h"
-#include "kernels/device/device.h"
 #include "policy/hardware.h"
 #include "tests/apps/run_command.h"
 #include "tests/apps/temp_dir.h"
@@ -190,19 +188,6 @@ TEST(Plan, TakesTheFormatThatIsFastestAmongThoseAllowed) {
       {"--gpu-memory", "700MiB", "--num-requests", "16", "--allow-formats", "dense,int4_g64", "--json"}));
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(json::parse(outcome.out)["format"], "int4_g64");
-}
-
-// As the engine reserves it: ModelRunner::traits.
-TEST(Plan, CountsAnExchangeOfSumsWhereWeightsAreEncoded) {
-  PlanFlags flags;
-  flags.model = "random:opt-1.3b";
-  flags.hardware = "laptop-8gb";
-  flags.prompt_len = flags.gen_len = 8;
-  flags.allow_formats = {"dense", "int4_g64"};
-  const std::vector<NamedProblem> problems = problems_of(flags, hardware_of(flags));
-  ASSERT_EQ(problems.size(), 2U);
-  EXPECT_EQ(problems[0].problem.traits.workspace_bytes, kernels::kScratchBytes);
-  EXPECT_EQ(problems[1].problem.traits.workspace_bytes, kernels::kScratchBytes + kernels::kExchangeBytes);
 }
 
 struct Refused {

@@ -167,14 +167,14 @@ class SpmmBenchCuda final : public SpmmBench {
   std::vector<DeviceMemory> csr_tables_;  // row starts and columns of each copy, whose values are copies_
   std::int64_t csr_nonzeros_ = 0;
   // of the product or expansion measured last
-  DeviceMemory exchange_, scratch_, transposed_;
+  DeviceMemory counters_, scratch_, transposed_;
   std::function<void()> after_calls_;  // brings y into place, for a product that cannot write it there
 };
 
 void SpmmBenchCuda::set_matrix(SpmmShape shape, double sparsity) {
   copies_.clear();
   csr_tables_.clear();
-  for (DeviceMemory* memory : {&expected_, &exchange_, &scratch_}) *memory = {};
+  for (DeviceMemory* memory : {&expected_, &counters_, &scratch_}) *memory = {};
   has_expected_ = false;
   if (!(shape == shape_)) {
     for (DeviceMemory* memory : {&x_, &y_, &reference_, &squares_}) *memory = {};
@@ -193,7 +193,7 @@ void SpmmBenchCuda::set_matrix(SpmmShape shape, double sparsity) {
 void SpmmBenchCuda::set_copies(std::span<const std::byte> bytes) {
   copies_.clear();
   csr_tables_.clear();
-  exchange_ = {};
+  counters_ = {};
   scratch_ = {};
   stored_bytes_ = std::ssize(bytes);
   copies_.push_back(upload(bytes));
@@ -281,12 +281,12 @@ SpmmBenchCuda::Call SpmmBenchCuda::fused_call(const FusedKernel& kernel, std::in
   if (!why_not.empty()) return {};
   const FusedMemoryBytes needed =
       kernel.memory_bytes({encoding_, DType::kF16}, shape_.rows, shape_.cols, rows);
-  exchange_ = device_.allocate(std::max<std::int64_t>(256, needed.exchange));
-  CUDA_CHECK(cudaMemsetAsync(exchange_.bytes.data(), 0, exchange_.bytes.size(), raw()));
+  counters_ = device_.allocate(std::max<std::int64_t>(256, needed.counters));
+  CUDA_CHECK(cudaMemsetAsync(counters_.bytes.data(), 0, counters_.bytes.size(), raw()));
   scratch_ = device_.allocate(std::max<std::int64_t>(256, needed.scratch));
   CUDA_CHECK(cudaMemsetAsync(scratch_.bytes.data(), kPoison, scratch_.bytes.size(), raw()));
   return [this, &kernel, rows](int copy) {
-    kernel.run(linear_args(copy, rows), {.exchange = exchange_.bytes, .scratch = scratch_.bytes}, raw());
+    kernel.run(linear_args(copy, rows), {.counters = counters_.bytes, .scratch = scratch_.bytes}, raw());
   };
 }
 

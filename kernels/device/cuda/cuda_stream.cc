@@ -34,7 +34,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
       origin_(origin),
       blas_(blas),
       workspace_(workspace.first(std::min(workspace.size(), std::size_t{kScratchBytes}))),
-      exchange_(workspace.subspan(workspace_.size())),
+      counters_(workspace.subspan(workspace_.size())),
       clock_(origin.steady_sec, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   int lowest = 0;
@@ -53,6 +53,7 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
     step.end = make_event(cudaEventBlockingSync);  // a waiter sleeps: the cores belong to CPU attention
   }
   if (workspace.empty()) return;
+  CUDA_CHECK(cudaMemsetAsync(counters_.data(), 0, counters_.size(), raw()));
   prepare_products();
   void* host = nullptr;
   const cudaError_t error =
@@ -69,11 +70,11 @@ CudaStream::CudaStream(StreamPriority priority, const Origin& origin, cublasLtHa
   upload_begin_.assign(static_cast<std::size_t>(kEvents), 0);
 }
 
-CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<std::byte> exchange)
+CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<std::byte> counters)
     : Stream(DeviceKind::kCuda),
       raw_(borrowed),
       blas_(blas),
-      exchange_(exchange),
+      counters_(counters),
       clock_(0, kEvents - kMaxStepsAhead),
       linear_plans_(std::make_unique<LinearPlans>(blas)) {
   CUDA_CHECK(cudaGetDevice(&ordinal_));
@@ -83,7 +84,6 @@ CudaStream::CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<s
 }
 
 void CudaStream::prepare_products() {
-  if (!exchange_.empty()) CUDA_CHECK(cudaMemsetAsync(exchange_.data(), 0, exchange_.size(), raw()));
   fill_ahead_ = std::make_unique<FillAhead>(raw());
   cudaDeviceProp properties{};
   CUDA_CHECK(cudaGetDeviceProperties(&properties, ordinal_));

@@ -32,8 +32,8 @@ class CudaStream : public Stream {
   CudaStream(StreamPriority priority, const Origin& origin, cublasLtHandle_t blas,
              std::span<std::byte> workspace);
   /// Over a stream of somebody else, which outlives this one: for products alone, without steps and uploads.
-  /// Give it a workspace before the first; `exchange` is of kExchangeBytes.
-  CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<std::byte> exchange);
+  /// Give it a workspace before the first; `counters` are kCounterBytes, zero.
+  CudaStream(cudaStream_t borrowed, cublasLtHandle_t blas, std::span<std::byte> counters);
   ~CudaStream() override;
 
   // What operators use.
@@ -44,8 +44,8 @@ class CudaStream : public Stream {
   int compute_capability() const { return compute_capability_; }  ///< 10 * major + minor
   /// Device memory that one operator uses at a time: stream order keeps its users apart.
   std::span<std::byte> workspace() const { return workspace_; }
-  /// Device memory for FusedKernel::run, whose users keep it zero between products.
-  std::span<std::byte> exchange() const { return exchange_; }
+  /// Device memory for FusedKernel::run, whose users leave it zero.
+  std::span<std::byte> counters() const { return counters_; }
   /// Other memory, for the operators enqueued from here on: as much as these need.
   void set_workspace(std::span<std::byte> workspace) { workspace_ = workspace; }
   /// The matrix products of this stream, planned (kernels/device/cuda/linear_plans.h).
@@ -93,7 +93,7 @@ class CudaStream : public Stream {
   struct StepEvents {
     UniqueEvent start, end;
   };
-  /// What multiplies on this device, and the exchange's zeros: for streams that operators use.
+  /// What multiplies on this device: for streams that operators use.
   void prepare_products();
   StepEvents& events(std::int64_t seq) { return events_[static_cast<std::size_t>(seq % kEvents)]; }
 
@@ -102,7 +102,7 @@ class CudaStream : public Stream {
   const Origin origin_;
   int ordinal_ = 0;
   const cublasLtHandle_t blas_;
-  std::span<std::byte> workspace_, exchange_;
+  std::span<std::byte> workspace_, counters_;
   int num_multiprocessors_ = 0, compute_capability_ = 0;
   std::vector<StepEvents> events_;
   Mutex clock_mutex_;

@@ -33,8 +33,8 @@ int token_tiles(std::int64_t tokens) {
 }
 
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::memory_bytes(divide(rows, cols), row_tiles(rows) * kWarps,
-                             kTileRows * token_tiles(tokens) * 8);
+  return fused::exchange_bytes(row_tiles(rows) * kWarps, divide(rows, cols).blocks,
+                               kTileRows * token_tiles(tokens) * 8);
 }
 
 int device_limit(cudaDeviceAttr limit) {
@@ -107,6 +107,7 @@ bool can_run(const LinearArgs& args) {
 
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
+  const FusedMemoryBytes needed = memory_bytes(weight.format, weight.rows, weight.cols, args.x.rows);
   const BitmapProduct p{.chunks = weight.data.data(),
                         .table = detail::tile_table_of(weight),
                         .x = args.x.data,
@@ -117,7 +118,7 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
                         .stage_vectors = stage_vectors(weight),
                         .x_is_aligned = fused::has_aligned_x(args),
                         .work = divide(weight.rows, weight.cols),
-                        .exchange = fused::exchange_in(memory),
+                        .exchange = fused::exchange_in(memory, needed),
                         .out = fused::lower_output(args)};
   if (weight.format.dtype == DType::kBF16) {
     launch_for_tokens<__nv_bfloat16>(p, stream);

@@ -14,21 +14,20 @@
 
 namespace sluice::kernels {
 
-/// Device memory in which the thread blocks of a product leave sums for one another. Nobody else's while it
+/// Device memory by which the thread blocks of a product add up sums of one another. Nobody else's while it
 /// runs.
 struct FusedMemoryBytes {
-  std::int64_t exchange = 0, scratch = 0;
+  std::int64_t counters = 0, scratch = 0;
 
   bool cover(const FusedMemoryBytes& needed) const {
-    return needed.exchange <= exchange && needed.scratch <= scratch;
+    return needed.counters <= counters && needed.scratch <= scratch;
   }
 };
 struct FusedMemory {
-  std::span<std::byte>
-      exchange;  ///< 256-byte aligned; all zeros when the product starts, and again when it ends
-  std::span<std::byte> scratch;  ///< 16-byte aligned, of any content
+  std::span<std::byte> counters;  ///< 4-byte aligned; zeros when the product starts, and again when it ends
+  std::span<std::byte> scratch;   ///< 16-byte aligned, of any content
 
-  FusedMemoryBytes bytes() const { return {std::ssize(exchange), std::ssize(scratch)}; }
+  FusedMemoryBytes bytes() const { return {std::ssize(counters), std::ssize(scratch)}; }
 };
 
 /// y = epilogue(x W^T + bias) + residual in one launch, by the contract of `linear`: x and y of the weight's

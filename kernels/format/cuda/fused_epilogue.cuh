@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/format/cuda/exchange.h"
 #include "kernels/format/cuda/result_pairs.cuh"
 #include "kernels/format/cuda/result_pairs.h"
 #include "kernels/ops/activate.cuh"
@@ -92,19 +93,24 @@ __device__ void keep_partial(float4* place, int lane, const float4 (&sums)[kVect
   for (int v = 0; v < kVectors; ++v) __stcg(place + v * 32 + lane, sums[v]);
 }
 
-/// True in the last of `count` warps that arrive at a counter which starts at zero, and goes back to it. What
-/// they wrote before is visible to the last one.
+/// Adds to a counter that starts at zero; true for the one who makes it `all`, and it is zero again. What the
+/// others wrote ahead of this, they or those they met at a barrier, is visible to that one.
+__device__ __forceinline__ bool count_to(unsigned* counter, unsigned by, unsigned all) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(by)
+               : "memory");
+  const bool is_last = before + by == all;
+  if (is_last) *counter = 0;
+  return is_last;
+}
+
+/// True in the last of `count` warps that arrive at a counter.
 template <bool kByVotes>
 __device__ __forceinline__ bool arrive_last(unsigned* counter, int lane, unsigned count) {
   __syncwarp();
-  bool is_last = false;
-  if (lane == 0) {
-    unsigned before;
-    asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
-    is_last = before == count - 1;
-    if (is_last) *counter = 0;
-  }
-  return of_warp<kByVotes>(is_last);
+  return of_warp<kByVotes>(lane == 0 && count_to(counter, 1, count));
 }
 
 /// The sums of what runs [first, last] have kept in their places, in this order. A lane has kLoads loads in
@@ -129,21 +135,10 @@ __device__ __forceinline__ void add_partials(int first, int last, int lane, cons
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        sums[v].x += parts[i][v].x;
-        sums[v].y += parts[i][v].y;
-        sums[v].z += parts[i][v].z;
-        sums[v].w += parts[i][v].w;
-      }
+      for (int v = 0; v < kVectors; ++v) add_to(sums[v], parts[i][v]);
     }
   }
 }
-
-/// What warps that share a tile leave for one another.
-struct Exchange {
-  unsigned* counters;  // one for each warp's rows of each tile; zeros before and after a product
-  float4* sums;
-};
 
 /// Results of the fragments of mma.m16n8k16 in `sums`: kRowTiles x kTokenTiles of 16 rows of W, from `row`
 /// (the lane's first) on, and 8 of x. One after the other.

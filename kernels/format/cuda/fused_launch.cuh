@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <span>
 
 #include "kernels/device/cuda/check.h"
 #include "kernels/format/cuda/fused_cuda.h"
@@ -32,17 +31,6 @@ inline StreamK divide_work(std::int64_t tiles, std::int64_t per_tile, std::int64
           .extra = static_cast<std::int32_t>(units % blocks),
           .per_tile = static_cast<std::int32_t>(per_tile),
           .blocks = static_cast<std::int32_t>(blocks)};
-}
-
-/// Of so many counters, and two places of `tile_sums` fp32 sums for each run.
-inline FusedMemoryBytes memory_bytes(const StreamK& work, std::int64_t counters, std::int64_t tile_sums) {
-  return {.exchange = div_up(counters * static_cast<std::int64_t>(sizeof(unsigned)), 256) * 256,
-          .scratch = 2 * std::int64_t{work.blocks} * tile_sums * static_cast<std::int64_t>(sizeof(float))};
-}
-/// Counters in the exchange, sums in the scratch.
-inline Exchange exchange_in(const FusedMemory& memory) {
-  return {.counters = reinterpret_cast<unsigned*>(memory.exchange.data()),
-          .sums = reinterpret_cast<float4*>(memory.scratch.data())};
 }
 
 inline bool has_aligned_x(const LinearArgs& args) {

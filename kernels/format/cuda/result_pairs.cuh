@@ -1,8 +1,15 @@
-// Sums of one row of W and two of x, as a fragment has them, become those of two rows of W and one of x. For
-// *.cu files only.
+// Sums of a fragment, four of a lane: their parts are added up, and those of one row of W and two of x become
+// those of two rows of W and one of x. For *.cu files only.
 #pragma once
 
 namespace sluice::kernels {
+
+__device__ __forceinline__ void add_to(float4& sum, const float4& part) {
+  sum.x += part.x;
+  sum.y += part.y;
+  sum.z += part.z;
+  sum.w += part.w;
+}
 
 /// `first` and `second` are a lane's sums of one row of W. Lanes of an even row and of the next one, whose
 /// numbers differ in bit kLaneBit, exchange: that of the even row gets both rows' first sums, the other both

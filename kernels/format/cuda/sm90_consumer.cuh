@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "kernels/device/cuda/launch_kernel.cuh"
-#include "kernels/format/cuda/exchange.cuh"
+#include "kernels/format/cuda/fused_epilogue.cuh"
 #include "kernels/format/cuda/sm90_results.cuh"
 #include "kernels/format/cuda/sm90_shape.cuh"
 #include "kernels/format/cuda/sm90_wgmma.cuh"
@@ -20,26 +20,18 @@ __device__ void finish_shared(const ProductParams& p, int row_block, const Contr
   constexpr int kAtOnce = 6;
   const int count = them.count;
   for (int i = static_cast<int>(threadIdx.x) - S::kConsumerThreads; i < kVectors; i += S::kExtractorThreads) {
-    const auto place = [&](int c) { return p.exchange + std::int64_t{them.places[c]} * kVectors + i; };
     float4 sum = {0, 0, 0, 0};
 #pragma unroll 1
     for (int first = 0; first < count; first += kAtOnce) {
       float4 parts[kAtOnce] = {};
-      bool are_present;
-      do {
-        are_present = true;
 #pragma unroll
-        for (int c = 0; c < kAtOnce; ++c) {
-          if (first + c >= count) continue;
-          parts[c] = fused::load_left_sums(place(first + c));
-          are_present &= fused::is_present(parts[c]);
-        }
-      } while (!are_present);
+      for (int c = 0; c < kAtOnce; ++c) {
+        if (first + c >= count) continue;
+        parts[c] = __ldcg(p.exchange.sums + std::int64_t{them.places[first + c]} * kVectors + i);
+      }
 #pragma unroll
-      for (const float4& part : parts) fused::add_to(sum, part);
+      for (const float4& part : parts) add_to(sum, part);
     }
-#pragma unroll 1
-    for (int c = 0; c < count; ++c) fused::clear_left_sums(place(c));
     write_sums<T, S>(p.result, row_block, i / 128 / S::kVectors, i / 128 % S::kVectors, i % 128, sum);
   }
 }
@@ -50,12 +42,7 @@ class Consumer {
   using T = std::conditional_t<kBf16, __nv_bfloat16, __half>;
 
   __device__ Consumer(const ProductParams& p, const Work& work, const SharedMemory<S>& shared, int warp)
-      : p_(p),
-        range_(work.range),
-        run_(work.run),
-        num_groups_(work.num_groups),
-        shared_(shared),
-        warpgroup_(warp / 4) {}
+      : p_(p), range_(work.range), num_groups_(work.num_groups), shared_(shared), warpgroup_(warp / 4) {}
 
   __device__ void run() {
     find_contributors();
@@ -95,6 +82,7 @@ class Consumer {
         ++row_block;
       }
     }
+    if (threadIdx.x == 0) barrier_arrive(shared_.sums_stored());
   }
 
  private:
@@ -149,33 +137,38 @@ class Consumer {
     }
   }
 
-  /// Of the row block that this run begins and later ones end, if there is one.
+  /// Of the first and the last row block of the run, where others have a part of them.
   __device__ void find_contributors() {
     const int per_row = p_.stored.tiles_per_row;
-    Contributors& them = *shared_.contributors();
+    Contributors* const both = shared_.contributors();
     constexpr int kWords = kMaxBlocks / 32;
-    if (threadIdx.x < kWords) them.set[threadIdx.x] = 0;
+    if (threadIdx.x < 2 * kWords) both[threadIdx.x / kWords].set[threadIdx.x % kWords] = 0;
     sync_threads<S::kConsumerThreads>(kBarrier);
-    if (range_.shared_row_block(per_row) >= 0) {
-      const int first = range_.shared_row_block(per_row) * per_row;
-      const Partition<Format> partition(p_.stored, static_cast<int>(gridDim.x));
+    const Partition<Format> partition(p_.stored, static_cast<int>(gridDim.x));
+#pragma unroll 1
+    for (int end = 0; end < 2; ++end) {
+      const int unit = end == 0 ? range_.first : range_.last;
+      if (unit % per_row == 0) continue;
+      const int first = unit / per_row * per_row;
       for (int k = static_cast<int>(threadIdx.x); k < per_row; k += S::kConsumerThreads) {
         const int run = partition.run_of(first + k);
-        atomicOr(&them.set[run / 32], 1U << run % 32);
+        atomicOr(&both[end].set[run / 32], 1U << run % 32);
       }
     }
     sync_threads<S::kConsumerThreads>(kBarrier);
-    if (threadIdx.x != 0) return;
-    int count = 0;
-    for (int word = 0; word < kWords; ++word) {
-      for (unsigned bits = them.set[word]; bits != 0; bits &= bits - 1) {
-        const int run = word * 32 + __ffs(static_cast<int>(bits)) - 1;
-        them.places[count] = static_cast<std::uint16_t>(place(run, count == 0));
-        ++count;
+    if (threadIdx.x < 2) {
+      Contributors& them = both[threadIdx.x];
+      int count = 0;
+      for (int word = 0; word < kWords; ++word) {
+        for (unsigned bits = them.set[word]; bits != 0; bits &= bits - 1) {
+          const int run = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+          them.places[count] = static_cast<std::uint16_t>(place(run, count == 0));
+          ++count;
+        }
       }
+      them.count = count;
     }
-    them.count = count;
-    barrier_arrive(shared_.contributors_known());
+    sync_threads<S::kConsumerThreads>(kBarrier);
   }
 
   /// Where a run leaves the sums of a row block that it begins, or that an earlier one does.
@@ -183,11 +176,15 @@ class Consumer {
 
   /// The sums of columns [first, last) are in the registers.
   __device__ void finish(int row_block, int first, int last) {
+    const int per_row = p_.stored.tiles_per_row;
     const int thread = static_cast<int>(threadIdx.x) % 128;
-    const bool is_whole = last - first == p_.stored.tiles_per_row;
-    float4* to = p_.exchange +
-                 (std::int64_t{place(run_, first == 0)} * S::kConsumers + warpgroup_) * S::kVectors * 128 +
-                 thread;
+    const bool begins = first == 0;
+    const bool is_whole = last - first == per_row;
+    float4* const to =
+        p_.exchange.sums +
+        (std::int64_t{place(static_cast<int>(blockIdx.x), begins)} * S::kConsumers + warpgroup_) *
+            S::kVectors * 128 +
+        thread;
 #pragma unroll
     for (int i = 0; i < S::kVectors; ++i) {
       const float* from = sums_[i * 4 / S::kPartSums] + i * 4 % S::kPartSums;
@@ -195,16 +192,21 @@ class Consumer {
       if (is_whole) {
         write_sums<T, S>(p_.result, row_block, warpgroup_, i, thread, four);
       } else {
-        fused::leave_sums(to + i * 128, four);
+        __stcg(to + i * 128, four);
       }
     }
+    if (is_whole) return;
+    sync_threads<S::kConsumerThreads>(kBarrier);
+    if (threadIdx.x == 0 &&
+        fused::count_to(p_.exchange.counters + row_block, static_cast<unsigned>(last - first),
+                        static_cast<unsigned>(per_row)))
+      shared_.scratch()->completed[begins ? 1 : 0] = row_block;
   }
 
   static constexpr int kBarrier = 1 + S::kExtractors;
 
   const ProductParams& p_;
   const UnitRange range_;
-  const int run_;
   const int num_groups_;
   const SharedMemory<S>& shared_;
   const int warpgroup_;

@@ -15,6 +15,7 @@ namespace {
 constexpr std::int64_t kCopyElements = 8;  // of x, in 16 bytes
 
 std::int64_t row_blocks(std::int64_t rows) { return div_up(rows, std::int64_t{kUnitRows}); }
+
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 EncodeTiled encode_tiled() {
   static const EncodeTiled function = [] {
@@ -67,15 +68,14 @@ bool can_run(const LinearArgs& args) {
   return strided && is_aligned(args.x.data, 16) && is_aligned(w.data.data(), 16);
 }
 
-FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t, std::int64_t, std::int64_t rows) {
-  return {.exchange = 2 * std::int64_t{num_multiprocessors()} * kUnitRows * rows_of_launch(rows) *
-                      std::int64_t{sizeof(float)}};
+FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t weight_rows, std::int64_t, std::int64_t rows) {
+  return fused::exchange_bytes(row_blocks(weight_rows), num_multiprocessors(),
+                               kUnitRows * rows_of_launch(rows));
 }
 
-ProductParams lower(const LinearArgs& args, std::span<std::byte> exchange) {
+ProductParams lower(const LinearArgs& args, const FusedMemory& memory) {
   const WeightView& w = args.weight;
-  SLUICE_ASSERT(std::ssize(exchange) >= memory_bytes(w.format, w.rows, w.cols, args.x.rows).exchange);
-  SLUICE_ASSERT(is_aligned(exchange.data(), sizeof(float4)));
+  const FusedMemoryBytes needed = memory_bytes(w.format, w.rows, w.cols, args.x.rows);
   const std::int64_t tiles = num_tiles(w.format.encoding, w.rows, w.cols);
   const std::int64_t table_bytes = tile_table_bytes(tiles);
   const std::int64_t per_row = div_up(w.cols, std::int64_t{kUnitCols});
@@ -96,7 +96,7 @@ ProductParams lower(const LinearArgs& args, std::span<std::byte> exchange) {
                      .bf16_bias = args.bias.dtype == DType::kBF16,
                      .f32_y = args.y.dtype == DType::kF32,
                      .pairs = has_result_pairs(args)},
-          .exchange = reinterpret_cast<float4*>(exchange.data())};
+          .exchange = fused::exchange_in(memory, needed)};
 }
 
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens) {

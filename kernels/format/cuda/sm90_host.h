@@ -1,4 +1,4 @@
-// What the fused products on sm_90a share on the host: which arguments they take, exchange, parameters.
+// What the fused products on sm_90a share on the host: which arguments they take, memory, parameters.
 // Thread-safe.
 #pragma once
 
@@ -22,7 +22,7 @@ bool can_run(const LinearArgs& args);
 FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t weight_rows, std::int64_t weight_cols,
                               std::int64_t rows);
 /// The parameters of a launch and the tensor map of x for kTokens rows at a time. Throws Error{kDevice}.
-ProductParams lower(const LinearArgs& args, std::span<std::byte> exchange);
+ProductParams lower(const LinearArgs& args, const FusedMemory& memory);
 CUtensorMap map_activations(const ConstMatrixView& x, int tokens);
 /// Of a matrix of bytes in blocks of rows, for copies of 128 bytes of 128 rows with the 128-byte swizzle;
 /// zeros beyond its ends. Address and distances are multiples of 16. Throws Error{kDevice}.

@@ -57,9 +57,6 @@ __device__ __forceinline__ bool barrier_is_past(SharedAddress barrier, std::uint
 __device__ __forceinline__ void fence_for_async_reads() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-/// What this thread, or one that it met at a barrier, wrote is seen by whom its next atomic operation tells;
-/// and the other way round.
-__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 __device__ __forceinline__ void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }

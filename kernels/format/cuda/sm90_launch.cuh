@@ -28,7 +28,7 @@ void with_shape(std::int64_t tokens, Body body) {
 /// FusedKernel::run of a format.
 template <class Format>
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
-  const ProductParams params = lower(args, memory.exchange);
+  const ProductParams params = lower(args, memory);
   with_shape(args.x.rows, [&]<int kTokens>(Shape<kTokens>) {
     using S = Shape<kTokens>;
     const CUtensorMap x = map_activations(args.x, kTokens);

@@ -4,8 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <vector_types.h>
-
+#include "kernels/format/cuda/exchange.h"
 #include "kernels/ops/linear.h"
 
 namespace sluice::kernels::sm90 {
@@ -39,7 +38,7 @@ struct ResultParams {
 struct ProductParams {
   StoredTiles stored;
   ResultParams result;
-  float4* exchange;  ///< of exchange.cuh, two places of a row block's sums for each run
+  fused::Exchange exchange;  ///< a counter for each row block, of its units whose sums are there
 };
 
 }  // namespace sluice::kernels::sm90

@@ -12,18 +12,8 @@ namespace sluice::kernels::sm90 {
 
 using RunSet = std::uint32_t[kMaxBlocks / 32];
 
-/// The run of this thread block. Who adds up a row block is the run that has its first columns, and waits for
-/// later ones: their blocks have lower numbers, so that they have started before.
-__device__ __forceinline__ int run_of_block() { return static_cast<int>(gridDim.x - 1 - blockIdx.x); }
-
 struct UnitRange {
   int first, last;  ///< units [first, last)
-
-  /// The row block, of per_row units, that begins in the range and ends behind it; -1: none.
-  __device__ int shared_row_block(int per_row) const {
-    const int row_block = last / per_row;
-    return row_block * per_row < last && row_block * per_row >= first ? row_block : -1;
-  }
 };
 
 /// Format::cost_before(stored, unit): what the units ahead of `unit` cost; rises with every unit.

@@ -6,8 +6,8 @@
 //   2 or 3 extractor groups of 4 warps: slot --scatter--> a buffer of 256 x 64 elements, swizzled
 //   1 or 2 consumer warpgroups: matrix products of buffer and stage, sums in registers
 //
-// The grid shares the units (sm90_partition.cuh); sums of a row block that several blocks work on go through
-// memory (exchange.cuh), and the extractors of the block that has the first columns add them in the order of
+// The grid shares the units (sm90_partition.cuh), a run for each block; sums of a row block that several of
+// them work on go through memory, and the extractors of the last one to come add them in the order of
 // columns. So the order of additions depends on the weight and the grid, not on the number of tokens. For
 // *.cu files only.
 #pragma once
@@ -21,10 +21,13 @@ namespace sluice::kernels::sm90 {
 template <class Format, class S>
 __device__ Work plan_work(const StoredTiles& stored, const SharedMemory<S>& shared) {
   Scratch* scratch = shared.scratch();
-  if (threadIdx.x == 0) scratch->largest = 1;
+  if (threadIdx.x == 0) {
+    scratch->largest = 1;
+    scratch->completed[0] = scratch->completed[1] = -1;
+  }
   if (threadIdx.x == S::kThreads - 1) shared.init_barriers();
-  const int run = run_of_block();
-  const UnitRange range = find_range<Format>(stored, run, static_cast<int>(gridDim.x), scratch->below);
+  const UnitRange range =
+      find_range<Format>(stored, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), scratch->below);
   int largest = 0;
   for (int u = range.first + static_cast<int>(threadIdx.x); u < range.last; u += S::kThreads) {
     const UnitSource unit = Format::locate(stored, u);
@@ -35,11 +38,7 @@ __device__ Work plan_work(const StoredTiles& stored, const SharedMemory<S>& shar
   __syncthreads();
   const int slot_bytes = (as_uniform(scratch->largest) * 16 + 127) / 128 * 128;
   const int num_slots = min(S::kSlots, S::kRingBytes / slot_bytes);
-  return {run,
-          range,
-          num_slots,
-          slot_bytes,
-          num_slots >= 3 ? S::kExtractors : 1,
+  return {range, num_slots, slot_bytes, num_slots >= 3 ? S::kExtractors : 1,
           num_slots >= kWeightWarps + 3 ? kWeightWarps : 1};
 }
 
@@ -131,11 +130,14 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   } else if (warp < (S::kConsumerThreads + S::kExtractorThreads) / 32) {
     if constexpr (S::kMovesRegisters) give_registers<S::kExtractorRegisters>();
     extract<Format>(work, (warp - S::kConsumerThreads / 32) / 4, shared);
-    const int row_block = work.range.shared_row_block(p.stored.tiles_per_row);
-    if (row_block < 0) return;
-    barrier_wait(shared.contributors_known(), 0);
+    barrier_wait(shared.sums_stored(), 0);
     wait_for_kernels_before();
-    finish_shared<S, typename Consumer<Format, S, kBf16>::T>(p, row_block, *shared.contributors());
+#pragma unroll 1
+    for (int end = 0; end < 2; ++end) {
+      const int row_block = shared.scratch()->completed[end];
+      if (row_block >= 0)
+        finish_shared<S, typename Consumer<Format, S, kBf16>::T>(p, row_block, shared.contributors()[end]);
+    }
   } else {
     if constexpr (S::kMovesRegisters) give_registers<S::kProducerRegisters>();
     const int producer = warp - (S::kConsumerThreads + S::kExtractorThreads) / 32;

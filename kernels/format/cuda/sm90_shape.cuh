@@ -24,7 +24,7 @@ struct Cursor {
   }
 };
 
-/// The runs that share a row block, and the places of their sums in the exchange.
+/// The runs that share a row block, and the places of their sums.
 struct Contributors {
   RunSet set;
   int count;
@@ -35,8 +35,9 @@ struct Contributors {
 inline constexpr int kWeightWarps = 3;
 
 struct Scratch {
-  int below[2];  ///< find_range
-  int largest;   ///< size of a unit, in units of 16 bytes
+  int below[2];      ///< find_range
+  int largest;       ///< size of a unit, in units of 16 bytes
+  int completed[2];  ///< the run's first and last row block, if it is the last one to come there; else -1
 };
 
 /// The shape of the block for up to kTokens rows of x.
@@ -55,7 +56,7 @@ struct Shape {
   static constexpr int kVectors = kParts * kPartSums / 4;
   static constexpr int kExtractors = kTokens == 128 ? 2 : 3;  ///< groups of 128 threads
   /// Moves registers to the consumers, once their sums take so many.
-  static constexpr bool kMovesRegisters = kTokens >= 64;
+  static constexpr bool kMovesRegisters = kTokens >= 32;
   static constexpr int kConsumerThreads = 128 * kConsumers, kExtractorThreads = 128 * kExtractors;
   static constexpr int kThreads = kConsumerThreads + kExtractorThreads + 128;
   // Registers of a thread after they were moved; at launch each of the five warpgroups has 96.
@@ -75,7 +76,7 @@ struct Shape {
   static constexpr int kNumBarriers = 2 * kSlots + 2 * kStages + 2 * kExtractors + 1;
   static constexpr int kSizes = kBarriers + 8 * kNumBarriers;
   static constexpr int kContributors = kSizes + kSlots * static_cast<int>(sizeof(uint2));
-  static constexpr int kScratch = kContributors + static_cast<int>(sizeof(Contributors));
+  static constexpr int kScratch = kContributors + 2 * static_cast<int>(sizeof(Contributors));
   static constexpr int kRing = (kScratch + static_cast<int>(sizeof(Scratch)) + 127) / 128 * 128;
   static constexpr int kSharedBytes = 227 * 1024;
   static constexpr int kRingBytes = kSharedBytes - kRing;
@@ -93,6 +94,7 @@ struct SharedMemory {
   __device__ SharedAddress slot(int i, int bytes) const { return base + S::kRing + i * bytes; }
   /// Bytes of the parts of the unit in a slot.
   __device__ uint2* sizes(int slot) const { return reinterpret_cast<uint2*>(memory + S::kSizes) + slot; }
+  /// Of the run's first and last row block.
   __device__ Contributors* contributors() const {
     return reinterpret_cast<Contributors*>(memory + S::kContributors);
   }
@@ -107,7 +109,7 @@ struct SharedMemory {
   __device__ SharedAddress buffer_empty(int i) const {
     return barrier(2 * S::kSlots + 2 * S::kStages + S::kExtractors + i);
   }
-  __device__ SharedAddress contributors_known() const { return barrier(S::kNumBarriers - 1); }
+  __device__ SharedAddress sums_stored() const { return barrier(S::kNumBarriers - 1); }
 
   __device__ void init_barriers() const {
     for (int i = 0; i < S::kSlots; ++i) {
@@ -122,7 +124,7 @@ struct SharedMemory {
       barrier_init(buffer_full(i), 4);
       barrier_init(buffer_empty(i), 4 * S::kConsumers);
     }
-    barrier_init(contributors_known(), 1);
+    barrier_init(sums_stored(), 1);
     fence_barrier_init();
   }
 };
@@ -133,7 +135,6 @@ struct SharedMemory {
 /// i - 3 - num_slots has left its slot, and so all units up to three ahead of that one, of which
 /// i - 2 num_slots must be one. With fewer slots than that, one group and one warp do all the work.
 struct Work {
-  int run;
   UnitRange range;
   int num_slots, slot_bytes;
   int num_groups, num_weight_warps;

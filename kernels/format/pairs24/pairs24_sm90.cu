@@ -13,6 +13,9 @@ namespace {
 
 using namespace pairs24;
 
+/// Of a tile, in any Shape.
+constexpr std::int64_t kMostTileWarps = 16;
+
 /// Fewest units worth a run's share of the sums' exchange.
 constexpr std::int64_t kMinUnits = 2;
 
@@ -44,10 +47,12 @@ fused::StreamK divide(std::int64_t rows, std::int64_t cols) {
   return fused::divide_work(tiles<S>(rows), div_up(cols, std::int64_t{kUnitCols}), kMinUnits, S::kBlocks);
 }
 
+/// A counter for each strip, and for those that the last tile may lack: that covers fewer rows of x as well,
+/// whose tiles are others.
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
   return with_shape(tokens, [&]<class S>(S) {
-    return fused::memory_bytes(divide<S>(rows, cols), tiles<S>(rows) * S::kTileWarps,
-                               std::int64_t{S::kTileRows} * S::kTokens);
+    return fused::exchange_bytes(kMostTileWarps + div_up(rows, kPairsStripRows), divide<S>(rows, cols).blocks,
+                                 std::int64_t{S::kTileRows} * S::kTokens);
   });
 }
 
@@ -63,11 +68,12 @@ static_assert(sm90::kUnitCols == 64, "the columns of a box of map_activations");
 template <class S>
 void launch(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& w = args.weight;
+  const FusedMemoryBytes needed = memory_bytes(w.format, w.rows, w.cols, args.x.rows);
   const Product p{.units = w.data.data(),
                   .table = detail::tile_table_of(w),
                   .unit_rows = static_cast<std::int32_t>(div_up(w.rows, kPairsTileRows)),
                   .work = divide<S>(w.rows, w.cols),
-                  .exchange = fused::exchange_in(memory),
+                  .exchange = fused::exchange_in(memory, needed),
                   .out = fused::lower_output(args),
                   .steps = {128, 64, 32, 16, 8, 4, 2, 1}};
   const CUtensorMap x = sm90::map_activations(args.x, S::kTokens);

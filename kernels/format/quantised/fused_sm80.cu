@@ -24,8 +24,9 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
 
 FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
                               std::int64_t tokens) {
-  return fused::memory_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kWarps,
-                             kTileRows * fused::token_tiles(tokens) * 8);
+  return fused::exchange_bytes(row_tiles(rows) * kWarps,
+                               divide(quant_layout(format.encoding, cols), rows).blocks,
+                               kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 template <class Tile>
@@ -63,8 +64,9 @@ void launch_for_kind(const QuantLayout& layout, const QuantProduct& p, cudaStrea
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const QuantProduct p =
-      fused::lower_quant_product(args, layout, divide(layout, weight.rows), fused::exchange_in(memory));
+  const FusedMemoryBytes needed = memory_bytes(weight.format, weight.rows, weight.cols, args.x.rows);
+  const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows),
+                                                    fused::exchange_in(memory, needed));
   if (weight.format.dtype == DType::kBF16) {
     launch_for_kind<__nv_bfloat16>(layout, p, stream);
   } else {

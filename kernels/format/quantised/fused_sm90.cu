@@ -25,8 +25,9 @@ StreamK divide(const QuantLayout& layout, std::int64_t rows) {
 
 FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64_t cols,
                               std::int64_t tokens) {
-  return fused::memory_bytes(divide(quant_layout(format.encoding, cols), rows), row_tiles(rows) * kParts,
-                             kTileRows * fused::token_tiles(tokens) * 8);
+  return fused::exchange_bytes(row_tiles(rows) * kParts,
+                               divide(quant_layout(format.encoding, cols), rows).blocks,
+                               kTileRows * fused::token_tiles(tokens) * 8);
 }
 
 CodeMaps map_codes(const QuantProduct& p) {
@@ -84,8 +85,9 @@ void launch_for_kind(CodeKind kind, const QuantProduct& p, const CodeMaps& maps,
 void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream) {
   const WeightView& weight = args.weight;
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
-  const QuantProduct p =
-      fused::lower_quant_product(args, layout, divide(layout, weight.rows), fused::exchange_in(memory));
+  const FusedMemoryBytes needed = memory_bytes(weight.format, weight.rows, weight.cols, args.x.rows);
+  const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows),
+                                                    fused::exchange_in(memory, needed));
   const CodeMaps maps = map_codes(p);
   const CodeKind kind = fused::code_kind(layout);
   if (weight.format.dtype == DType::kBF16) {

@@ -27,8 +27,8 @@ int token_tiles(std::int64_t tokens) {
 }
 
 FusedMemoryBytes memory_bytes(WeightFormat, std::int64_t rows, std::int64_t cols, std::int64_t tokens) {
-  return fused::memory_bytes(divide(rows, cols), row_tiles(rows) * kWarps,
-                             kCslTileRows * token_tiles(tokens) * 8);
+  return fused::exchange_bytes(row_tiles(rows) * kWarps, divide(rows, cols).blocks,
+                               kCslTileRows * token_tiles(tokens) * 8);
 }
 
 template <class Tile>
@@ -71,6 +71,7 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
   const std::int64_t tiles = num_tiles(Encoding::kTiledCsl, weight.rows, weight.cols);
   const std::int64_t list_bytes = static_cast<std::int64_t>(weight.data.size()) - tile_table_bytes(tiles);
   const StreamK work = divide(weight.rows, weight.cols);
+  const FusedMemoryBytes needed = memory_bytes(weight.format, weight.rows, weight.cols, args.x.rows);
   const CslProduct p{.lists = reinterpret_cast<const uint4*>(weight.data.data()),
                      .starts = reinterpret_cast<const std::uint32_t*>(weight.data.data() + list_bytes),
                      .x = args.x.data,
@@ -79,7 +80,7 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
                      .cols = static_cast<std::int32_t>(weight.cols),
                      .x_is_aligned = fused::has_aligned_x(args),
                      .work = work,
-                     .exchange = fused::exchange_in(memory),
+                     .exchange = fused::exchange_in(memory, needed),
                      .out = fused::lower_output(args)};
   const std::int64_t mean_vectors = list_bytes / 16 / tiles;
   if (weight.format.dtype == DType::kBF16) {

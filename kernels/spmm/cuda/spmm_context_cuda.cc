@@ -16,46 +16,57 @@ namespace {
 
 constexpr const char* kExpandName = "expand+cublaslt";
 
-/// Makes the calling thread's current device what it was before.
+/// At its end the calling thread's current device is what it was before. Where nothing differs, no device is
+/// set: that would start one that the caller may not use.
 class CallersDevice {
  public:
-  CallersDevice() {
-    if (cudaGetDevice(&before_) == cudaSuccess) return;
-    (void)cudaGetLastError();
-    before_ = kNone;
-  }
+  CallersDevice() : before_(current()) {}
   ~CallersDevice() {
-    if (before_ == kNone) return;
+    if (before_ == kNone || before_ == current()) return;
     if (const cudaError_t error = cudaSetDevice(before_); error != cudaSuccess)
       log_cuda_failure(error, "cudaSetDevice");
   }
   CallersDevice(const CallersDevice&) = delete;
   CallersDevice& operator=(const CallersDevice&) = delete;
 
+  int before() const { return before_; }
+
  private:
   static constexpr int kNone = -1;
-  int before_ = kNone;
+  static int current() {
+    int device = kNone;
+    if (cudaGetDevice(&device) == cudaSuccess) return device;
+    (void)cudaGetLastError();
+    return kNone;
+  }
+  const int before_;
 };
 
 /// Makes a device the calling thread's current one for a while.
 class OnDevice {
  public:
-  explicit OnDevice(int ordinal) { CUDA_CHECK(cudaSetDevice(ordinal)); }
+  explicit OnDevice(int ordinal) {
+    if (callers_.before() != ordinal) CUDA_CHECK(cudaSetDevice(ordinal));
+  }
 
  private:
-  CallersDevice callers_;
+  const CallersDevice callers_;
 };
 
 class SpmmContextCuda final : public SpmmContext {
  public:
+  /// Leaves `device` current.
   SpmmContextCuda(int device, cudaStream_t stream) : ordinal_(device) {
-    const CallersDevice callers;
-    exchange_ = make_cuda_device(device)->allocate(kExchangeBytes);  // throws for what cannot be used
+    const std::unique_ptr<Device> cuda = make_cuda_device(device);  // throws for what cannot be used
     CUDA_CHECK(cudaSetDevice(ordinal_));
+    counters_ = cuda->allocate(kCounterBytes);
+    const std::unique_ptr<Stream> own = cuda->make_stream(StreamPriority::kBulk, {});
+    own->fill(counters_.bytes, std::byte{0});
+    own->synchronize();
     cublasLtHandle_t blas = nullptr;
     CUBLAS_CHECK(cublasLtCreate(&blas));
     blas_.reset(blas);
-    stream_ = std::make_unique<CudaStream>(stream, blas, exchange_.bytes);
+    stream_ = std::make_unique<CudaStream>(stream, blas, counters_.bytes);
   }
   ~SpmmContextCuda() override {
     // The stream is waited for, and what belongs to it released, on its own device.
@@ -63,7 +74,7 @@ class SpmmContextCuda final : public SpmmContext {
       const OnDevice current(ordinal_);
       stream_.reset();
       blas_.reset();
-      exchange_ = {};
+      counters_ = {};
     } catch (const Error& error) {
       log_warn("libsluice_spmm: {}", error.what());
     }
@@ -117,11 +128,11 @@ class SpmmContextCuda final : public SpmmContext {
   }
   /// As `linear` chooses, for scratch of the engine's size.
   const FusedKernel* choose(const LinearArgs& args) const {
-    return stream_->linear_paths().kernel_for(args, {.exchange = kExchangeBytes, .scratch = kScratchBytes});
+    return stream_->linear_paths().kernel_for(args, {.counters = kCounterBytes, .scratch = kScratchBytes});
   }
 
   const int ordinal_;
-  DeviceMemory exchange_;
+  DeviceMemory counters_;
   UniqueCublasLt blas_;
   std::unique_ptr<CudaStream> stream_;
 };
@@ -131,6 +142,7 @@ class SpmmContextCuda final : public SpmmContext {
 namespace detail {
 
 std::unique_ptr<SpmmContext> make_spmm_context_cuda(int device, void* stream) {
+  const CallersDevice callers;  // also of what a failing constructor releases
   return std::make_unique<SpmmContextCuda>(device, static_cast<cudaStream_t>(stream));
 }
 

@@ -43,17 +43,17 @@ class FusedMemoryUnderTest {
   FusedMemoryUnderTest(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, const LinearArgs& args)
       : stream_(cuda.stream()),
         needed_(kernel.memory_bytes(args.weight.format, args.weight.rows, args.weight.cols, args.x.rows)),
-        exchange_(cuda.device().allocate(needed_.exchange + kGuardBytes)),
+        counters_(cuda.device().allocate(needed_.counters + kGuardBytes)),
         scratch_(cuda.device().allocate(needed_.scratch + kGuardBytes)) {
-    stream_.fill(exchange_.bytes, kGuard);
+    stream_.fill(counters_.bytes, kGuard);
     stream_.fill(scratch_.bytes, kGuard);
-    stream_.fill(memory().exchange, std::byte{0});
+    stream_.fill(memory().counters, std::byte{0});
   }
   FusedMemory memory() const {
-    return {.exchange = exchange_.bytes.first(static_cast<std::size_t>(needed_.exchange)),
+    return {.counters = counters_.bytes.first(static_cast<std::size_t>(needed_.counters)),
             .scratch = scratch_.bytes.first(static_cast<std::size_t>(needed_.scratch))};
   }
-  /// After a product: the exchange is zero, and nothing behind either part was touched.
+  /// After a product: the counters are zero, and nothing behind either part was touched.
   void expect_as_promised() const {
     const auto bytes_of = [&](const DeviceMemory& memory) {
       std::vector<std::byte> bytes(memory.bytes.size());
@@ -61,10 +61,10 @@ class FusedMemoryUnderTest {
       stream_.synchronize();
       return bytes;
     };
-    const std::vector<std::byte> exchange = bytes_of(exchange_), scratch = bytes_of(scratch_);
-    const auto end = exchange.begin() + needed_.exchange;
-    EXPECT_EQ(std::count(exchange.begin(), end, std::byte{0}), needed_.exchange) << "zeros of the exchange";
-    EXPECT_EQ(std::count(end, exchange.end(), kGuard), kGuardBytes) << "behind the exchange";
+    const std::vector<std::byte> counters = bytes_of(counters_), scratch = bytes_of(scratch_);
+    const auto end = counters.begin() + needed_.counters;
+    EXPECT_EQ(std::count(counters.begin(), end, std::byte{0}), needed_.counters) << "counters that are zero";
+    EXPECT_EQ(std::count(end, counters.end(), kGuard), kGuardBytes) << "behind the counters";
     EXPECT_EQ(std::count(scratch.begin() + needed_.scratch, scratch.end(), kGuard), kGuardBytes)
         << "behind the scratch";
   }
@@ -75,7 +75,7 @@ class FusedMemoryUnderTest {
 
   Stream& stream_;
   const FusedMemoryBytes needed_;
-  const DeviceMemory exchange_, scratch_;
+  const DeviceMemory counters_, scratch_;
 };
 
 inline void run_fused(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, const LinearArgs& args) {

@@ -66,7 +66,7 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
       const std::vector<Expected> expected = linear_ref(host);
       CudaStream& on_device = as_cuda(stream());
       const FusedKernel* chosen = on_device.linear_paths().kernel_for(
-          args, FusedMemory{on_device.exchange(), on_device.workspace()}.bytes());
+          args, FusedMemory{on_device.counters(), on_device.workspace()}.bytes());
       EXPECT_EQ(chosen != nullptr, runs);
       if (runs) {
         EXPECT_EQ(chosen->name, kernel.name);
@@ -80,18 +80,6 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
     taken += runs ? 1 : 0;
   }
   if (taken == 0) GTEST_SKIP() << "no fused kernel for this device";
-}
-
-// The planner counts an exchange only where a weight is encoded.
-TEST_F(LinearPathsCuda, AStreamForDenseWeightsHasNoExchange) {
-  const auto exchange_bytes = [&](std::int64_t expanded_bytes) {
-    const DeviceMemory memory = cuda->device().allocate(workspace_bytes(DeviceKind::kCuda, expanded_bytes));
-    const std::unique_ptr<Stream> made = cuda->device().make_stream(StreamPriority::kBulk, memory.bytes);
-    EXPECT_EQ(std::ssize(as_cuda(*made).workspace()), kScratchBytes);
-    return std::ssize(as_cuda(*made).exchange());
-  };
-  EXPECT_EQ(exchange_bytes(0), 0);
-  EXPECT_EQ(exchange_bytes(4096), kExchangeBytes);
 }
 
 }  // namespace

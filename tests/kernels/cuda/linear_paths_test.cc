@@ -14,7 +14,7 @@ namespace {
 bool takes_all(const LinearArgs& args) { return args.y.rows <= 64 && args.x.rows == args.y.rows; }
 bool takes_bias_only(const LinearArgs& args) { return takes_all(args) && static_cast<bool>(args.bias); }
 FusedMemoryBytes one_and_two_mebibytes_a_row(WeightFormat, std::int64_t, std::int64_t, std::int64_t rows) {
-  return {.exchange = rows << 20, .scratch = rows << 21};
+  return {.counters = rows << 20, .scratch = rows << 21};
 }
 void run_nothing(const LinearArgs&, const FusedMemory&, cudaStream_t) {}
 
@@ -46,7 +46,7 @@ struct Case {
   std::int64_t rows = 8;  // of x
   std::int64_t stored = 800;
   bool bias = true;
-  std::int64_t exchange = std::int64_t{64} << 20, scratch = std::int64_t{128} << 20;
+  std::int64_t counters = std::int64_t{64} << 20, scratch = std::int64_t{128} << 20;
   Encoding encoding = kCsl;
   std::int64_t elements = 2000;
 };
@@ -62,7 +62,7 @@ std::string chosen(const Case& c) {
                  10};
   args.x.rows = args.y.rows = c.rows;
   if (c.bias) args.bias = {bias.data(), DType::kF16, 1};
-  const FusedKernel* kernel = paths.kernel_for(args, {.exchange = c.exchange, .scratch = c.scratch});
+  const FusedKernel* kernel = paths.kernel_for(args, {.counters = c.counters, .scratch = c.scratch});
   return kernel == nullptr ? "expansion" : std::string(kernel->name);
 }
 
@@ -87,8 +87,8 @@ TEST(LinearPaths, AnotherDeviceEncodingOrGenerationHasItsOwnRowsOrNone) {
 
 TEST(LinearPaths, PassesOverAKernelThatCannotRun) {
   EXPECT_EQ(chosen({.bias = false}), "new_only");
-  EXPECT_EQ(chosen({.exchange = std::int64_t{8} << 20, .scratch = std::int64_t{16} << 20}), "with_bias");
-  EXPECT_EQ(chosen({.exchange = (std::int64_t{8} << 20) - 1}), "expansion");
+  EXPECT_EQ(chosen({.counters = std::int64_t{8} << 20, .scratch = std::int64_t{16} << 20}), "with_bias");
+  EXPECT_EQ(chosen({.counters = (std::int64_t{8} << 20) - 1}), "expansion");
   EXPECT_EQ(chosen({.scratch = (std::int64_t{16} << 20) - 1}), "expansion");
   EXPECT_EQ(chosen({.rows = 80}), "new_only") << "64 rows at a time";
 }

@@ -119,11 +119,11 @@ SLUICE_SPMM_API sluice_spmm_status sluice_spmm_decode(const sluice_spmm_matrix* 
 typedef struct sluice_spmm_context sluice_spmm_context;
 
 /* For `stream` (a cudaStream_t; null is the default stream) of device number `device`. The stream outlives
- * the context, which synchronises with it when freed, and is not being captured when the context is created.
- * A context has 36 MiB of device memory, where the thread blocks of a product exchange sums: a CUDA graph
- * captured from its products needs the context to exist, and is launched on this stream, or else neither
- * beside its products nor beside another such graph. UNSUPPORTED in a build without CUDA, DEVICE where there
- * is no device, OUT_OF_MEMORY where it has no memory left. */
+ * the context, which synchronises with it when freed. No stream is being captured when the context is
+ * created, which allocates. A context has 1 MiB of device memory, in which the thread blocks of a product
+ * count one another: a CUDA graph captured from its products needs the context to exist, and is launched on
+ * this stream, or else neither beside its products nor beside another such graph. UNSUPPORTED in a build
+ * without CUDA, DEVICE where there is no device, OUT_OF_MEMORY where it has no memory left. */
 SLUICE_SPMM_API sluice_spmm_status sluice_spmm_context_create(int device, void* stream,
                                                               sluice_spmm_context** context);
 /* Null is allowed. */

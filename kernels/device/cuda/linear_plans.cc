@@ -163,12 +163,12 @@ const LinearPlans::Plan& LinearPlans::chosen_at(const LinearShape& reference, co
   if (!is_new) return chosen;
   chosen = describe(reference, bias);
   const bool invariant = reference.invariance == BatchInvariance::kOn;
-  // Without workspace and reduction schemes nothing is left to combine partial sums with.
+  // Partial sums are combined as fp32: in y's type, each is rounded. Without workspace and reduction schemes
+  // nothing is left to combine them with.
   cublasLtMatmulPreferenceOpaque_t preference = preference_for(reference, invariant ? 0 : workspace_bytes);
-  if (invariant) {
-    set(&preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-        static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
-  }
+  set(&preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      static_cast<std::uint32_t>(invariant ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                           : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   std::array<cublasLtMatmulHeuristicResult_t, 16> candidates{};
   int found = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(

@@ -42,7 +42,8 @@ __device__ Work plan_work(const StoredTiles& stored, const SharedMemory<S>& shar
           num_slots >= kWeightWarps + 3 ? kWeightWarps : 1};
 }
 
-/// Every num_weight_warps-th unit, by one thread.
+/// Every num_weight_warps-th unit, by one thread. Until the kernels before are done it has one of them under
+/// way at a time: behind rings full of copies, what those kernels still exchange takes longer.
 template <class Format, class S>
 __device__ void copy_weights(const StoredTiles& stored, const Work& work, int warp,
                              const SharedMemory<S>& shared) {
@@ -66,15 +67,19 @@ __device__ void copy_weights(const StoredTiles& stored, const Work& work, int wa
       bulk_copy(to, stored.tiles + std::uint64_t{16} * unit.offset[0], bytes[0], full, policy);
     if (bytes[1] > 0)
       bulk_copy(to + bytes[0], stored.tiles + std::uint64_t{16} * unit.offset[1], bytes[1], full, policy);
+    while (i < work.num_slots && !barrier_is_past(full, slot.parity) &&
+           !barrier_is_past(shared.kernels_done(), 0)) {
+    }
     slot.advance(stride, work.num_slots);
   }
 }
 
-/// By one thread.
+/// By one thread, which also tells those that copy weights once the kernels before are done.
 template <class S>
 __device__ void copy_activations(const StoredTiles& stored, const CUtensorMap* x, const Work& work,
                                  const SharedMemory<S>& shared) {
   wait_for_kernels_before();
+  barrier_arrive(shared.kernels_done());
   int column = work.range.first % stored.tiles_per_row;
   Cursor stage;
   for (int i = 0; i < work.num_units(); ++i) {

@@ -73,7 +73,7 @@ struct Shape {
   static constexpr int kBuffers = 0;
   static constexpr int kStagesAt = kExtractors * kUnitBytes;
   static constexpr int kBarriers = kStagesAt + kStages * kStageBytes;
-  static constexpr int kNumBarriers = 2 * kSlots + 2 * kStages + 2 * kExtractors + 1;
+  static constexpr int kNumBarriers = 2 * kSlots + 2 * kStages + 2 * kExtractors + 2;
   static constexpr int kSizes = kBarriers + 8 * kNumBarriers;
   static constexpr int kContributors = kSizes + kSlots * static_cast<int>(sizeof(uint2));
   static constexpr int kScratch = kContributors + 2 * static_cast<int>(sizeof(Contributors));
@@ -110,6 +110,8 @@ struct SharedMemory {
     return barrier(2 * S::kSlots + 2 * S::kStages + S::kExtractors + i);
   }
   __device__ SharedAddress sums_stored() const { return barrier(S::kNumBarriers - 1); }
+  /// Its first phase ends once the kernels before are done.
+  __device__ SharedAddress kernels_done() const { return barrier(S::kNumBarriers - 2); }
 
   __device__ void init_barriers() const {
     for (int i = 0; i < S::kSlots; ++i) {
@@ -125,6 +127,7 @@ struct SharedMemory {
       barrier_init(buffer_empty(i), 4 * S::kConsumers);
     }
     barrier_init(sums_stored(), 1);
+    barrier_init(kernels_done(), 1);
     fence_barrier_init();
   }
 };

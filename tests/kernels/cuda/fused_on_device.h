@@ -85,6 +85,52 @@ inline void run_fused(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, cons
   memory.expect_as_promised();
 }
 
+/// What was captured of a stream, ready to be launched.
+class CapturedGraph {
+ public:
+  template <class Enqueue>
+  CapturedGraph(cudaStream_t stream, const Enqueue& enqueue) : stream_(stream) {
+    cudaGraph_t graph = nullptr;
+    CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    enqueue();
+    CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+    CUDA_CHECK(cudaGraphInstantiate(&executable_, graph, 0));
+    CUDA_CHECK(cudaGraphDestroy(graph));
+  }
+  ~CapturedGraph() { EXPECT_EQ(cudaGraphExecDestroy(executable_), cudaSuccess); }
+  CapturedGraph(const CapturedGraph&) = delete;
+  CapturedGraph& operator=(const CapturedGraph&) = delete;
+
+  void launch() const { CUDA_CHECK(cudaGraphLaunch(executable_, stream_)); }
+
+ private:
+  const cudaStream_t stream_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+/// A launch in a graph gives what one outside gives, every time, and its memory is as promised. `args` has no
+/// y yet, nor a residual.
+inline void expect_same_bits_by_graph(CudaDeviceUnderTest& cuda, const FusedKernel& kernel, LinearArgs args) {
+  const DType dtype = args.weight.format.dtype;
+  DeviceMatrix once(cuda, dtype, args.x.rows, args.weight.rows);
+  DeviceMatrix again(cuda, dtype, args.x.rows, args.weight.rows);
+  args.y = once.view();
+  run_fused(cuda, kernel, args);
+  once.fetch();
+  args.y = again.view();
+  const FusedMemoryUnderTest memory(cuda, kernel, args);
+  const cudaStream_t raw = as_cuda(cuda.stream()).raw();
+  const CapturedGraph graph(raw, [&] { kernel.run(args, memory.memory(), raw); });
+  for (int i = 0; i < 3; ++i) {
+    cuda.stream().fill({again.view().data, static_cast<std::size_t>(args.x.rows * args.weight.rows * 2)},
+                       std::byte{0x7E});
+    graph.launch();
+    again.fetch();
+    again.expect_same_bits(once);
+    memory.expect_as_promised();
+  }
+}
+
 /// A product's operands on both sides, made from the case alone.
 class FusedOperands {
  public:

@@ -185,6 +185,12 @@ TEST_P(FusedQuantValues, AreFiniteBehindARow) {
   }
 }
 
+TEST_P(FusedQuantValues, AreThoseOfAGraphToo) {
+  const FusedCase divided = {{"divided", 700, 2056, Mask::kRandom, 0.0}, 12};
+  FusedOperands operands(*cuda, kernel(), std::get<1>(GetParam()), divided);
+  expect_same_bits_by_graph(*cuda, kernel(), operands.device_args());
+}
+
 INSTANTIATE_TEST_SUITE_P(Cuda, FusedQuantValues,
                          ::testing::Combine(::testing::ValuesIn(kernel_names()),
                                             ::testing::Values(DType::kF16, DType::kBF16)),

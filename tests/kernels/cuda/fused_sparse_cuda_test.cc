@@ -271,29 +271,7 @@ TEST_F(FusedSparse, AGraphMayBeLaunchedAgain) {
     const SparseWeight weight(*cuda, kShared, {kernel->encoding, DType::kF16});
     Random random(5);
     DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(16, kShared.cols, 0, random));
-    DeviceMatrix once(*cuda, DType::kF16, 16, kShared.rows);
-    DeviceMatrix again(*cuda, DType::kF16, 16, kShared.rows);
-    LinearArgs args{.x = x.const_view(), .weight = weight.stored(), .y = once.view()};
-    run(*kernel, args);
-    args.y = again.view();
-    const FusedMemoryUnderTest memory(*cuda, *kernel, args);
-    const cudaStream_t raw = as_cuda(stream()).raw();
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    CUDA_CHECK(cudaStreamBeginCapture(raw, cudaStreamCaptureModeThreadLocal));
-    kernel->run(args, memory.memory(), raw);
-    CUDA_CHECK(cudaStreamEndCapture(raw, &graph));
-    CUDA_CHECK(cudaGraphInstantiate(&executable, graph, 0));
-    for (int i = 0; i < 3; ++i) {
-      stream().fill({again.view().data, static_cast<std::size_t>(16 * kShared.rows * 2)}, std::byte{0x7E});
-      CUDA_CHECK(cudaGraphLaunch(executable, raw));
-      again.fetch();
-      once.fetch();
-      again.expect_same_bits(once);
-      memory.expect_as_promised();
-    }
-    CUDA_CHECK(cudaGraphExecDestroy(executable));
-    CUDA_CHECK(cudaGraphDestroy(graph));
+    expect_same_bits_by_graph(*cuda, *kernel, {.x = x.const_view(), .weight = weight.stored()});
   }
 }
 

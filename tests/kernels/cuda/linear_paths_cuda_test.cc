@@ -82,5 +82,49 @@ TEST_F(LinearPathsCuda, EachKernelTakesItsProductsInRuns) {
   if (taken == 0) GTEST_SKIP() << "no fused kernel for this device";
 }
 
+// Thread blocks count one another in memory that all products of a stream share, launched without a pause.
+TEST_F(LinearPathsCuda, ProductsBackToBackLeaveTheCountersZero) {
+  constexpr std::int64_t kOut = 1100;
+  constexpr std::int64_t kIn = 2048;
+  CudaStream& on_device = as_cuda(stream());
+  int taken = 0;
+  for (const FusedKernel& kernel : fused_kernels()) {
+    if (!kernel.runs_on(on_device.compute_capability())) continue;
+    SCOPED_TRACE(kernel.name);
+    ++taken;
+    const std::array measured = {
+        LinearPath{"", kernel.encoding, 0, 16.0, std::int64_t{1} << 40, kernel.name}};
+    on_device.set_linear_paths(
+        std::make_unique<LinearPaths>("any", on_device.compute_capability(), measured, fused_kernels()));
+    const WeightFormat format{kernel.encoding, DType::kF16};
+    const StoredMatrix matrix(format, kOut, kIn,
+                              make_weights({"", kOut, kIn, Mask::kRandom, 0.8}, DType::kF16));
+    const DeviceMemory memory = cuda->put(matrix.bytes);
+    const DeviceMemory scratch =
+        cuda->device().allocate(expansion_bytes(format, kOut, kIn, DeviceKind::kCuda));
+    Random random(3);
+    const DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(kernel.max_rows, kIn, 0, random));
+    std::vector<DeviceMatrix> results;
+    for (int i = 0; i < 12; ++i) {
+      const std::int64_t rows = i % 3 == 0 ? 16 : i % 3 == 1 ? kernel.max_rows : 1;
+      results.emplace_back(*cuda, DType::kF16, rows, kOut);
+    }
+    for (DeviceMatrix& y : results) {
+      linear(
+          {.x = x.const_view().slice_rows(0, y.rows()),
+           .weight = {format, std::span<const std::byte>(memory.bytes).first(matrix.bytes.size()), kOut, kIn},
+           .y = y.view(),
+           .scratch = scratch.bytes},
+          stream());
+    }
+    std::vector<std::byte> counters(on_device.counters().size());
+    stream().copy(counters.data(), on_device.counters().data(), std::ssize(counters));
+    for (DeviceMatrix& y : results) y.fetch();
+    EXPECT_EQ(std::ranges::count(counters, std::byte{0}), std::ssize(counters));
+    for (std::size_t i = 3; i < results.size(); ++i) results[i].expect_same_bits(results[i % 3]);
+  }
+  if (taken == 0) GTEST_SKIP() << "no fused kernel for this device";
+}
+
 }  // namespace
 }  // namespace sluice::kernels

@@ -27,9 +27,11 @@ constexpr std::int64_t kBankHeaderBytes = 16;
 std::int64_t quant_bytes(Encoding encoding, std::int64_t rows, std::int64_t cols) {
   const std::int64_t row_bytes = align_up(div_up(cols * element_bits(encoding), 8), kTileAlign);
   const bool has_minimum = encoding == Encoding::kInt4G64 || encoding == Encoding::kInt4G128;
-  const std::int64_t params = div_up(cols, quant_group_cols(encoding, cols)) * (has_minimum ? 4 : 2);
+  const std::int64_t groups = div_up(cols, quant_group_cols(encoding, cols));
   const std::int64_t last = rows % kQuantBlockRows;
-  const auto block_bytes = [&](std::int64_t n) { return n * row_bytes + align_up(n * params, kTileAlign); };
+  const auto block_bytes = [&](std::int64_t n) {
+    return n * row_bytes + groups * align_up(n * (has_minimum ? 4 : 2), kTileAlign);
+  };
   return rows / kQuantBlockRows * block_bytes(kQuantBlockRows) + (last > 0 ? block_bytes(last) : 0);
 }
 

@@ -15,7 +15,7 @@ namespace sluice {
 inline constexpr const char* kManifestName = "manifest.json";  ///< the file of a store that lists the others
 
 /// Version of the folder's layout; a store with another one is remade or refused.
-inline constexpr int kStoreFormatVersion = 3;
+inline constexpr int kStoreFormatVersion = 4;
 
 /// What a conversion found out about a tensor's values.
 struct TensorStats {

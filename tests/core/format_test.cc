@@ -38,11 +38,11 @@ TEST(WeightFormat, SizesOfQuantisedMatricesFollowFromTheShape) {
   // 130 rows are blocks of 128 and 2. A row of 200 int8 codes has 208 bytes, of 4-bit codes 112; it has 2
   // groups of 128 columns and 4 of 64.
   EXPECT_EQ(bytes(Encoding::kInt8, 130, 200), 130 * 208 + 256 + 16);
-  EXPECT_EQ(bytes(Encoding::kInt8G128, 130, 200), 130 * 208 + 512 + 16);
-  EXPECT_EQ(bytes(Encoding::kInt4G64, 130, 200), 130 * 112 + 128 * 16 + 32);
-  EXPECT_EQ(bytes(Encoding::kInt4G128, 130, 200), 130 * 112 + 128 * 8 + 16);
-  EXPECT_EQ(bytes(Encoding::kInt4SymG64, 130, 200), 130 * 112 + 128 * 8 + 16);
-  EXPECT_EQ(bytes(Encoding::kInt4SymG128, 130, 200), 130 * 112 + 128 * 4 + 16);
+  EXPECT_EQ(bytes(Encoding::kInt8G128, 130, 200), 130 * 208 + 512 + 2 * 16);
+  EXPECT_EQ(bytes(Encoding::kInt4G64, 130, 200), 130 * 112 + 128 * 16 + 4 * 16);
+  EXPECT_EQ(bytes(Encoding::kInt4G128, 130, 200), 130 * 112 + 128 * 8 + 2 * 16);
+  EXPECT_EQ(bytes(Encoding::kInt4SymG64, 130, 200), 130 * 112 + 128 * 8 + 4 * 16);
+  EXPECT_EQ(bytes(Encoding::kInt4SymG128, 130, 200), 130 * 112 + 128 * 4 + 2 * 16);
   EXPECT_EQ(bytes(Encoding::kInt4G64, 1, 1), 16 + 16);
   EXPECT_EQ(bytes(Encoding::kInt8, 4096, 4096), 4096 * 4096 + 2 * 4096);
 }

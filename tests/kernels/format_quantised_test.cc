@@ -138,12 +138,16 @@ TEST_P(QuantisedFormat, DecodesWithOneFmaAndOneRounding) {
           return value_of(bits, dtype);
         };
         const std::size_t params = 40 * static_cast<std::size_t>(layout.row_bytes) +
-                                   row * static_cast<std::size_t>(layout.param_bytes) +
-                                   group * (layout.has_minimum ? 4 : 2);
-        const auto byte =
-            std::to_integer<int>(matrix.bytes[row * static_cast<std::size_t>(layout.row_bytes) +
-                                              i % 128 * static_cast<std::size_t>(layout.bits) / 8]);
-        const int code = layout.bits == 8 ? byte : i % 2 == 0 ? byte & 15 : byte >> 4;
+                                   group * static_cast<std::size_t>(layout.group_bytes(40)) +
+                                   row * static_cast<std::size_t>(layout.param_bytes);
+        // Eight words of 16 bits, each with every eighth column of 16 (8 bits) or 32 (4 bits).
+        const auto bits = static_cast<std::size_t>(layout.bits);
+        const std::size_t word = i % 128 / (128 / bits) * 8 + i % 8;
+        std::uint16_t stored = 0;
+        std::memcpy(&stored,
+                    matrix.bytes.data() + row * static_cast<std::size_t>(layout.row_bytes) + word * 2,
+                    sizeof(stored));
+        const int code = stored >> i % (128 / bits) / 8 * bits & ((1 << bits) - 1);
         const float expected = std::fma(static_cast<float>(code - layout.zero_code), stored_16(params),
                                         layout.has_minimum ? stored_16(params + 2) : 0.0F);
         ASSERT_EQ(decoded[i], bits_of(expected, dtype)) << weight_format_name({encoding, dtype}) << " " << i;
@@ -189,7 +193,8 @@ TEST_P(QuantisedFormat, RoundsTiesToEven) {
 
 INSTANTIATE_TEST_SUITE_P(Targets, QuantisedFormat, ::testing::ValuesIn(simd_targets()));
 
-/// 130 rows of 70 columns, so the second block has 2 rows, and rows of 4-bit codes have 35 bytes of 48.
+/// 130 rows of 70 columns, so the second block has 2 rows. The last chunk of a row has 6 columns, the lowest
+/// bits of its first 6 words.
 StoredMatrix two_blocks(Encoding encoding, DType dtype) {
   std::vector<float> values(std::size_t{130} * 70);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 19) - 9.0F;
@@ -210,9 +215,9 @@ TEST(QuantisedCheck, RefusesEachDamageWithItsPlace) {
             {" bytes instead of ", [](StoredMatrix& m) { m.bytes.pop_back(); }},
             {"block 0, row 0: column 0 has code 0, which scale", [](StoredMatrix& m) { m.set_8(0, 0); }},
             {"block 0, row 1: column 69 has code 129, which scale 0 never has",
-             [](StoredMatrix& m) { m.set_8(80 + 69, 129); }},
+             [](StoredMatrix& m) { m.set_8(80 + 64 + 5 * 2, 129); }},
             {"block 1, row 129: its padding behind 70 columns holds code 0 instead of 128",
-             [](StoredMatrix& m) { m.set_8(kBlock1 + 80 + 70, 0); }},
+             [](StoredMatrix& m) { m.set_8(kBlock1 + 80 + 64 + 6 * 2, 0); }},
             {"block 0, row 2: group 0: its scale inf is not finite",
              [&](StoredMatrix& m) { m.set_16(kScales8 + 4, bits(INFINITY)); }},
             {"is not finite", [&](StoredMatrix& m) { m.set_16(kScales8 + 4, bits(NAN)); }},
@@ -221,33 +226,35 @@ TEST(QuantisedCheck, RefusesEachDamageWithItsPlace) {
             {"its scale -0 is negative", [&](StoredMatrix& m) { m.set_16(kScales8 + 2, 0x8000); }},
             {"decodes to values beyond its type's range",
              [&](StoredMatrix& m) { m.set_16(kScales8, bits(huge)); }},
-            {"block 1: the 12 bytes behind its parameters are not zero",
+            {"block 1: the 12 bytes behind the parameters of group 0 are not zero",
              [](StoredMatrix& m) { m.set_8(kBlock1 + 164, 1); }},
         });
 
     const StoredMatrix symmetric = two_blocks(Encoding::kInt4SymG64, dtype);
     expect_each_refused(
         symmetric, {
-                       {"block 0, row 0: column 1 has code 0", [](StoredMatrix& m) { m.set_8(0, 0x01); }},
+                       {"block 0, row 0: column 8 has code 0", [](StoredMatrix& m) { m.set_8(0, 0x01); }},
                        {"block 0, row 0: its padding behind 70 columns holds code 1 instead of 8",
                         [](StoredMatrix& m) { m.set_8(47, 0x18); }},
                    });
 
     const StoredMatrix with_minimum = two_blocks(Encoding::kInt4G64, dtype);
-    constexpr std::int64_t kParams = 128 * 48;  // scale and minimum of 2 groups a row
+    constexpr std::int64_t kParams = 128 * 48, kGroup1 = kParams + 128 * 4;
     expect_each_refused(
         with_minimum,
         {
             {"row 0: group 1: its minimum is inf",
-             [&](StoredMatrix& m) { m.set_16(kParams + 6, bits(INFINITY)); }},
-            {"row 1: group 0: its minimum is -0", [](StoredMatrix& m) { m.set_16(kParams + 8 + 2, 0x8000); }},
+             [&](StoredMatrix& m) { m.set_16(kGroup1 + 2, bits(INFINITY)); }},
+            {"row 1: group 0: its minimum is -0", [](StoredMatrix& m) { m.set_16(kParams + 4 + 2, 0x8000); }},
             {"its minimum is nan", [&](StoredMatrix& m) { m.set_16(kParams + 2, bits(NAN)); }},
             {"group 0: its scale -1 is negative", [&](StoredMatrix& m) { m.set_16(kParams, bits(-1)); }},
             {"decodes to values beyond its type's range",
              [&](StoredMatrix& m) { m.set_16(kParams + 2, bits(huge)), m.set_16(kParams, bits(huge / 15)); }},
             {"row 1: column 2 has code 3, which scale 0 never has",
-             [](StoredMatrix& m) { m.set_8(48 + 1, 0x03); }},
+             [](StoredMatrix& m) { m.set_8(48 + 2 * 2, 0x03); }},
             {"holds code 15 instead of 0", [](StoredMatrix& m) { m.set_8(40, 0xF0); }},
+            {"block 1: the 8 bytes behind the parameters of group 1 are not zero",
+             [](StoredMatrix& m) { m.set_8(kGroup1 + 128 * 4 + 2 * 48 + 16 + 15, 1); }},
         });
   }
 }

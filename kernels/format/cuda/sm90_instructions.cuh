@@ -64,18 +64,6 @@ template <int kThreads>
 __device__ __forceinline__ void sync_threads(int barrier) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
 }
-/// The same; true if `condition` is for any of them.
-template <int kThreads>
-__device__ __forceinline__ bool sync_any(int barrier, bool condition) {
-  std::uint32_t any;
-  asm volatile(
-      "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nbarrier.cta.red.or.pred q, %2, %3, p;\nselp.u32 %0, 1, 0, "
-      "q;\n}"
-      : "=r"(any)
-      : "r"(static_cast<std::uint32_t>(condition)), "r"(barrier), "n"(kThreads)
-      : "memory");
-  return any != 0;
-}
 
 // --- copies ---
 

@@ -1,25 +1,12 @@
 // The matrix product of a warpgroup with a in registers: 64 rows of a by 8..64 rows of b, 16 columns at a
-// time, b in shared memory. For *.cu files only, inside code that is compiled for sm_90a.
+// time, b in shared memory as sm90_wgmma.cuh says. For *.cu files only, inside code that is compiled for
+// sm_90a.
 #pragma once
 
 #include "kernels/format/cuda/sm90_wgmma.cuh"
 #include "kernels/format/cuda/sm90_wgmma_lists.cuh"
 
 namespace sluice::kernels::sm90 {
-
-/// Of 16 columns of `kRows` rows of b in core matrices, which are 8 rows of 16 bytes one after the other:
-/// those of the first 8 columns, eight rows by eight rows, then those of the others.
-template <int kRows>
-struct CoreMatrices {
-  std::uint64_t first;  ///< descriptor, whose addresses count 16 bytes
-
-  __device__ explicit CoreMatrices(SharedAddress address)
-      : first(std::uint64_t{128 / 16} << 32 | static_cast<std::uint32_t>(kRows) << 16 | address >> 4) {}
-  /// `steps` times 16 columns further on.
-  __device__ std::uint64_t descriptor(int steps) const {
-    return first + static_cast<unsigned>(steps * kRows * 2);
-  }
-};
 
 // a: of thread t (w = t / 32, l = t % 32) rows 16 w + l / 4 + 8 (i % 2) and columns 8 (i / 2) + 2 (l % 4) +
 // 0, 1 in register i. Sums lie as in sm90_wgmma.cuh.

@@ -91,7 +91,8 @@ __device__ std::uint32_t scale_nibbles(std::uint32_t stored) {
   return bits_of_pair(__halves2half2(scaled, minimum));
 }
 
-/// Eight codes of 4 bits, c0 in the lowest, to the values of (c0, c4), (c1, c5), (c2, c6), (c3, c7).
+/// Eight codes of 4 bits, c0 in the lowest, to the values of (c0, c4), (c1, c5), (c2, c6), (c3, c7): of two
+/// words of a chunk neighbouring columns, eight apart from pair to pair.
 __device__ inline void decode_scaled_nibbles(std::uint32_t codes, __half2 scale, __half2 minimum,
                                              std::uint32_t (&out)[4]) {
   constexpr std::uint32_t kMask = 0x00F000F0U;
@@ -141,12 +142,12 @@ __device__ void nibbles_to_pairs(std::uint32_t codes, Pair<T> (&pairs)[4]) {
   }
 }
 
-/// Four codes of 8 bits to the pairs (c0, c1), (c2, c3), less 128.
+/// Four codes of 8 bits to the pairs (c0, c2), (c1, c3), less 128: neighbouring columns, as above.
 template <class T>
 __device__ void bytes_to_pairs(std::uint32_t codes, Pair<T> (&pairs)[2]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const unsigned select = i == 0 ? 0x4140U : 0x4342U;
+    const unsigned select = i == 0 ? 0x4240U : 0x4341U;
     if constexpr (ElementType<T>::kDType == DType::kF16) {
       pairs[i] = __hsub2(as_pair<T>(__byte_perm(codes, 0x64646464U, select)), __float2half2_rn(1152.0F));
     } else {

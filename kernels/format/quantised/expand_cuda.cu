@@ -15,29 +15,26 @@ struct Params {
   const std::byte* blocks;  // of the whole matrix
   ExpandedRows out;
   std::int64_t matrix_rows, first_row, num_rows;
-  std::int64_t row_bytes, param_bytes, block_bytes;  // of 128 rows
+  std::int64_t row_bytes, block_bytes;  // block: of 128 rows
   std::uint32_t group_cols;
 };
 
-/// As many bytes as eight codes have.
+/// A chunk of 16 bytes, and of its columns the eight of one part: what each of its eight words has there.
 template <int kBits>
-struct EightCodes;
-template <>
-struct EightCodes<8> {
-  uint2 words;
-  __device__ std::uint32_t code(int i) const { return (i < 4 ? words.x : words.y) >> (8 * (i % 4)) & 255U; }
-};
-template <>
-struct EightCodes<4> {
-  std::uint32_t word;
-  __device__ std::uint32_t code(int i) const { return word >> (4 * i) & 15U; }
+struct EightCodes {
+  uint4 chunk;
+  __device__ std::uint32_t code(int part, int i) const {
+    const std::uint32_t two = i < 2 ? chunk.x : i < 4 ? chunk.y : i < 6 ? chunk.z : chunk.w;
+    return two >> (i % 2 * 16 + part * kBits) & ((1U << kBits) - 1);
+  }
 };
 
 template <int kBits, bool kHasMinimum, class T>
 __global__ void __launch_bounds__(kThreads) expand_quantised_kernel(const __grid_constant__ Params p) {
   const std::int64_t col = (std::int64_t{blockIdx.y} * kThreads + threadIdx.x) * kVector;
   if (col >= p.out.cols) return;
-  constexpr int kParamBytes = kHasMinimum ? 4 : 2;
+  constexpr int kParamBytes = kHasMinimum ? 4 : 2, kChunkCols = 128 / kBits;
+  const int part = static_cast<int>(col % kChunkCols / kVector);
   const std::int64_t group = static_cast<std::uint32_t>(col) / p.group_cols;
   const std::int64_t first = std::int64_t{blockIdx.x} * kRows;
   EightCodes<kBits> codes[kRows];
@@ -50,9 +47,11 @@ __global__ void __launch_bounds__(kThreads) expand_quantised_kernel(const __grid
     const std::int64_t in_block = row % kQuantBlockRows;
     const std::int64_t left = p.matrix_rows - block * kQuantBlockRows;
     const std::byte* const from = p.blocks + block * p.block_bytes;
-    const std::byte* const params = from + (left < kQuantBlockRows ? left : kQuantBlockRows) * p.row_bytes +
-                                    in_block * p.param_bytes + group * kParamBytes;
-    codes[i] = *reinterpret_cast<const EightCodes<kBits>*>(from + in_block * p.row_bytes + col * kBits / 8);
+    const std::int64_t rows = left < kQuantBlockRows ? left : kQuantBlockRows;
+    const std::byte* const params =
+        from + rows * p.row_bytes + group * ((rows * kParamBytes + 15) / 16 * 16) + in_block * kParamBytes;
+    codes[i].chunk =
+        *reinterpret_cast<const uint4*>(from + in_block * p.row_bytes + col / kChunkCols * kQuantChunkBytes);
     scale[i] = widen(*reinterpret_cast<const T*>(params));
     minimum[i] = kHasMinimum ? widen(*reinterpret_cast<const T*>(params + 2)) : 0.0F;
   }
@@ -63,9 +62,9 @@ __global__ void __launch_bounds__(kThreads) expand_quantised_kernel(const __grid
 #pragma unroll
     for (int j = 0; j < kVector; ++j) {
       if constexpr (kHasMinimum) {
-        value[j] = __fmaf_rn(code_value(codes[i].code(j), 0), scale[i], minimum[i]);
+        value[j] = __fmaf_rn(code_value(codes[i].code(part, j), 0), scale[i], minimum[i]);
       } else {
-        value[j] = code_value(codes[i].code(j), kBits == 8 ? 128.0F : 8.0F) * scale[i];
+        value[j] = code_value(codes[i].code(part, j), kBits == 8 ? 128.0F : 8.0F) * scale[i];
       }
     }
     p.out.store(first + i, col,
@@ -85,7 +84,6 @@ void expand_quantised_cuda(const ExpandArgs& args, cudaStream_t stream) {
                  .first_row = args.first_row,
                  .num_rows = args.num_rows,
                  .row_bytes = layout.row_bytes,
-                 .param_bytes = layout.param_bytes,
                  .block_bytes = layout.block_bytes(kQuantBlockRows),
                  .group_cols = static_cast<std::uint32_t>(layout.group_cols)};
   constexpr std::int64_t kBlockCols = kThreads * kVector;

@@ -5,11 +5,10 @@
 // steps of 128 bytes a row: 256 codes of 4 bits, or 128 of 8. A tile's columns may be divided among several
 // thread blocks (StreamK); their sums are added in the order of columns by whichever warp is last.
 //
-// Fragments. A lane's part of half a row is 16 bytes in one piece, whatever columns these are: which columns
-// meet in one step of the multiplier does not matter as long as x has them at the same places. So lane (g, t)
-// has row g and bytes 16 t .. 16 t + 15, and takes them 8 columns (a unit) at a time, which are two steps of
-// 16 columns for the warp. Four lanes' pairs of a step come from 4-bit codes as (c0, c4), (c1, c5): x is
-// staged in that order, unit by unit: one 16-byte load of a lane is its B fragments of two steps.
+// Fragments. The stored order of codes (FORMAT.md) is made for them: 16 bytes of a row are a row of what
+// ldmatrix takes, and a lane's word decodes to its pairs of two steps of 16 columns (of 8-bit codes: of one).
+// x comes as it is, and by ldmatrix too. Rows of 16 bytes of both are put where no eight of a matrix meet in
+// a bank.
 //
 // Pipeline. Each warp copies its own codes, each thread its units of x, one step ahead; one barrier a step.
 #pragma once
@@ -35,8 +34,7 @@ struct QuantTile {
   static constexpr int kHalves = kTokenTiles <= 4 ? 2 : 1, kStepBytes = kHalves * kHalfBytes;
   static constexpr int kHalfCols = kHalfBytes * (kKind == CodeKind::kBytes ? 1 : 2),
                        kCols = kHalves * kHalfCols;
-  static constexpr int kUnits = kHalfCols / 32;  // of a lane and half
-  static constexpr int kTurn = 8 / kUnits;       // lanes of unit w are exchanged by XOR with kTurn * w
+  static constexpr int kUnits = kHalfCols / 32;  // of 32 columns, of a half
   static constexpr int kXUnits = kCols / 8 * kTokenTiles * 8;
   static constexpr int kXUnitsPerThread = (kXUnits + kThreads - 1) / kThreads;
   static constexpr int kVectors = kRowTiles * kTokenTiles;           // of a lane's sums
@@ -67,7 +65,8 @@ class CodeLoader {
         policy_(evict_first_policy()),
         lane_(static_cast<int>(threadIdx.x) % 32),
         warp_(static_cast<int>(threadIdx.x) / 32),
-        codes_to_(shared + warp_ * Tile::kStages * Tile::kCodeBytes + lane_ * 16),
+        codes_to_(shared + warp_ * Tile::kStages * Tile::kCodeBytes +
+                  (lane_ / 4 * 4 + (lane_ % 4 ^ lane_ / 8)) * 16),
         params_to_(shared + Tile::kParamsAt + warp_ * Tile::kStages * Tile::kParamBytes +
                    lane_ * (Tile::kGroups * 4)),
         left_(steps),
@@ -123,14 +122,12 @@ class CodeLoader {
     const int first = row / 128 * 128;
     rows_ = min(p_.rows - row, Tile::kWarpRows);
     if (rows_ <= 0) return;
-    const std::byte* block = p_.weight + row / 128 * p_.block_bytes;
-    codes_ = block + std::int64_t{row - first} * p_.row_bytes;
+    codes_ = p_.block(row / 128) + std::int64_t{row - first} * p_.row_bytes;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)  // no row beyond the last one is read
       row_at_[i] = static_cast<std::uint32_t>(min(i * 8 + lane_ / 4, rows_ - 1) * p_.row_bytes);
-    const int block_rows = min(p_.rows - first, 128);
-    row_params_ = block + std::int64_t{block_rows} * p_.row_bytes +
-                  std::int64_t{row - first + min(lane_, rows_ - 1)} * p_.param_bytes;
+    row_params_ = p_.params(row / 128) + (row - first + min(lane_, rows_ - 1)) * p_.param_bytes;
+    group_bytes_ = p_.group_bytes(row / 128);
   }
 
   __device__ void copy_codes(int stage) {
@@ -151,25 +148,12 @@ class CodeLoader {
     const int group = step_ * Tile::kCols >> p_.group_shift;
     const int count = max(1, Tile::kCols >> p_.group_shift);
     const int left = p_.num_groups - group;
-    if constexpr (Tile::kKind == CodeKind::kNibblesFromMinimum) {
-      const auto* from = reinterpret_cast<const std::uint32_t*>(row_params_) + group;
-      if (count == 4 && p_.params_are_aligned) {
-        const uint4 v = __ldg(reinterpret_cast<const uint4*>(from));
-        params_[0] = v.x;
-        params_[1] = v.y;
-        params_[2] = v.z;
-        params_[3] = v.w;
-      } else {
-        load_each(from, min(count, left));
-      }
-    } else {
-      load_each(reinterpret_cast<const std::uint16_t*>(row_params_) + group, min(count, left));
-    }
-  }
-  template <class Stored>
-  __device__ void load_each(const Stored* from, int count) {
+    const std::byte* const from = row_params_ + std::int64_t{group} * group_bytes_;
+    using Stored =
+        std::conditional_t<Tile::kKind == CodeKind::kNibblesFromMinimum, std::uint32_t, std::uint16_t>;
 #pragma unroll
-    for (int g = 0; g < Tile::kGroups; ++g) params_[g] = g < count ? __ldg(from + g) : 0;
+    for (int g = 0; g < Tile::kGroups; ++g)
+      params_[g] = g < min(count, left) ? __ldg(reinterpret_cast<const Stored*>(from + g * group_bytes_)) : 0;
   }
 
   const QuantProduct& p_;
@@ -180,6 +164,7 @@ class CodeLoader {
   int rows_ = 0;  // of the warp in this tile; none if not positive
   const std::byte* codes_ = nullptr;
   const std::byte* row_params_ = nullptr;
+  int group_bytes_ = 0;
   std::uint32_t row_at_[kCopies] = {};
   std::uint32_t params_[Tile::kGroups] = {};
 };
@@ -205,20 +190,6 @@ class XLoader {
     if (++step_ == Tile::steps_of_tile(p_)) step_ = 0;
   }
 
-  /// Brings this thread's units, which have arrived, into the order of the fragments.
-  __device__ void arrange(int stage) const {
-    if constexpr (Tile::kKind != CodeKind::kBytes) {
-#pragma unroll
-      for (int i = 0; i < Tile::kXUnitsPerThread; ++i) {
-        if (!has_unit(i)) break;
-        const std::uint32_t at = to_ + stage * Tile::kXBytes + place(i);
-        const uint4 v = load_shared_16(at);
-        store_shared_16(at, {__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-                             __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632)});
-      }
-    }
-  }
-
  private:
   static constexpr int kUnitsPerRow = Tile::kCols / 8, kUnitsPerHalf = kUnitsPerRow / Tile::kHalves;
 
@@ -231,10 +202,8 @@ class XLoader {
     const int n = unit(i) / kUnitsPerRow;
     const int half = unit(i) % kUnitsPerRow / kUnitsPerHalf;
     const int j = unit(i) % kUnitsPerHalf;
-    const int w = j % Tile::kUnits;
-    const int lane = (n % 8 * 4 + j / Tile::kUnits) ^ (w * Tile::kTurn);
-    return static_cast<std::uint32_t>(half * Tile::kXHalfBytes +
-                                      ((w * Tile::kTokenTiles + n / 8) * 32 + lane) * 16);
+    const int matrix = (j / 4 * Tile::kTokenTiles + n / 8) * 4 + j % 4;
+    return static_cast<std::uint32_t>(half * Tile::kXHalfBytes + matrix * 128 + (n % 8 ^ j % 8) * 16);
   }
   __device__ void copy_unit(int i, std::uint32_t to) const {
     const int n = unit(i) / kUnitsPerRow;
@@ -255,23 +224,39 @@ class XLoader {
   int left_, step_;
 };
 
+/// What of a lane's codes in half a step: words by rows (8 r + lane / 4) and chunks of 16 bytes.
+template <class Tile>
+__device__ __forceinline__ void load_codes(std::uint32_t codes_at, int lane,
+                                           std::uint32_t (&codes)[2 * Tile::kRowTiles][4]) {
+  const std::uint32_t at = codes_at + lane / 8 % 2 * 512 + (lane % 8 * 4 + (lane / 16 ^ lane % 8 / 2)) * 16;
+#pragma unroll
+  for (int m = 0; m < Tile::kRowTiles; ++m) {
+#pragma unroll
+    for (int two = 0; two < 2; ++two) {  // chunks
+      std::uint32_t words[4];
+      load_matrices(words, (at ^ two * 32) + m * 1024);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) codes[2 * m + i % 2][2 * two + i / 2] = words[i];
+    }
+  }
+}
+
+/// `params_of_two`: from the parameters of two chunks of 16 bytes to the next ones'.
 template <class Tile, DecodeWay kWay>
-__device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, std::uint32_t x_at, int lane,
-                              float4 (&sums)[Tile::kVectors]) {
+__device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, int params_of_two,
+                              std::uint32_t x_at, int lane, float4 (&sums)[Tile::kVectors]) {
   using T = typename Tile::T;
   std::uint32_t codes[2 * Tile::kRowTiles][4];
   std::uint32_t params[2 * Tile::kRowTiles];
-#pragma unroll
-  for (int r = 0; r < 2 * Tile::kRowTiles; ++r) {  // rows 8 r + lane / 4
-    const uint4 v = load_shared_16(codes_at + r * 512 + lane * 16);
-    codes[r][0] = v.x;
-    codes[r][1] = v.y;
-    codes[r][2] = v.z;
-    codes[r][3] = v.w;
-    params[r] = load_shared_4(params_at + r * (8 * Tile::kGroups * 4));
-  }
+  load_codes<Tile>(codes_at, lane, codes);
+  const std::uint32_t x_of_lane = lane / 8 * 128 + (lane % 8 ^ lane / 8) * 16;
 #pragma unroll
   for (int w = 0; w < Tile::kUnits; ++w) {
+    if (w % 2 == 0) {
+#pragma unroll
+      for (int r = 0; r < 2 * Tile::kRowTiles; ++r)
+        params[r] = load_shared_4(params_at + r * (8 * Tile::kGroups * 4) + w / 2 * params_of_two);
+    }
     std::uint32_t a[Tile::kRowTiles][2][4];
 #pragma unroll
     for (int m = 0; m < Tile::kRowTiles; ++m) {
@@ -279,7 +264,7 @@ __device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, s
       for (int half = 0; half < 2; ++half) {
         std::uint32_t pairs[4];
         const int r = 2 * m + half;
-        decode_unit<Tile, kWay>(codes[r], w, GroupPair<T>(params[r]), pairs);
+        decode_turn<Tile, kWay>(codes[r], w, GroupPair<T>(params[r]), pairs);
 #pragma unroll
         for (int i = 0; i < 4; ++i) a[m][i / 2][i % 2 * 2 + half] = pairs[i];
       }
@@ -287,19 +272,17 @@ __device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, s
     constexpr int kTogether = Tile::kTokenTiles < 2 ? 1 : 2;
 #pragma unroll
     for (int first = 0; first < Tile::kTokenTiles; first += kTogether) {
-      uint4 b[kTogether];
+      std::uint32_t b[kTogether][4];
 #pragma unroll
       for (int n = 0; n < kTogether; ++n)
-        b[n] = load_shared_16(x_at +
-                              ((w * Tile::kTokenTiles + first + n) * 32 + (lane ^ (w * Tile::kTurn))) * 16);
+        load_matrices(b[n], x_at + (w * Tile::kTokenTiles + first + n) * 512 + (x_of_lane ^ (w % 2 * 64)));
 #pragma unroll
       for (int k = 0; k < 2; ++k) {  // the same sums again as late as possible
 #pragma unroll
         for (int n = 0; n < kTogether; ++n) {
 #pragma unroll
           for (int m = 0; m < Tile::kRowTiles; ++m)
-            multiply_add<T>(sums[m * Tile::kTokenTiles + first + n], a[m][k], k == 0 ? b[n].x : b[n].z,
-                            k == 0 ? b[n].y : b[n].w);
+            multiply_add<T>(sums[m * Tile::kTokenTiles + first + n], a[m][k], b[n][2 * k], b[n][2 * k + 1]);
         }
       }
     }
@@ -309,10 +292,12 @@ __device__ void multiply_half(std::uint32_t codes_at, std::uint32_t params_at, s
 template <class Tile, DecodeWay kWay>
 __device__ void multiply_step(std::uint32_t codes_at, std::uint32_t params_at, int params_of_half,
                               std::uint32_t x_at, int lane, float4 (&sums)[Tile::kVectors]) {
+  const int params_of_two = params_of_half >= 8 ? 4 : 0;
 #pragma unroll
   for (int half = 0; half < Tile::kHalves; ++half)
     multiply_half<Tile, kWay>(codes_at + half * (Tile::kCodeBytes / Tile::kHalves),
-                              params_at + half * params_of_half, x_at + half * Tile::kXHalfBytes, lane, sums);
+                              params_at + half * params_of_half, params_of_two,
+                              x_at + half * Tile::kXHalfBytes, lane, sums);
 }
 
 template <class Tile>
@@ -352,17 +337,15 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 
   float4 sums[Tile::kVectors] = {};
   const std::uint32_t codes_at = shared + warp * Tile::kStages * Tile::kCodeBytes;
-  // Of two groups in a half, lanes t = 2 and 3 have the second; of less than one, both halves have the same.
-  const int half_groups = Tile::kHalfCols >> p.group_shift;
-  const int params_of_half = half_groups * 4;
-  const std::uint32_t params_at = shared + Tile::kParamsAt + warp * Tile::kStages * Tile::kParamBytes +
-                                  lane / 4 * (Tile::kGroups * 4) + (half_groups == 2 ? lane % 4 / 2 * 4 : 0);
+  // Two groups, one, or less, which both halves share.
+  const int params_of_half = (Tile::kHalfCols >> p.group_shift) * 4;
+  const std::uint32_t params_at =
+      shared + Tile::kParamsAt + warp * Tile::kStages * Tile::kParamBytes + lane / 4 * (Tile::kGroups * 4);
   int stage = 0;
 #pragma unroll 1
   for (int left = steps; left > 0; --left) {
     await_copies<0>();
     const DecodeWay way = codes.store_params(stage);
-    x.arrange(stage);
     __syncthreads();  // the step is complete, and everyone is done with the one before
     codes.start(stage ^ 1);
     x.start(stage ^ 1);

@@ -9,7 +9,7 @@ namespace sluice::kernels {
 namespace {
 
 using fused::CodeKind;
-using fused::CodeMaps;
+using fused::QuantMaps;
 using fused::QuantProduct;
 using fused::StreamK;
 
@@ -30,15 +30,21 @@ FusedMemoryBytes memory_bytes(WeightFormat format, std::int64_t rows, std::int64
                                kTileRows * fused::token_tiles(tokens) * 8);
 }
 
-CodeMaps map_codes(const QuantProduct& p) {
+/// x comes by tensor copies.
+bool can_run(const LinearArgs& args) {
+  return fused::can_multiply_quantised(args) && fused::has_aligned_x(args);
+}
+
+QuantMaps map_operands(const QuantProduct& p, const LinearArgs& args) {
   const std::int64_t full = p.rows / kQuantBlockRows, left = p.rows % kQuantBlockRows;
   sm90::ByteBlocks bytes = {.data = p.weight,
                             .row_bytes = p.row_bytes,
                             .rows = kQuantBlockRows,
                             .blocks = full,
                             .block_bytes = p.block_bytes};
-  CodeMaps maps = {};
+  QuantMaps maps = {};
   maps.full_blocks = static_cast<std::int32_t>(full);
+  maps.x = sm90::map_activations(args.x, fused::token_tiles(args.x.rows) * 8);
   if (full > 0) maps.full = sm90::map_byte_blocks(bytes);
   if (left > 0) {
     bytes.data += full * p.block_bytes;
@@ -50,14 +56,14 @@ CodeMaps map_codes(const QuantProduct& p) {
 }
 
 template <class Tile>
-void launch(const QuantProduct& p, const CodeMaps& maps, cudaStream_t stream) {
+void launch(const QuantProduct& p, const QuantMaps& maps, cudaStream_t stream) {
   static_assert(Tile::kRows == kTileRows && Tile::kRowParts == kParts && Tile::kUnitBytes == kUnitBytes);
   launch_kernel(stream, Overlap::kAllowed, fused::quant_product_sm90<Tile>,
                 dim3(static_cast<unsigned>(p.work.blocks)), Tile::kThreads, Tile::kSharedBytes, p, maps);
 }
 
 template <class T, CodeKind kKind>
-void launch_for_tokens(const QuantProduct& p, const CodeMaps& maps, cudaStream_t stream) {
+void launch_for_tokens(const QuantProduct& p, const QuantMaps& maps, cudaStream_t stream) {
   switch (fused::token_tiles(p.out.tokens)) {
     case 1:
       return launch<fused::QuantTileSm90<T, kKind, 8>>(p, maps, stream);
@@ -71,7 +77,7 @@ void launch_for_tokens(const QuantProduct& p, const CodeMaps& maps, cudaStream_t
 }
 
 template <class T>
-void launch_for_kind(CodeKind kind, const QuantProduct& p, const CodeMaps& maps, cudaStream_t stream) {
+void launch_for_kind(CodeKind kind, const QuantProduct& p, const QuantMaps& maps, cudaStream_t stream) {
   switch (kind) {
     case CodeKind::kBytes:
       return launch_for_tokens<T, CodeKind::kBytes>(p, maps, stream);
@@ -88,7 +94,7 @@ void run(const LinearArgs& args, const FusedMemory& memory, cudaStream_t stream)
   const FusedMemoryBytes needed = memory_bytes(weight.format, weight.rows, weight.cols, args.x.rows);
   const QuantProduct p = fused::lower_quant_product(args, layout, divide(layout, weight.rows),
                                                     fused::exchange_in(memory, needed));
-  const CodeMaps maps = map_codes(p);
+  const QuantMaps maps = map_operands(p, args);
   const CodeKind kind = fused::code_kind(layout);
   if (weight.format.dtype == DType::kBF16) {
     launch_for_kind<__nv_bfloat16>(kind, p, maps, stream);
@@ -103,7 +109,7 @@ constexpr FusedKernel kernel(std::string_view name, Encoding encoding) {
           .min_compute_capability = 90,
           .max_compute_capability = 90,
           .max_rows = fused::kMaxQuantTokens,
-          .can_run = fused::can_multiply_quantised,
+          .can_run = can_run,
           .memory_bytes = memory_bytes,
           .run = run};
 }

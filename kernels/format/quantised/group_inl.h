@@ -1,6 +1,6 @@
 // Groups of values that share a scale: their range, their codes (one in a byte) and back, and codes of 4 bits
-// packed. Compiled once per SIMD target; for *_cpu.cc files only, included after simd_inl.h. (Highway's
-// re-inclusion needs the #if below.)
+// packed, of both into the chunks of a row. Compiled once per SIMD target; for *_cpu.cc files only, included
+// after simd_inl.h. (Highway's re-inclusion needs the #if below.)
 //
 // Plain loops vectorise for the target of this namespace. Every step is an exactly rounded IEEE operation on
 // one element, so all targets give the same bytes.
@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "core/dtype.h"
 #include "kernels/format/quantised/scale.h"
@@ -130,6 +131,45 @@ HWY_INLINE void unpack_nibbles(const std::uint8_t* in, std::int64_t n, std::uint
     codes[2 * i + 1] = static_cast<std::uint8_t>(in[i] >> 4);
   }
   if (n % 2 != 0) codes[n - 1] = static_cast<std::uint8_t>(in[n / 2] & 15U);
+}
+
+/// Codes to stored chunks of 16 bytes, eight 16-bit words (FORMAT.md), and back: kBits of each code.
+template <int kBits>
+HWY_INLINE void pack_chunks(const std::uint8_t* codes, std::int64_t chunks, std::uint8_t* out) {
+  constexpr int kParts = 16 / kBits;
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk, codes += 8 * kParts, out += 16) {
+    std::uint16_t words[8] = {};
+    for (int part = 0; part < kParts; ++part) {
+      for (int j = 0; j < 8; ++j)
+        words[j] = static_cast<std::uint16_t>(words[j] | codes[8 * part + j] << kBits * part);
+    }
+    std::memcpy(out, words, sizeof(words));
+  }
+}
+
+template <int kBits>
+HWY_INLINE void unpack_chunks(const std::uint8_t* in, std::int64_t chunks, std::uint8_t* codes) {
+  constexpr int kParts = 16 / kBits;
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk, codes += 8 * kParts, in += 16) {
+    std::uint16_t words[8];
+    std::memcpy(words, in, sizeof(words));
+#if HWY_TARGET == HWY_SCALAR
+    for (int part = 0; part < kParts; ++part) {
+      for (int j = 0; j < 8; ++j)
+        codes[8 * part + j] = static_cast<std::uint8_t>(words[j] >> kBits * part & ((1 << kBits) - 1));
+    }
+#else
+    const hn::FixedTag<std::int16_t, 8> d16;
+    const hn::FixedTag<std::uint16_t, 8> du16;
+    const hn::FixedTag<std::uint8_t, 8> d8;
+    auto parts = hn::LoadU(du16, words);
+    for (int part = 0; part < kParts; ++part) {
+      const auto lowest = hn::BitCast(d16, hn::And(parts, hn::Set(du16, (1 << kBits) - 1)));
+      hn::StoreU(hn::DemoteTo(d8, lowest), d8, codes + 8 * part);
+      parts = hn::ShiftRight<kBits>(parts);
+    }
+#endif
+  }
 }
 
 }  // namespace sluice::kernels::HWY_NAMESPACE

@@ -13,27 +13,30 @@ namespace {
 
 constexpr std::int64_t kAlign = 16;
 
-/// Where a row's parts stand among the stored bytes.
-struct RowPlace {
-  std::int64_t codes = 0, params = 0;
-};
-RowPlace row_place(const QuantLayout& layout, std::int64_t row, std::int64_t num_rows) {
+/// Where a row of a matrix of so many is, whose bytes begin at `bytes`.
+template <class Byte>
+detail::QuantRow<Byte> stored_row(const QuantLayout& layout, std::int64_t row, std::int64_t num_rows,
+                                  Byte* bytes) {
   const std::int64_t first = row / kQuantBlockRows * kQuantBlockRows;
   const std::int64_t n = std::min(kQuantBlockRows, num_rows - first);
-  const std::int64_t block = row / kQuantBlockRows * layout.block_bytes(kQuantBlockRows);
+  Byte* const block = bytes + row / kQuantBlockRows * layout.block_bytes(kQuantBlockRows);
   return {block + (row - first) * layout.row_bytes,
-          block + n * layout.row_bytes + (row - first) * layout.param_bytes};
+          block + n * layout.row_bytes + (row - first) * layout.param_bytes, layout.group_bytes(n)};
 }
 
-/// Calls body(block, offset, bytes) for what follows the parameters of each block.
+/// Calls body(block, group, offset, bytes) for what follows the parameters of each group. Only those of a
+/// last block may be followed by anything.
 template <class Body>
 void for_each_padding(const QuantLayout& layout, std::int64_t num_rows, const Body& body) {
-  for (std::int64_t block = 0; block * kQuantBlockRows < num_rows; ++block) {
-    const std::int64_t n = std::min(kQuantBlockRows, num_rows - block * kQuantBlockRows);
-    const std::int64_t used = n * (layout.row_bytes + layout.param_bytes);
-    body(block, block * layout.block_bytes(kQuantBlockRows) + used, layout.block_bytes(n) - used);
+  const std::int64_t block = num_rows / kQuantBlockRows;
+  const std::int64_t n = num_rows % kQuantBlockRows;
+  const std::int64_t used = n * layout.param_bytes;
+  const std::int64_t params = block * layout.block_bytes(kQuantBlockRows) + n * layout.row_bytes;
+  for (std::int64_t group = 0; group < layout.num_groups; ++group) {
+    body(block, group, params + group * layout.group_bytes(n) + used, layout.group_bytes(n) - used);
   }
 }
+static_assert(kQuantBlockRows * sizeof(std::uint16_t) % kAlign == 0);
 
 std::uint16_t load_16(const std::byte* from) {
   std::uint16_t value = 0;
@@ -49,12 +52,11 @@ class RowCheck {
 
   void run(std::int64_t row) {
     row_ = row;
-    const RowPlace place = row_place(layout_, row, weight_.rows);
-    codes_ = weight_.data.data() + place.codes;
+    const auto stored = stored_row(layout_, row, weight_.rows, weight_.data.data());
+    codes_ = stored.codes;
     check_padding();
-    const std::int64_t stride = layout_.has_minimum ? 4 : 2;
     for (std::int64_t g = 0; g < layout_.num_groups; ++g) {
-      check_group(g, weight_.data.data() + place.params + g * stride);
+      check_group(g, stored.params + g * stored.group_bytes);
     }
   }
 
@@ -67,8 +69,11 @@ class RowCheck {
   }
 
   int code(std::int64_t col) const {
-    const auto byte = std::to_integer<int>(codes_[col * layout_.bits / 8]);
-    return layout_.bits == 8 ? byte : byte >> (4 * (col % 2)) & 15;
+    const std::int64_t chunk_cols = kQuantChunkBytes * 8 / layout_.bits;
+    const std::int64_t word = col % kQuantChunkWords;
+    const std::int64_t bit = col % chunk_cols / kQuantChunkWords * layout_.bits;
+    const auto byte = std::to_integer<int>(codes_[col / chunk_cols * kQuantChunkBytes + word * 2 + bit / 8]);
+    return byte >> bit % 8 & ((1 << layout_.bits) - 1);
   }
 
   void check_padding() const {
@@ -117,8 +122,10 @@ class RowCheck {
 
 }  // namespace
 
+std::int64_t QuantLayout::group_bytes(std::int64_t n) const { return align_up(n * param_bytes, kAlign); }
+
 std::int64_t QuantLayout::block_bytes(std::int64_t n) const {
-  return n * row_bytes + align_up(n * param_bytes, kAlign);
+  return n * row_bytes + num_groups * group_bytes(n);
 }
 
 QuantLayout quant_layout(Encoding encoding, std::int64_t cols) {
@@ -130,7 +137,7 @@ QuantLayout quant_layout(Encoding encoding, std::int64_t cols) {
   layout.group_cols = quant_group_cols(encoding, cols);
   layout.num_groups = div_up(cols, layout.group_cols);
   layout.row_bytes = align_up(div_up(cols * layout.bits, 8), kAlign);
-  layout.param_bytes = layout.num_groups * (layout.has_minimum ? 4 : 2);
+  layout.param_bytes = layout.has_minimum ? 4 : 2;
   return layout;
 }
 
@@ -145,13 +152,13 @@ std::int64_t encode_quantised(Encoding encoding, const RowRun& run, std::span<st
   const std::int64_t bytes = weight_bytes({encoding, run.dtype}, run.num_rows, layout.cols);
   SLUICE_ASSERT(run.first_row % kQuantBlockRows == 0 && static_cast<std::int64_t>(out.size()) >= bytes);
   for (std::int64_t row = 0; row < run.num_rows; ++row) {
-    const RowPlace place = row_place(layout, row, run.num_rows);
-    detail::quantise_row(layout, run.dtype, run.values.data() + row * layout.cols, out.data() + place.codes,
-                         out.data() + place.params);
+    detail::quantise_row(layout, run.dtype, run.values.data() + row * layout.cols,
+                         stored_row(layout, row, run.num_rows, out.data()));
   }
-  for_each_padding(layout, run.num_rows, [&](std::int64_t, std::int64_t first, std::int64_t count) {
-    std::memset(out.data() + first, 0, static_cast<std::size_t>(count));
-  });
+  for_each_padding(layout, run.num_rows,
+                   [&](std::int64_t, std::int64_t, std::int64_t first, std::int64_t count) {
+                     std::memset(out.data() + first, 0, static_cast<std::size_t>(count));
+                   });
   return bytes;
 }
 
@@ -163,15 +170,18 @@ void check_quantised(const WeightView& weight, const std::string& tensor_name) {
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
   RowCheck check(weight, layout, tensor_name);
   for (std::int64_t row = 0; row < weight.rows; ++row) check.run(row);
-  for_each_padding(layout, weight.rows, [&](std::int64_t block, std::int64_t first, std::int64_t count) {
-    const auto padding =
-        weight.data.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-    SLUICE_CHECK(std::all_of(padding.begin(), padding.end(), [](std::byte b) { return b == std::byte{0}; }),
-                 Code::kCorrupt,
-                 fmt::format("tensor {}: block {}: the {} bytes behind its parameters are not zero",
-                             tensor_name, block, count),
-                 kDamagedStore);
-  });
+  for_each_padding(
+      layout, weight.rows,
+      [&](std::int64_t block, std::int64_t group, std::int64_t first, std::int64_t count) {
+        const auto padding =
+            weight.data.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+        SLUICE_CHECK(
+            std::all_of(padding.begin(), padding.end(), [](std::byte b) { return b == std::byte{0}; }),
+            Code::kCorrupt,
+            fmt::format("tensor {}: block {}: the {} bytes behind the parameters of group {} are not zero",
+                        tensor_name, block, count, group),
+            kDamagedStore);
+      });
 }
 
 void expand_quantised(const WeightView& weight, std::int64_t first_row, std::int64_t num_rows,
@@ -179,9 +189,9 @@ void expand_quantised(const WeightView& weight, std::int64_t first_row, std::int
   SLUICE_ASSERT(static_cast<std::int64_t>(out.size()) == num_rows * weight.cols);
   const QuantLayout layout = quant_layout(weight.format.encoding, weight.cols);
   for (std::int64_t i = 0; i < num_rows; ++i) {
-    const RowPlace place = row_place(layout, first_row + i, weight.rows);
-    detail::dequantise_row(layout, weight.format.dtype, weight.data.data() + place.codes,
-                           weight.data.data() + place.params, out.data() + i * weight.cols);
+    detail::dequantise_row(layout, weight.format.dtype,
+                           stored_row(layout, first_row + i, weight.rows, weight.data.data()),
+                           out.data() + i * weight.cols);
   }
 }
 

@@ -15,11 +15,16 @@ struct QuantLayout {
   std::int64_t cols = 0, group_cols = 0;
   std::int64_t num_groups = 0;   ///< of a row
   std::int64_t row_bytes = 0;    ///< of a row's codes, padded
-  std::int64_t param_bytes = 0;  ///< of a row's scales and minima
+  std::int64_t param_bytes = 0;  ///< of one group: scale, and minimum if there is one
 
+  /// Of n rows, bytes of the parameters of one group of each, padded: from one group to the next.
+  std::int64_t group_bytes(std::int64_t n) const;
   /// Bytes of a block of n rows.
   std::int64_t block_bytes(std::int64_t n) const;
 };
+/// 16 bytes of a row are eight 16-bit words; word j has columns j, j + 8, ... of those that they hold.
+inline constexpr std::int64_t kQuantChunkBytes = 16, kQuantChunkWords = 8;
+
 QuantLayout quant_layout(Encoding encoding, std::int64_t cols);
 
 std::int64_t quantised_row_granule(std::int64_t cols);
@@ -31,10 +36,17 @@ void expand_quantised(const WeightView& weight, std::int64_t first_row, std::int
 
 namespace detail {
 
+/// Where a row is stored.
+template <class Byte>
+struct QuantRow {
+  Byte *codes, *params;      // params: of its first group
+  std::int64_t group_bytes;  // from there to the next one's
+};
+
 /// One row to its codes and parameters, and back.
-void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values, std::byte* codes,
-                  std::byte* params);
-void dequantise_row(const QuantLayout& layout, DType dtype, const std::byte* codes, const std::byte* params,
+void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values,
+                  const QuantRow<std::byte>& row);
+void dequantise_row(const QuantLayout& layout, DType dtype, const QuantRow<const std::byte>& row,
                     std::uint16_t* values);
 
 }  // namespace detail

@@ -32,63 +32,71 @@ HWY_INLINE GroupParams choose_params(const QuantLayout& layout, DType dtype, con
   return {symmetric_scale(value_of(max_magnitude(values, n), dtype), symmetric_limit(layout.bits), dtype), 0};
 }
 
-template <class T>
-void quantise(const QuantLayout& layout, DType dtype, const std::uint16_t* values, std::byte* codes,
-              std::byte* params) {
-  const std::size_t param_size = layout.has_minimum ? sizeof(GroupParams) : sizeof(GroupParams::scale);
-  auto* out = reinterpret_cast<std::uint8_t*>(codes);
-  // Padding is zeros of the matrix, as codes. 4-bit groups are whole bytes, except at the end of a row.
-  const auto fill = static_cast<std::uint8_t>(layout.bits == 4 ? layout.zero_code * 17 : layout.zero_code);
-  const std::int64_t used = layout.cols * layout.bits / 8;
-  std::fill_n(out + used, layout.row_bytes - used, fill);
+/// Columns whose codes are on their way at a time: whole chunks, and a group of 4-bit codes.
+inline constexpr std::int64_t kBlockCols = kGroupBlock;
+
+template <class T, int kBits>
+void quantise(const QuantLayout& layout, DType dtype, const std::uint16_t* values,
+              const detail::QuantRow<std::byte>& row) {
+  constexpr std::int64_t kChunkCols = kQuantChunkBytes * 8 / kBits;
+  auto* out = reinterpret_cast<std::uint8_t*>(row.codes);
   for (std::int64_t g = 0; g < layout.num_groups; ++g) {
-    const std::int64_t col = g * layout.group_cols;
-    const std::int64_t n = std::min(layout.group_cols, layout.cols - col);
-    const GroupParams chosen = choose_params(layout, dtype, values + col, n);
-    std::memcpy(params + g * static_cast<std::int64_t>(param_size), &chosen, param_size);
+    const std::int64_t first = g * layout.group_cols;
+    const std::int64_t n = std::min(layout.group_cols, layout.cols - first);
+    const GroupParams chosen = choose_params(layout, dtype, values + first, n);
+    std::memcpy(row.params + g * row.group_bytes, &chosen, static_cast<std::size_t>(layout.param_bytes));
     const GroupScale group = group_scale(layout, dtype, chosen.scale, chosen.minimum);
-    if (layout.bits == 8) {
-      quantise_group<T>(values + col, n, group, out + col);
-    } else {
-      std::uint8_t unpacked[kGroupBlock];
-      quantise_group<T>(values + col, n, group, unpacked);
-      if (n % 2 != 0) unpacked[n] = layout.zero_code;
-      pack_nibbles(unpacked, align_up(n, 2), out + col / 2);
+    for (std::int64_t col = first; col < first + n; col += kBlockCols) {
+      const std::int64_t count = std::min(kBlockCols, first + n - col);
+      std::uint8_t codes[kBlockCols];
+      quantise_group<T>(values + col, count, group, codes);
+      // Padding is zeros of the matrix, as codes.
+      std::fill(codes + count, codes + align_up(count, kChunkCols), layout.zero_code);
+      pack_chunks<kBits>(codes, div_up(count, kChunkCols), out + col / kChunkCols * kQuantChunkBytes);
     }
   }
 }
 
-template <class T>
-void dequantise(const QuantLayout& layout, DType dtype, const std::byte* codes, const std::byte* params,
+template <class T, int kBits>
+void dequantise(const QuantLayout& layout, DType dtype, const detail::QuantRow<const std::byte>& row,
                 std::uint16_t* values) {
-  const std::size_t param_size = layout.has_minimum ? sizeof(GroupParams) : sizeof(GroupParams::scale);
-  const auto* in = reinterpret_cast<const std::uint8_t*>(codes);
+  constexpr std::int64_t kChunkCols = kQuantChunkBytes * 8 / kBits;
+  const auto* in = reinterpret_cast<const std::uint8_t*>(row.codes);
   for (std::int64_t g = 0; g < layout.num_groups; ++g) {
-    const std::int64_t col = g * layout.group_cols;
-    const std::int64_t n = std::min(layout.group_cols, layout.cols - col);
+    const std::int64_t first = g * layout.group_cols;
+    const std::int64_t n = std::min(layout.group_cols, layout.cols - first);
     GroupParams stored;
-    std::memcpy(&stored, params + g * static_cast<std::int64_t>(param_size), param_size);
+    std::memcpy(&stored, row.params + g * row.group_bytes, static_cast<std::size_t>(layout.param_bytes));
     const GroupScale group = group_scale(layout, dtype, stored.scale, stored.minimum);
-    if (layout.bits == 8) {
-      dequantise_group<T>(in + col, n, group, values + col);
-    } else {
-      std::uint8_t unpacked[kGroupBlock];
-      unpack_nibbles(in + col / 2, n, unpacked);
-      dequantise_group<T>(unpacked, n, group, values + col);
+    for (std::int64_t col = first; col < first + n; col += kBlockCols) {
+      const std::int64_t count = std::min(kBlockCols, first + n - col);
+      std::uint8_t codes[kBlockCols];
+      unpack_chunks<kBits>(in + col / kChunkCols * kQuantChunkBytes, div_up(count, kChunkCols), codes);
+      dequantise_group<T>(codes, count, group, values + col);
     }
   }
 }
 
-void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values, std::byte* codes,
-                  std::byte* params) {
-  dtype == DType::kF16 ? quantise<Half>(layout, dtype, values, codes, params)
-                       : quantise<BFloat16>(layout, dtype, values, codes, params);
+/// body(T{}, bits) of a layout and type.
+template <class Body>
+HWY_INLINE void with_types(const QuantLayout& layout, DType dtype, const Body& body) {
+  const auto with_bits = [&](auto type) {
+    layout.bits == 8 ? body(type, std::integral_constant<int, 8>{})
+                     : body(type, std::integral_constant<int, 4>{});
+  };
+  dtype == DType::kF16 ? with_bits(Half{}) : with_bits(BFloat16{});
 }
 
-void dequantise_row(const QuantLayout& layout, DType dtype, const std::byte* codes, const std::byte* params,
+void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values,
+                  const detail::QuantRow<std::byte>& row) {
+  with_types(layout, dtype,
+             [&]<class T, class Bits>(T, Bits) { quantise<T, Bits::value>(layout, dtype, values, row); });
+}
+
+void dequantise_row(const QuantLayout& layout, DType dtype, const detail::QuantRow<const std::byte>& row,
                     std::uint16_t* values) {
-  dtype == DType::kF16 ? dequantise<Half>(layout, dtype, codes, params, values)
-                       : dequantise<BFloat16>(layout, dtype, codes, params, values);
+  with_types(layout, dtype,
+             [&]<class T, class Bits>(T, Bits) { dequantise<T, Bits::value>(layout, dtype, row, values); });
 }
 
 }  // namespace sluice::kernels::HWY_NAMESPACE
@@ -100,13 +108,13 @@ namespace {
 HWY_EXPORT(quantise_row);
 HWY_EXPORT(dequantise_row);
 }  // namespace
-void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values, std::byte* codes,
-                  std::byte* params) {
-  HWY_DYNAMIC_DISPATCH(quantise_row)(layout, dtype, values, codes, params);
+void quantise_row(const QuantLayout& layout, DType dtype, const std::uint16_t* values,
+                  const QuantRow<std::byte>& row) {
+  HWY_DYNAMIC_DISPATCH(quantise_row)(layout, dtype, values, row);
 }
-void dequantise_row(const QuantLayout& layout, DType dtype, const std::byte* codes, const std::byte* params,
+void dequantise_row(const QuantLayout& layout, DType dtype, const QuantRow<const std::byte>& row,
                     std::uint16_t* values) {
-  HWY_DYNAMIC_DISPATCH(dequantise_row)(layout, dtype, codes, params, values);
+  HWY_DYNAMIC_DISPATCH(dequantise_row)(layout, dtype, row, values);
 }
 }  // namespace sluice::kernels::detail
 #endif

@@ -1,14 +1,10 @@
-// The fused product over quantised weights on sm_90a: shapes, shared memory, and how x is put in order. For
-// *.cu files only.
+// The fused product over quantised weights on sm_90a: shapes and shared memory. For *.cu files only.
 //
 // Tiling. A thread block has 256 rows of W, 64 for each product of a warpgroup, and goes through their
-// columns in units of 128 bytes a row: 256 codes of 4 bits, or 128 of 8. A unit is two halves of 64 bytes a
-// row, of which a lane takes 16 in one piece. Which columns meet in one step of the multiplier does not
-// matter as long as x has them at the same places, so x is put into the order in which codes become
-// fragments.
-//
-// Rows. The swizzle of the tensor copies has 16 bytes of number c of row r at c ^ (r % 8). Row g of a
-// fragment is row g / 2 + 4 (g % 2) of eight of W: then the 8 lanes that read together never meet in a bank.
+// columns in units of 128 bytes a row: 256 codes of 4 bits, or 128 of 8. Its codes come in two boxes of 128
+// rows with the 128-byte swizzle, which has 16 bytes of number c of row r at c ^ (r % 8): so no eight rows of
+// a matrix that ldmatrix takes meet in a bank. x comes in boxes of 64 columns with that swizzle, as the
+// products take it.
 #pragma once
 
 #include "kernels/format/cuda/sm90_instructions.cuh"
@@ -23,35 +19,29 @@ struct QuantTileSm90 {
   static constexpr bool kIsBf16 = ElementType<T>::kDType == DType::kBF16;
   static constexpr bool kHasScaled = kKind != CodeKind::kBytes && !kIsBf16;
   static constexpr int kTokens = kTokens_, kTokenTiles = kTokens / 8;
-  static constexpr int kRows = 256, kProductRows = 64, kProducts = kRows / kProductRows;
+  static constexpr int kRows = 256;
   static constexpr int kRowParts = kRows / 16;  // whose sums one warp has
 
-  // Warps: consumers in groups of four, fewer where sums take many registers. For the operands teams of four;
-  // of two, where registers allow that, each has every second unit and so twice its time for its loads.
-  static constexpr int kGroups = kTokens <= 32 ? 4 : 2, kProductsOfGroup = kProducts / kGroups;
-  static constexpr int kTeams = kTokens <= 32 ? 2 : 1, kTeamWarps = 4;
-  static constexpr int kConsumerWarps = 4 * kGroups;
-  static constexpr int kThreads = 32 * (kConsumerWarps + kTeams * kTeamWarps);
+  // Warps: four groups of four consumers, of 64 rows each; two warps that prepare parameters, of 128 rows
+  // each; one that copies codes and parameters, and one that copies x.
+  static constexpr int kConsumerWarps = kRowParts, kPreparers = 2;
+  static constexpr int kThreads = 32 * (kConsumerWarps + kPreparers + 2);
 
   static constexpr int kUnitBytes = 128;
   static constexpr int kCols = kUnitBytes * (kKind == CodeKind::kBytes ? 1 : 2), kHalfCols = kCols / 2;
-  static constexpr int kLanesUnits = kHalfCols / 32;                 // of 8 columns, of a lane and half
   static constexpr int kParams = kKind == CodeKind::kBytes ? 1 : 4;  // of a row in a unit
 
-  // x: 32 lanes have 4 places of columns of 8 rows, as often as it takes.
-  static constexpr int kItems = kTokenTiles * kCols / 128;
-  static constexpr int kItemsOfWarp = (kItems + kTeamWarps - 1) / kTeamWarps;
-  static constexpr int kStepBytes = kTokens * 32;  // of 16 columns
-
   // Shared memory, by what there is a ring of.
-  static constexpr int kCodeBytes = kRows * kUnitBytes, kXBytes = kTokens * kCols * 2;
-  static constexpr int kParamBytes = kRows * kParams * 4, kWayBytes = kGroups * 4;
-  static constexpr int kFitting = (227 * 1024 - 128) / (kCodeBytes + kXBytes + kParamBytes + kWayBytes);
+  static constexpr int kBoxCols = 64, kBoxBytes = kTokens * kBoxCols * 2;  // of x
+  static constexpr int kCodeBytes = kRows * kUnitBytes, kXBytes = kCols / kBoxCols * kBoxBytes;
+  static constexpr int kGroupParamBytes = 128 * 4, kBlockParamBytes = kParams * kGroupParamBytes;
+  static constexpr int kParamBytes = 2 * kBlockParamBytes, kWayBytes = 2 * 4;
+  static constexpr int kFitting = (227 * 1024 - 256) / (kCodeBytes + kXBytes + kParamBytes + kWayBytes);
   static constexpr int kStages = kFitting < 6 ? kFitting : 6;
   static constexpr int kXAt = kStages * kCodeBytes, kParamsAt = kXAt + kStages * kXBytes;
   static constexpr int kWaysAt = kParamsAt + kStages * kParamBytes;
   static constexpr int kBarriersAt = kWaysAt + kStages * kWayBytes;
-  static constexpr int kSharedBytes = kBarriersAt + kStages * 16;
+  static constexpr int kSharedBytes = kBarriersAt + (3 * kStages + 1) * 8;
   static_assert(kStages >= 3 && kSharedBytes <= 227 * 1024);
 };
 
@@ -66,13 +56,20 @@ struct QuantShared {
     return base + Tile::kParamsAt + stage * Tile::kParamBytes;
   }
   __device__ std::uint32_t ways(int stage) const { return base + Tile::kWaysAt + stage * Tile::kWayBytes; }
-  /// Full: codes, and x and parameters from four warps, have arrived. Empty: all consumers are done.
-  __device__ std::uint32_t full(int stage) const { return base + Tile::kBarriersAt + stage * 16; }
-  __device__ std::uint32_t empty(int stage) const { return full(stage) + 8; }
+  /// Codes and parameters, as they are stored, have landed.
+  __device__ std::uint32_t landed(int stage) const { return base + Tile::kBarriersAt + stage * 8; }
+  /// x has landed, and all that is landed is prepared.
+  __device__ std::uint32_t full(int stage) const { return landed(Tile::kStages + stage); }
+  /// All consumers are done.
+  __device__ std::uint32_t empty(int stage) const { return landed(2 * Tile::kStages + stage); }
+  /// Its first phase ends once the kernels before are done.
+  __device__ std::uint32_t kernels_done() const { return landed(3 * Tile::kStages); }
 
   __device__ void init_barriers() const {
+    sm90::barrier_init(kernels_done(), 1);
     for (int s = 0; s < Tile::kStages; ++s) {
-      sm90::barrier_init(full(s), 1 + Tile::kTeamWarps);
+      sm90::barrier_init(landed(s), 1);
+      sm90::barrier_init(full(s), 1 + Tile::kPreparers);
       sm90::barrier_init(empty(s), Tile::kConsumerWarps);
     }
     sm90::fence_barrier_init();
@@ -84,10 +81,9 @@ template <class Tile>
 struct RingPlace {
   int stage = 0;
   std::uint32_t parity = 0;
-  __device__ void advance(int units = 1) {
-    stage += units;
-    if (stage >= Tile::kStages) {
-      stage -= Tile::kStages;
+  __device__ void advance() {
+    if (++stage == Tile::kStages) {
+      stage = 0;
       parity ^= 1;
     }
   }
@@ -103,12 +99,10 @@ struct UnitCursor {
     tile = first / per_tile;
     unit = first % per_tile;
   }
-  /// There may be no unit there: `left` is not positive then.
-  __device__ void advance(int units = 1) {
-    left -= units;
-    unit += units;
-    while (unit >= per_tile) {
-      unit -= per_tile;
+  __device__ void advance() {
+    --left;
+    if (++unit == per_tile) {
+      unit = 0;
       ++tile;
     }
   }

@@ -47,18 +47,23 @@ def encode_row(row, bits, group, has_minimum, dtype):
         codes += more[0]
         params += more[1]
     padding = 0 if has_minimum else 128 if bits == 8 else 8
-    codes += [padding] * (-len(codes) % (16 * 8 // bits))
-    if bits == 4:
-        codes = [low | high << 4 for low, high in zip(codes[::2], codes[1::2])]
-    return bytes(codes), words(params)
+    chunk = 16 * 8 // bits
+    codes += [padding] * (-len(codes) % chunk)
+    stored = []
+    for c in range(0, len(codes), chunk):  # word j of eight: columns j, j + 8, ... from its lowest bits on
+        stored += [sum(codes[c + j + 8 * i] << bits * i for i in range(16 // bits)) for j in range(8)]
+    per_group = 2 if has_minimum else 1
+    return words(stored), [words(params[i : i + per_group]) for i in range(0, len(params), per_group)]
 
 
 def encode(rows, encoding, dtype):
     stored = b""
     for first in range(0, len(rows), 128):
         encoded = [encode_row(row, *ENCODINGS[encoding], dtype) for row in rows[first : first + 128]]
-        params = b"".join(p for _, p in encoded)
-        stored += b"".join(c for c, _ in encoded) + params + bytes(-len(params) % 16)
+        stored += b"".join(c for c, _ in encoded)
+        for group in zip(*(p for _, p in encoded)):
+            params = b"".join(group)
+            stored += params + bytes(-len(params) % 16)
     return stored
 
 

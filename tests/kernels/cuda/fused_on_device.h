@@ -249,7 +249,7 @@ inline void expect_exact_values(CudaDeviceUnderTest& cuda, FusedOperands& operan
   constexpr std::int64_t kRows = 8;
   for (std::int64_t first = 0; first < c.weight.cols; first += kRows) {
     const std::int64_t rows = std::min(kRows, c.weight.cols - first);
-    GuardedMatrix identity(rows, c.weight.cols);
+    GuardedMatrix identity(rows, c.weight.cols, c.padding);
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t i = 0; i < c.weight.cols; ++i) identity.at(r, i) = i == first + r ? 1.0F : 0.0F;
     }

@@ -2,7 +2,7 @@
 //
 //   1 producer warp  units --bulk copies--> a ring of slots for each warpgroup
 //   1 producer warp  64 or 128 columns of x --tensor copies--> pieces, for all warpgroups
-//   2 to 4 warpgroups: words of a slot --> registers; products of those with a piece, sums in registers
+//   2 to 6 warpgroups: words of a slot --> registers; products of those with a piece, sums in registers
 //
 // wgmma.sp takes the pairs and their metadata as they are stored. What is left of a quad is in its first two
 // columns, so that in a unit with masks it makes a second product whose metadata is a constant: no store to

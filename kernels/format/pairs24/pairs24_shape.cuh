@@ -45,7 +45,7 @@ struct Shape {
   static constexpr int kConsumerThreads = 128 * kWarpgroups;
   static constexpr int kThreads = kConsumerThreads + 64;
   /// Steps of 32 columns whose words are loaded while the products of as many run: what registers allow.
-  static constexpr int kStepsAtOnce = kTokens >= 64 && kWarpgroups > 2 ? 1 : 2;
+  static constexpr int kStepsAtOnce = (kTokens >= 64 && kWarpgroups > 2) || kWarpgroups > 4 ? 1 : 2;
   /// x comes in pieces of so many columns.
   static constexpr int kPieceCols = kTokens <= 32 ? 128 : 64;
   static constexpr int kPieceSteps = kPieceCols / kPairsStepCols;

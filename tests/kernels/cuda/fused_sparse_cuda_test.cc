@@ -150,12 +150,13 @@ TEST_F(FusedSparse, IsCloseToTheReference) {
 constexpr WeightCase kShared = {"shared", 1500, 5000, Mask::kRandom, 0.75};
 constexpr WeightCase kUneven = {"uneven", 1100, 4100, Mask::kOneTile};
 constexpr WeightCase kFew = {"few", 1100, 4100, Mask::kRandom, 0.86};
+constexpr WeightCase kFewer = {"fewer", 1100, 4100, Mask::kRandom, 0.92};
 
 TEST_F(FusedSparse, SharedRowBlocksAreCloseToTheReference) {
   for (const FusedKernel* kernel : kernels()) {
-    for (const WeightCase& c : {kShared, kUneven, kFew}) {
+    for (const WeightCase& c : {kShared, kUneven, kFew, kFewer}) {
       const SparseWeight weight(*cuda, c, {kernel->encoding, DType::kF16});
-      for (const std::int64_t tokens : {2, 16, 64, 128}) {
+      for (const std::int64_t tokens : {2, 16, 32, 64, 128}) {
         SCOPED_TRACE(::testing::Message() << kernel->name << ", " << c.name << ", " << tokens << " rows");
         Random random(5);
         DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(tokens, c.cols, to_copies(c.cols), random));
@@ -267,11 +268,13 @@ TEST_F(FusedSparse, ZerosOfXGiveZeros) {
 
 TEST_F(FusedSparse, AGraphMayBeLaunchedAgain) {
   for (const FusedKernel* kernel : kernels()) {
-    SCOPED_TRACE(kernel->name);
-    const SparseWeight weight(*cuda, kShared, {kernel->encoding, DType::kF16});
-    Random random(5);
-    DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(16, kShared.cols, 0, random));
-    expect_same_bits_by_graph(*cuda, *kernel, {.x = x.const_view(), .weight = weight.stored()});
+    for (const WeightCase& c : {kShared, kFewer}) {
+      SCOPED_TRACE(::testing::Message() << kernel->name << ", " << c.name);
+      const SparseWeight weight(*cuda, c, {kernel->encoding, DType::kF16});
+      Random random(5);
+      DeviceMatrix x(*cuda, DType::kF16, GuardedMatrix::random(16, c.cols, to_copies(c.cols), random));
+      expect_same_bits_by_graph(*cuda, *kernel, {.x = x.const_view(), .weight = weight.stored()});
+    }
   }
 }
 
